@@ -1,0 +1,311 @@
+#include "arrays.h"
+
+#include <cstring>
+
+#include "layout.h"
+
+namespace fusedstep {
+
+namespace {
+
+bool exchange_enabled = true;
+
+std::string str(py::handle h) { return py::cast<std::string>(py::str(h)); }
+
+std::string type_name(PyObject* object) { return Py_TYPE(object)->tp_name; }
+
+// "float16" of numpy.dtype('float16') and of torch.float16.
+std::string dtype_of(PyObject* object) {
+  std::string name = str(py::handle(object).attr("dtype"));
+  return name.rfind("torch.", 0) == 0 ? name.substr(6) : name;
+}
+
+[[noreturn]] void wrong_dtype(PyObject* object, const Where& where) {
+  std::string name = type_name(object);
+  if (py::hasattr(object, "dtype")) name = dtype_of(object);
+  throw py::type_error(where.text() + " has dtype " + name + ", expected float32 or float64");
+}
+
+[[noreturn]] void wrong_device(const std::string& device, const Where& where) {
+  throw py::value_error(where.text() + " is on device " + device + ", expected cpu");
+}
+
+template <class Dims>
+std::string tuple_text(const Dims* dims, int n) {
+  std::string out = "(";
+  for (int k = 0; k < n; ++k) out += std::to_string(dims[k]) + (k + 1 < n || n == 1 ? "," : "") + (k + 1 < n ? " " : "");
+  return out + ")";
+}
+
+void count_elements(Array& a) {
+  a.numel = 1;
+  for (int k = 0; k < a.ndim; ++k) a.numel *= a.shape[k];
+}
+
+}  // namespace
+
+// How arrays of one Python type are read. Types are kept for ever: there are a handful.
+struct TypeFacts {
+  PyTypeObject* type;
+  enum Kind { exchange, attributes, buffer, capsule, subclass, unknown } kind;
+  const dlpack::ExchangeApi* api;
+};
+
+namespace {
+
+const dlpack::ExchangeApi* exchange_api(py::handle type) {
+  if (!py::hasattr(type, "__dlpack_c_exchange_api__")) return nullptr;
+  const py::object capsule = type.attr("__dlpack_c_exchange_api__");
+  auto* api = static_cast<const dlpack::ExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+  if (!api) throw py::error_already_set();
+  while (api && api->version.major != 1) api = api->previous;
+  return api && api->dltensor_from_py_object_no_sync ? api : nullptr;
+}
+
+TypeFacts inspect(PyTypeObject* type) {
+  const py::handle t(reinterpret_cast<PyObject*>(type));
+  const py::object torch = py::reinterpret_borrow<py::object>(
+      PyDict_GetItemString(PyImport_GetModuleDict(), "torch"));  // null when torch is not imported
+  if (torch && py::hasattr(torch, "Tensor") && PyObject_IsSubclass(t.ptr(), torch.attr("Tensor").ptr()) == 1) {
+    // A subclass that intercepts every op (DTensor, FakeTensor, ...) has no memory of its own to update.
+    if (!t.attr("__torch_dispatch__").is(torch.attr("Tensor").attr("__torch_dispatch__"))) {
+      return {type, TypeFacts::subclass, nullptr};
+    }
+    const dlpack::ExchangeApi* api = exchange_api(t);
+    return {type, api ? TypeFacts::exchange : TypeFacts::attributes, api};
+  }
+  if (type->tp_as_buffer && type->tp_as_buffer->bf_getbuffer) return {type, TypeFacts::buffer, nullptr};
+  if (py::hasattr(t, "__dlpack__")) return {type, TypeFacts::capsule, nullptr};
+  return {type, TypeFacts::unknown, nullptr};
+}
+
+const TypeFacts& facts_of(PyObject* object) {
+  static std::deque<TypeFacts> known;
+  PyTypeObject* type = Py_TYPE(object);
+  for (const TypeFacts& f : known) {
+    if (f.type == type) return f;
+  }
+  TypeFacts fresh = inspect(type);
+  if (fresh.kind == TypeFacts::unknown) {  // not worth keeping: only a message follows
+    static TypeFacts unknown;
+    return unknown = fresh;
+  }
+  Py_INCREF(type);
+  known.push_back(fresh);
+  return known.back();
+}
+
+// A tensor whose values are the negative or the conjugate of what its memory holds: DLPack does not tell.
+void check_not_lazy(PyObject* object, bool is_complex, const Where& where) {
+  static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
+  static PyObject* const is_conj = PyUnicode_InternFromString("is_conj");
+  const auto is_set = [object](PyObject* name) {
+    PyObject* result = PyObject_CallMethodNoArgs(object, name);
+    if (!result) throw py::error_already_set();
+    Py_DECREF(result);
+    return result == Py_True;
+  };
+  if (is_set(is_neg) || (is_complex && is_set(is_conj))) {
+    throw py::value_error(where.text() + " is a lazily negated or conjugated view, expected a plain tensor: call " +
+                          "resolve_neg() or resolve_conj() first");
+  }
+}
+
+}  // namespace
+
+std::string Where::text() const { return std::string(label) + ": " + arg + "[" + std::to_string(index) + "]"; }
+
+bool Array::contiguous() const {
+  if (!stride) return true;
+  std::int64_t expected = 1;
+  for (int k = ndim - 1; k >= 0; --k) {
+    if (shape[k] != 1 && stride[k] != expected) return numel == 0;
+    expected *= shape[k];
+  }
+  return true;
+}
+
+std::string Array::shape_text() const { return tuple_text(shape, ndim); }
+
+std::string Array::dtype_text() const {
+  if (is_complex) return dtype == DType::float32 ? "complex64" : "complex128";
+  return dtype_name(dtype);
+}
+
+Reader::~Reader() {
+  for (Py_buffer& b : buffers_) PyBuffer_Release(&b);
+}
+
+Array Reader::read(PyObject* object, const Where& where) {
+  const TypeFacts& facts = facts_of(object);
+  Array a{};
+  switch (facts.kind) {
+    case TypeFacts::exchange:
+      a = exchange_enabled ? from_exchange(object, facts, where) : from_attributes(object, where);
+      break;
+    case TypeFacts::attributes:
+      a = from_attributes(object, where);
+      break;
+    case TypeFacts::buffer:
+      a = from_buffer(object, where);
+      break;
+    case TypeFacts::capsule:
+      a = from_capsule(object, where);
+      break;
+    case TypeFacts::subclass:
+      throw py::type_error(where.text() + " is a " + type_name(object) +
+                           ", expected a plain torch.Tensor (of a distributed tensor, its to_local())");
+    case TypeFacts::unknown:
+      throw py::type_error(where.text() + " is a " + type_name(object) +
+                           ", expected a NumPy array, a torch tensor or another DLPack array");
+  }
+  if (reinterpret_cast<std::uintptr_t>(a.data) % item_size(a.dtype) != 0 && a.numel > 0) {
+    throw py::value_error(where.text() + " is not aligned to its element size");
+  }
+  return a;
+}
+
+Array Reader::from_dlpack(PyObject* object, const dlpack::Tensor& t, const Where& where) {
+  if (t.device.type != dlpack::kCpu && t.device.type != dlpack::kCudaHost) {
+    std::string device = "type " + std::to_string(t.device.type) + " of DLPack";
+    if (py::hasattr(object, "device")) device = str(py::handle(object).attr("device"));
+    wrong_device(device, where);
+  }
+  Array a{};
+  const int bits = t.dtype.code == dlpack::kComplex ? t.dtype.bits / 2 : t.dtype.bits;
+  if ((t.dtype.code != dlpack::kFloat && t.dtype.code != dlpack::kComplex) || t.dtype.lanes != 1 ||
+      (bits != 32 && bits != 64)) {
+    wrong_dtype(object, where);
+  }
+  a.dtype = bits == 32 ? DType::float32 : DType::float64;
+  a.is_complex = t.dtype.code == dlpack::kComplex;
+  a.data = static_cast<char*>(t.data) + t.byte_offset;
+  a.ndim = t.ndim;
+  a.shape = t.shape;
+  a.stride = t.strides;
+  count_elements(a);
+  return a;
+}
+
+Array Reader::from_exchange(PyObject* object, const TypeFacts& facts, const Where& where) {
+  dlpack::Tensor t{};
+  if (facts.api->dltensor_from_py_object_no_sync(object, &t) != 0) {
+    PyErr_Clear();  // torch's text holds a C++ back trace; the attributes tell what is wrong
+    return from_attributes(object, where);
+  }
+  const Array a = from_dlpack(object, t, where);
+  check_not_lazy(object, a.is_complex, where);
+  return a;
+}
+
+Array Reader::from_attributes(PyObject* object, const Where& where) {
+  const py::handle t(object);
+  if (const std::string layout = str(t.attr("layout")); layout != "torch.strided") {
+    throw py::type_error(where.text() + " has layout " + layout +
+                         ", expected a dense tensor: use torch.optim.SparseAdam, or sparse=False in the embedding");
+  }
+  if (const py::object device = t.attr("device"); str(device.attr("type")) != "cpu") wrong_device(str(device), where);
+  Array a{};
+  const std::string name = dtype_of(object);
+  a.is_complex = name == "complex64" || name == "complex128";
+  if (name == "float32" || name == "complex64") {
+    a.dtype = DType::float32;
+  } else if (name == "float64" || name == "complex128") {
+    a.dtype = DType::float64;
+  } else {
+    wrong_dtype(object, where);
+  }
+  check_not_lazy(object, a.is_complex, where);
+  a.data = reinterpret_cast<void*>(py::cast<std::uintptr_t>(t.attr("data_ptr")()));
+  auto& shape = dims_.emplace_back(py::cast<std::vector<std::int64_t>>(py::tuple(t.attr("shape"))));
+  auto& stride = dims_.emplace_back(py::cast<std::vector<std::int64_t>>(t.attr("stride")()));
+  a.ndim = static_cast<int>(shape.size());
+  a.shape = shape.data();
+  a.stride = stride.data();
+  count_elements(a);
+  return a;
+}
+
+Array Reader::from_buffer(PyObject* object, const Where& where) {
+  Py_buffer view;
+  if (PyObject_GetBuffer(object, &view, PyBUF_RECORDS_RO) != 0) {
+    PyErr_Clear();
+    wrong_dtype(object, where);
+  }
+  buffers_.push_back(view);
+  Array a{};
+  const char* format = view.format ? view.format : "B";
+  if (*format == '@' || *format == '=') ++format;
+  a.is_complex = *format == 'Z';
+  if (a.is_complex) ++format;
+  if (std::strcmp(format, "f") == 0) {
+    a.dtype = DType::float32;
+  } else if (std::strcmp(format, "d") == 0) {
+    a.dtype = DType::float64;
+  } else {
+    wrong_dtype(object, where);
+  }
+  a.data = view.buf;
+  a.ndim = view.ndim;
+  a.read_only = view.readonly;
+  auto& dims = dims_.emplace_back(2 * static_cast<std::size_t>(view.ndim));
+  for (int k = 0; k < view.ndim; ++k) {
+    dims[k] = view.shape[k];
+    if (view.strides[k] % view.itemsize != 0 && view.shape[k] > 1) {
+      throw py::value_error(where.text() + " has strides that are not multiples of its element size");
+    }
+    dims[view.ndim + k] = view.strides[k] / view.itemsize;
+  }
+  a.shape = dims.data();
+  a.stride = dims.data() + view.ndim;
+  count_elements(a);
+  return a;
+}
+
+Array Reader::from_capsule(PyObject* object, const Where& where) {
+  const py::handle o(object);
+  py::object capsule;
+  try {
+    capsule = o.attr("__dlpack__")(py::arg("max_version") = py::make_tuple(1, 1));
+  } catch (py::error_already_set& e) {
+    if (!e.matches(PyExc_TypeError)) throw;  // a TypeError is a producer from before DLPack 1.0
+    capsule = o.attr("__dlpack__")();
+  }
+  keep_.push_back(capsule);  // unconsumed: its own destructor releases the tensor
+  if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {
+    auto* m = static_cast<dlpack::ManagedVersioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
+    if (m->version.major == 1) {
+      Array a = from_dlpack(object, m->tensor, where);
+      a.read_only = m->flags & dlpack::kReadOnly;
+      return a;
+    }
+  } else if (PyCapsule_IsValid(capsule.ptr(), "dltensor")) {
+    return from_dlpack(object, static_cast<dlpack::Managed*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"))->tensor,
+                       where);
+  }
+  throw py::type_error(where.text() + " gave no DLPack 0.x or 1.x capsule");
+}
+
+void set_exchange_api(bool on) { exchange_enabled = on; }
+
+void check_writable(const Array& a, const Where& where) {
+  if (a.read_only) throw py::value_error(where.text() + " is read-only, expected a writable array");
+  if (!a.contiguous() && overlaps_itself(a)) {
+    throw py::value_error(where.text() + " has elements that share memory (an expanded or overlapping view)" +
+                          ", expected one location per element");
+  }
+}
+
+void check_matches(const Array& a, const Where& where, const Array& param) {
+  const auto to_match = [&where] { return " to match params[" + std::to_string(where.index) + "]"; };
+  if (a.dtype != param.dtype || a.is_complex != param.is_complex) {
+    throw py::type_error(where.text() + " has dtype " + a.dtype_text() + ", expected " + param.dtype_text() +
+                         to_match());
+  }
+  if (a.ndim != param.ndim || !std::equal(a.shape, a.shape + a.ndim, param.shape)) {
+    throw py::value_error(where.text() + " has shape " + a.shape_text() + ", expected " + param.shape_text() +
+                          to_match());
+  }
+}
+
+}  // namespace fusedstep

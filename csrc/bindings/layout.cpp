@@ -1,0 +1,172 @@
+#include "layout.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <numeric>
+
+namespace fusedstep {
+namespace {
+
+std::int64_t stride_of(const Array& a, int dim) {
+  if (a.stride) return a.stride[dim];
+  return std::accumulate(a.shape + dim + 1, a.shape + a.ndim, std::int64_t{1}, std::multiplies<>());
+}
+
+int element_bytes(const Array& a) { return item_size(a.dtype) * (a.is_complex ? 2 : 1); }
+
+// Addresses of all elements, ascending. Slow and exact: only for strided arrays that the cheap tests leave open.
+std::vector<std::uintptr_t> addresses(const Array& a) {
+  std::vector<std::uintptr_t> out;
+  out.reserve(a.numel);
+  for (std::int64_t i = 0; i < a.numel; ++i) {
+    std::int64_t rest = i, offset = 0;
+    for (int d = a.ndim - 1; d >= 0; --d) {
+      offset += rest % a.shape[d] * stride_of(a, d);
+      rest /= a.shape[d];
+    }
+    out.push_back(reinterpret_cast<std::uintptr_t>(a.data) + static_cast<std::uintptr_t>(offset * element_bytes(a)));
+  }
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+bool share_an_element(const Array& a, const Array& b) {
+  if (a.contiguous() && b.contiguous()) return true;  // the caller has found their address ranges to overlap
+  const auto left = addresses(a), right = addresses(b);
+  for (auto i = left.begin(), j = right.begin(); i != left.end() && j != right.end();) {
+    if (*i + element_bytes(a) <= *j) {
+      ++i;
+    } else if (*j + element_bytes(b) <= *i) {
+      ++j;
+    } else {
+      return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+std::optional<Strided> common_layout(const Array* arrays, int count, bool row_major) {
+  bool flat = true;
+  for (int k = 0; k < count; ++k) flat = flat && arrays[k].contiguous();
+  if (flat) return std::nullopt;
+
+  const Array& first = arrays[0];
+  std::vector<int> order;
+  for (int d = 0; d < first.ndim; ++d) {
+    if (first.shape[d] != 1) order.push_back(d);
+  }
+  if (!row_major) {
+    std::stable_sort(order.begin(), order.end(), [&first](int a, int b) {
+      return std::llabs(stride_of(first, a)) > std::llabs(stride_of(first, b));
+    });
+  }
+
+  Strided s;
+  const auto push = [&s, count](std::int64_t size) {
+    s.size.push_back(size);
+    for (int k = 0; k < count; ++k) s.stride[k].push_back(0);
+  };
+  for (const int d : order) {
+    bool joins = !s.size.empty();  // with the dimension outside it, for every array
+    for (int k = 0; k < count && joins; ++k) {
+      joins = s.stride[k].back() == stride_of(arrays[k], d) * first.shape[d];
+    }
+    if (joins) {
+      s.size.back() *= first.shape[d];
+    } else {
+      push(first.shape[d]);
+    }
+    for (int k = 0; k < count; ++k) s.stride[k].back() = stride_of(arrays[k], d);
+  }
+  if (first.is_complex) {  // a complex element is two side by side
+    for (int k = 0; k < count; ++k) {
+      for (auto& x : s.stride[k]) x *= 2;
+    }
+    push(2);
+    for (int k = 0; k < count; ++k) s.stride[k].back() = 1;
+  }
+  // Dense in the same order, whatever that is (transposed, channels_last): flat after all.
+  bool dense = s.size.size() <= (first.is_complex ? 2 : 1);
+  for (int k = 0; k < count && dense; ++k) {
+    std::int64_t expected = 1;
+    for (int d = static_cast<int>(s.size.size()) - 1; d >= 0; --d) {
+      dense = dense && s.stride[k][d] == expected;
+      expected *= s.size[d];
+    }
+  }
+  if (dense) return std::nullopt;
+  return s;
+}
+
+bool overlaps_itself(const Array& a) {
+  std::vector<std::pair<std::int64_t, std::int64_t>> dims;  // |stride|, size
+  for (int d = 0; d < a.ndim; ++d) {
+    if (a.shape[d] == 0) return false;
+    if (a.shape[d] != 1) dims.emplace_back(std::llabs(stride_of(a, d)), a.shape[d]);
+  }
+  std::sort(dims.begin(), dims.end());
+  std::int64_t reach = 0;
+  bool nested = true;  // each stride steps past everything inside it
+  for (const auto& [stride, size] : dims) {
+    if (stride == 0) return true;
+    nested = nested && stride > reach;
+    reach += stride * (size - 1);
+  }
+  if (nested) return false;
+  const auto all = addresses(a);
+  return std::adjacent_find(all.begin(), all.end(), [&a](std::uintptr_t x, std::uintptr_t y) {
+           return y < x + element_bytes(a);
+         }) != all.end();
+}
+
+void AliasCheck::add(const Array& a, bool written, const Where& where) {
+  if (a.numel == 0) return;
+  std::int64_t below = 0, above = 0;
+  if (a.contiguous()) {
+    above = a.numel - 1;
+  } else {
+    for (int d = 0; d < a.ndim; ++d) {
+      const std::int64_t span = (a.shape[d] - 1) * stride_of(a, d);
+      (span < 0 ? below : above) += span;
+    }
+  }
+  const auto base = reinterpret_cast<std::uintptr_t>(a.data);
+  entries_.push_back({base + static_cast<std::uintptr_t>(below * element_bytes(a)),
+                      base + static_cast<std::uintptr_t>((above + 1) * element_bytes(a)), where, written, a});
+}
+
+void AliasCheck::verify() {
+  // The same arrays come back every step, and sorting 1,200 ranges takes longer than updating 300 small tensors: ranges
+  // seen before, all of them dense, need no second look. Held: numbers to compare with, nothing that is followed.
+  static std::vector<std::vector<std::uintptr_t>> seen(4);
+  static std::size_t next = 0;
+  std::vector<std::uintptr_t> key;
+  key.reserve(2 * entries_.size());
+  bool dense = true;
+  for (const Entry& e : entries_) {
+    key.push_back(e.low);
+    key.push_back(e.high << 1 | e.written);  // user addresses leave the top bit free
+    dense = dense && e.array.contiguous();
+  }
+  if (dense && std::find(seen.begin(), seen.end(), key) != seen.end()) return;
+
+  std::vector<const Entry*> order;
+  for (const Entry& e : entries_) order.push_back(&e);
+  std::sort(order.begin(), order.end(), [](const Entry* a, const Entry* b) { return a->low < b->low; });
+  std::vector<const Entry*> open;  // ranges that reach past the current start
+  for (const Entry* e : order) {
+    std::erase_if(open, [e](const Entry* o) { return o->high <= e->low; });
+    for (const Entry* o : open) {
+      if ((o->written || e->written) && share_an_element(o->array, e->array)) {
+        throw py::value_error(o->where.text() + " and " + e->where.arg + "[" + std::to_string(e->where.index) +
+                              "] share memory, expected arrays of their own for everything that is updated");
+      }
+    }
+    open.push_back(e);
+  }
+  if (dense) seen[next++ % seen.size()] = std::move(key);
+}
+
+}  // namespace fusedstep

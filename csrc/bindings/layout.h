@@ -1,0 +1,32 @@
+// Memory layout of arrays: how several are walked together, and whether they share memory.
+#pragma once
+#include <optional>
+
+#include "arrays.h"
+
+namespace fusedstep {
+
+// How `count` arrays of one shape are walked together: nothing if they lie flat, element by element in the same order;
+// else their common loops, outermost first. Dimensions are put in the order of the first array's strides (any order
+// will do for a step); `row_major` keeps the logical order (a norm's order is part of the contract).
+std::optional<Strided> common_layout(const Array* arrays, int count, bool row_major);
+
+bool overlaps_itself(const Array& a);
+
+// Throws ValueError when an array that is written shares memory with another one of the call.
+class AliasCheck {
+ public:
+  void add(const Array& a, bool written, const Where& where);
+  void verify();
+
+ private:
+  struct Entry {
+    std::uintptr_t low, high;  // addresses [low, high)
+    const Where where;
+    bool written;
+    Array array;
+  };
+  std::vector<Entry> entries_;
+};
+
+}  // namespace fusedstep

@@ -1,0 +1,8 @@
+#include "register.h"
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "fusedstep's compiled core; see the functional, numpy and torch modules for what to call.";
+  fusedstep::register_info(m);
+  fusedstep::register_step(m);
+  fusedstep::register_clip(m);
+}

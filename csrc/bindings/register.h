@@ -1,0 +1,10 @@
+#pragma once
+#include <pybind11/pybind11.h>
+
+namespace fusedstep {
+
+void register_info(pybind11::module_& m);
+void register_step(pybind11::module_& m);
+void register_clip(pybind11::module_& m);
+
+}  // namespace fusedstep

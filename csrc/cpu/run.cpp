@@ -1,0 +1,227 @@
+#include "run.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "dispatch.h"
+#include "threads.h"
+
+namespace fusedstep {
+namespace {
+
+// Below this many elements one thread is faster than waking another: measured with AdamW, 2 threads.
+constexpr std::int64_t kSerialBelow = 32768;
+
+int threads_for(const Plan& plan) {
+  if (plan.elements() < kSerialBelow) return 1;
+  return static_cast<int>(std::min<std::int64_t>(max_threads(), plan.chunks()));
+}
+
+// ---------------------------------------------------------------------------------------------- strided tensors
+
+// Visits elements [begin, end) of the row-major order of `size` as runs along the last dimension.
+template <class Visit>
+void visit_runs(const Strided& s, int streams, std::int64_t begin, std::int64_t end, Visit&& visit) {
+  const int last = static_cast<int>(s.size.size()) - 1;
+  while (begin < end) {
+    std::int64_t offset[kMaxStreams] = {}, rest = begin;
+    std::int64_t run = 1;
+    for (int d = last; d >= 0; --d) {
+      const std::int64_t index = rest % s.size[d];
+      rest /= s.size[d];
+      if (d == last) run = std::min(s.size[d] - index, end - begin);
+      for (int k = 0; k < streams; ++k) offset[k] += index * s.stride[k][d];
+    }
+    visit(offset, run);
+    begin += run;
+  }
+}
+
+template <class T>
+void copy_run(T* to, std::int64_t to_stride, const T* from, std::int64_t from_stride, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) to[i * to_stride] = from[i * from_stride];
+}
+
+// Strided elements pass through contiguous buffers and the same kernel: no second formula, no copy of the tensor.
+template <class T>
+void step_strided(StepFn kernel, const StepWork& w, std::int64_t begin, std::int64_t end) {
+  constexpr std::int64_t kBuffer = 512;
+  T buffer[kMaxStreams][kBuffer];
+  void* streams[kMaxStreams];
+  for (int k = 0; k < kMaxStreams; ++k) streams[k] = buffer[k];
+  const Strided& s = *w.strided;
+  for (; begin < end; begin += kBuffer) {
+    const std::int64_t n = std::min(kBuffer, end - begin);
+    std::int64_t at = 0;
+    visit_runs(s, w.streams, begin, begin + n, [&](const std::int64_t* offset, std::int64_t run) {
+      for (int k = 0; k < w.streams; ++k) {
+        copy_run(buffer[k] + at, 1, static_cast<const T*>(w.stream[k]) + offset[k], s.stride[k].back(), run);
+      }
+      at += run;
+    });
+    kernel(w.uniform, streams, n);
+    at = 0;
+    visit_runs(s, w.streams, begin, begin + n, [&](const std::int64_t* offset, std::int64_t run) {
+      for (int k = 0; k < w.streams; ++k) {
+        if (k == 1) continue;  // the gradient is never written
+        copy_run(static_cast<T*>(w.stream[k]) + offset[k], s.stride[k].back(), buffer[k] + at, 1, run);
+      }
+      at += run;
+    });
+  }
+}
+
+// --------------------------------------------------------------------------------------------------------- norms
+
+enum class Kind { one, two, inf, pow };
+
+double combine(Kind kind, double a, double b) {
+  if (kind == Kind::inf) return a > b || a != a ? a : b;
+  return a + b;
+}
+
+// Complete binary tree over blocks, padded with zeros; folds in place.
+double fold_tree(Kind kind, double* sum, std::int64_t n) {
+  if (n == 0) return 0.0;
+  for (; n > 1; n = (n + 1) / 2) {
+    for (std::int64_t i = 0; i < n / 2; ++i) sum[i] = combine(kind, sum[2 * i], sum[2 * i + 1]);
+    if (n % 2) sum[n / 2] = sum[n - 1];
+  }
+  return sum[0];
+}
+
+struct NormCall {
+  Kind kind;
+  double p = 1.0;
+  std::vector<double> scale = {};  // pow: sum of (|x| / scale)^p, the largest |x| of each tensor
+};
+
+// |x|, or |z| of complex pairs, where the contract's kernels do not apply.
+template <class T>
+double slow_block(const NormCall& call, double scale, const T* x, std::int64_t n, bool is_complex) {
+  double sum = 0.0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double a = is_complex ? std::hypot(static_cast<double>(x[2 * i]), static_cast<double>(x[2 * i + 1]))
+                                : std::fabs(static_cast<double>(x[i]));
+    sum = combine(call.kind, call.kind == Kind::pow ? std::pow(a / scale, call.p) : a, sum);
+  }
+  return sum;
+}
+
+template <class T>
+double norm_block(const NormCall& call, const NormWork& w, double scale, const T* x, std::int64_t n) {
+  if (call.kind == Kind::pow || (w.is_complex && call.kind != Kind::two)) {
+    return slow_block(call, scale, x, n, w.is_complex);
+  }
+  return active_target().norm[static_cast<int>(call.kind)][static_cast<int>(w.dtype)](x, n);
+}
+
+template <class T>
+double norm_chunk(const NormCall& call, const NormWork& w, double scale, std::int64_t begin, std::int64_t end) {
+  const int width = w.is_complex && call.kind != Kind::two ? 2 : 1;  // Ts per element
+  double sum[kChunk / kNormBlock];
+  std::int64_t blocks = 0;
+  T buffer[2 * kNormBlock];
+  for (; begin < end; begin += kNormBlock) {
+    const std::int64_t n = std::min<std::int64_t>(kNormBlock, end - begin);
+    const T* x = static_cast<const T*>(w.data) + begin * width;
+    if (w.strided) {
+      std::int64_t at = 0;
+      visit_runs(*w.strided, 1, begin * width, (begin + n) * width, [&](const std::int64_t* offset, std::int64_t run) {
+        copy_run(buffer + at, 1, static_cast<const T*>(w.data) + offset[0], w.strided->stride[0].back(), run);
+        at += run;
+      });
+      x = buffer;
+    }
+    sum[blocks++] = norm_block(call, w, scale, x, n);
+  }
+  return fold_tree(call.kind, sum, blocks);
+}
+
+std::vector<double> norm_sums(const std::vector<NormWork>& work, const NormCall& call) {
+  std::vector<std::int64_t> numels;
+  numels.reserve(work.size());
+  for (const NormWork& w : work) {
+    numels.push_back(w.is_complex && call.kind == Kind::two ? 2 * w.numel : w.numel);
+  }
+  const Plan plan(numels);
+  std::vector<double> chunk_sum(plan.chunks());
+  parallel(threads_for(plan), [&](int thread, int threads) {
+    const auto [first, last] = plan.span(thread, threads);
+    plan.visit(first, last, false, [&](std::int64_t chunk, const Chunk& c) {
+      const NormWork& w = work[c.tensor];
+      const double scale = call.scale.empty() ? 1.0 : call.scale[c.tensor];
+      chunk_sum[chunk] = w.dtype == DType::float32 ? norm_chunk<float>(call, w, scale, c.begin, c.end)
+                                                   : norm_chunk<double>(call, w, scale, c.begin, c.end);
+    });
+  });
+  std::vector<double> sums(work.size());
+  for (std::size_t t = 0; t < work.size(); ++t) {
+    const std::int64_t first = plan.first_chunk(t);
+    sums[t] = fold_tree(call.kind, chunk_sum.data() + first, plan.first_chunk(t + 1) - first);
+  }
+  return sums;
+}
+
+// Scaled by the largest value, no power overflows; a zero or non-finite largest value is the norm itself.
+double pow_norm(const std::vector<double>& x, double p) {
+  double largest = 0.0;
+  for (const double v : x) largest = combine(Kind::inf, v, largest);
+  if (largest == 0.0 || !std::isfinite(largest)) return largest;
+  double sum = 0.0;
+  for (const double v : x) sum += std::pow(v / largest, p);
+  return largest * std::pow(sum, 1.0 / p);
+}
+
+Norms pow_norms(const std::vector<NormWork>& work, double p) {
+  const std::vector<double> largest = norm_sums(work, {Kind::inf});
+  Norms out{norm_sums(work, {Kind::pow, p, largest}), 0.0};
+  for (std::size_t t = 0; t < work.size(); ++t) {
+    const bool as_is = largest[t] == 0.0 || !std::isfinite(largest[t]);
+    out.each[t] = as_is ? largest[t] : largest[t] * std::pow(out.each[t], 1.0 / p);
+  }
+  out.total = pow_norm(out.each, p);
+  return out;
+}
+
+}  // namespace
+
+void run_step(const std::vector<StepWork>& work, const Plan& plan, bool reverse) {
+  const TargetTable& target = active_target();
+  parallel(threads_for(plan), [&](int thread, int threads) {
+    const auto [first, last] = plan.span(thread, threads);
+    plan.visit(first, last, reverse, [&](std::int64_t, const Chunk& c) {
+      const StepWork& w = work[c.tensor];
+      const StepFn kernel = target.step[w.rule][static_cast<int>(w.dtype)];
+      if (w.strided) {
+        (w.dtype == DType::float32 ? step_strided<float> : step_strided<double>)(kernel, w, c.begin, c.end);
+        return;
+      }
+      void* streams[kMaxStreams];
+      for (int k = 0; k < w.streams; ++k) {
+        streams[k] = static_cast<char*>(w.stream[k]) + c.begin * item_size(w.dtype);
+      }
+      kernel(w.uniform, streams, c.end - c.begin);
+    });
+  });
+}
+
+Norms run_norm(const std::vector<NormWork>& work, double norm_type) {
+  const FloatEnvironment environment;
+  const Kind kind = norm_type == 1.0   ? Kind::one
+                    : norm_type == 2.0 ? Kind::two
+                    : std::isinf(norm_type) ? Kind::inf
+                                            : Kind::pow;
+  if (kind == Kind::pow) return pow_norms(work, norm_type);
+  Norms out{norm_sums(work, {kind}), 0.0};
+  std::vector<double> tree = out.each;
+  out.total = fold_tree(kind, tree.data(), static_cast<std::int64_t>(tree.size()));
+  if (kind == Kind::two) {
+    out.total = std::sqrt(out.total);
+    for (double& x : out.each) x = std::sqrt(x);
+  }
+  return out;
+}
+
+}  // namespace fusedstep

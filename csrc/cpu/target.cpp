@@ -1,0 +1,30 @@
+// Compiled once per instruction set, with that set's flags and FS_TARGET, FS_LANES. Everything here but the table has
+// internal linkage (anonymous namespaces, lanes of internal linkage as template arguments), so that no function built
+// with wide instructions can be picked by the linker for code that runs elsewhere. Include nothing but hot headers.
+#include FS_LANES
+#include "../kernels/norm.h"
+#include "../kernels/step.h"
+
+#define FS_JOIN_(a, b) a##b
+#define FS_JOIN(a, b) FS_JOIN_(a, b)
+#define FS_STRING_(a) #a
+#define FS_STRING(a) FS_STRING_(a)
+
+namespace fusedstep {
+namespace {
+
+template <class... Rule>
+constexpr TargetTable make_table(RuleList<Rule...>) {
+  return {FS_STRING(FS_TARGET),
+          {{step<Rule, Lane<float>>, step<Rule, Lane<double>>}...},
+          {{norm_block<Norm::one, float>, norm_block<Norm::one, double>},
+           {norm_block<Norm::two, float>, norm_block<Norm::two, double>},
+           {norm_block<Norm::inf, float>, norm_block<Norm::inf, double>}}};
+}
+
+}  // namespace
+
+extern const TargetTable FS_JOIN(table_, FS_TARGET);
+const TargetTable FS_JOIN(table_, FS_TARGET) = make_table(AllRules{});
+
+}  // namespace fusedstep

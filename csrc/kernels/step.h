@@ -1,0 +1,51 @@
+// The step loop: load, common part, rule, store. One update() serves whole lanes and the tail (partial loads).
+#pragma once
+#include <utility>
+
+#include "table.h"
+
+namespace fusedstep {
+namespace {
+
+template <class Rule, class T, class V, std::size_t... S>
+FS_INLINE void update_one(const StepUniform<Rule, T>& u, V g, V& p, V* state, std::index_sequence<S...>) {
+  g = g * u.common.grad_mul;
+  g = max(V(-u.common.clip_value), min(V(u.common.clip_value), g));  // in this order a NaN stays
+  if (u.common.weight_decay != T(0)) g = g + u.common.weight_decay * p;
+  p = u.common.param_mul * p;
+  Rule::update(u.rule, g, p, state[S]...);
+}
+
+template <class Rule, class V, std::size_t... S>
+FS_INLINE void step_loop(const void* uniform, void* const* streams, std::int64_t n, std::index_sequence<S...> states) {
+  using T = typename V::value_type;
+  const StepUniform<Rule, T> u = *static_cast<const StepUniform<Rule, T>*>(uniform);
+  T* const p = static_cast<T*>(streams[0]);
+  const T* const g = static_cast<const T*>(streams[1]);
+  [[maybe_unused]] T* const s[] = {static_cast<T*>(streams[2 + S])..., nullptr};
+
+  std::int64_t i = 0;
+  for (; i + V::size <= n; i += V::size) {
+    V param = V::load(p + i);
+    V state[] = {V::load(s[S] + i)..., V(T(0))};
+    update_one<Rule>(u, V::load(g + i), param, state, states);
+    param.store(p + i);
+    (state[S].store(s[S] + i), ...);
+  }
+  if (const int rest = static_cast<int>(n - i); rest > 0) {
+    V param = V::load_partial(p + i, rest);
+    V state[] = {V::load_partial(s[S] + i, rest)..., V(T(0))};
+    update_one<Rule>(u, V::load_partial(g + i, rest), param, state, states);
+    param.store_partial(p + i, rest);
+    (state[S].store_partial(s[S] + i, rest), ...);
+  }
+}
+
+template <class Rule, class V>
+void step(const void* uniform, void* const* streams, std::int64_t n) {
+  static_assert(Rule::state.size <= kMaxState);
+  step_loop<Rule, V>(uniform, streams, n, std::make_index_sequence<Rule::state.size>{});
+}
+
+}  // namespace
+}  // namespace fusedstep

@@ -1,0 +1,29 @@
+// What one instruction set exports: a function per rule and dtype, and per norm and dtype. Plain data, no intrinsics.
+#pragma once
+#include <cstdint>
+
+#include "../rules/all.h"
+#include "../vec/dtype.h"
+
+namespace fusedstep {
+
+// streams: p, g, state... , n contiguous elements each; uniform: StepUniform<Rule, T>.
+using StepFn = void (*)(const void* uniform, void* const* streams, std::int64_t n);
+
+// One block of at most kNormBlock contiguous elements: the sum of |x| or x^2, or the largest |x|.
+using NormFn = double (*)(const void* x, std::int64_t n);
+enum class Norm : std::uint8_t { one, two, inf };
+inline constexpr int kNorms = 3;
+
+// The fixed shape of a sum: element i of a tensor belongs to virtual lane i % kNormLanes of block i / kNormBlock.
+// 32 lanes are 8 AVX2 accumulators, enough to hide the latency of an add; 2,048 elements keep a GPU busy at 10M.
+inline constexpr int kNormBlock = 2048;
+inline constexpr int kNormLanes = 32;
+
+struct TargetTable {
+  const char* name;
+  StepFn step[AllRules::size][kDTypes];
+  NormFn norm[kNorms][kDTypes];
+};
+
+}  // namespace fusedstep

@@ -1,0 +1,90 @@
+// The contract of a rule: what every header in rules/ provides, and the few names it may use.
+//
+//   struct Name {
+//     static constexpr const char* name;        family, as in fusedstep.functional
+//     static constexpr auto state = names(...); state arrays, torch's keys; they pick the variant of a family
+//     static constexpr auto hyper = names(...); fields of Hyper, in order
+//     struct Hyper { double ...; };             what the caller passes, doubles only
+//     template <class T> struct Uniform { T ...; };  constant during one step, Ts only
+//     static Uniform<double> prepare(const Hyper&, std::int64_t step);   float64, once per step
+//     template <class V, class T>
+//     FS_INLINE static void update(const Uniform<T>& u, V g, V& p, V& state...);
+//   };
+//
+// prepare() runs in float64 and its result is rounded once to the compute type. update() sees lanes only: + - * /,
+// sqrt, min, max and an `if` on a uniform; it knows no pointer, loop, dtype or device. The gradient it receives has
+// already been unscaled, clipped, negated for maximize and given its L2 term, and p its decoupled decay (kernels/step.h).
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#if defined(_MSC_VER)
+#define FS_INLINE __forceinline
+#elif defined(__CUDACC__)
+#define FS_INLINE __host__ __device__ __forceinline__
+#else
+#define FS_INLINE inline __attribute__((always_inline))
+#endif
+
+namespace fusedstep {
+
+// At most this many state arrays: the stream tables and the packing buffers are sized by it.
+inline constexpr int kMaxState = 3;
+
+template <int N>
+struct Names {
+  const char* at[N > 0 ? N : 1];
+  static constexpr int size = N;
+};
+
+template <class... S>
+constexpr Names<sizeof...(S)> names(S... s) {
+  if constexpr (sizeof...(S) == 0) {
+    return {{nullptr}};
+  } else {
+    return {{s...}};
+  }
+}
+
+// What happens to every gradient and parameter before its rule. With the neutral values 1, inf, 0, 1 it is the identity.
+template <class T>
+struct Common {
+  T grad_mul;      // clip coefficient / grad_scale, negative to maximize: one rounding for all three
+  T clip_value;    // bound on |gradient| after the multiplication
+  T weight_decay;  // L2: g + weight_decay * p
+  T param_mul;     // decoupled decay: 1 - lr * weight_decay
+};
+
+template <class Rule, class T>
+struct StepUniform {
+  Common<T> common;
+  typename Rule::template Uniform<T> rule;
+};
+
+// beta^step with multiplications only. libm's pow differs between platforms; this does not.
+inline double power(double beta, std::int64_t step) {
+  double result = 1.0;
+  for (; step > 0; step >>= 1) {
+    if (step & 1) result *= beta;
+    beta *= beta;
+  }
+  return result;
+}
+
+template <class... R>
+struct RuleList {
+  static constexpr int size = sizeof...(R);
+};
+
+template <class... Lists>
+struct ConcatRules;
+template <class... A>
+struct ConcatRules<RuleList<A...>> {
+  using type = RuleList<A...>;
+};
+template <class... A, class... B, class... Rest>
+struct ConcatRules<RuleList<A...>, RuleList<B...>, Rest...> {
+  using type = typename ConcatRules<RuleList<A..., B...>, Rest...>::type;
+};
+
+}  // namespace fusedstep

@@ -1,0 +1,149 @@
+"""What the stateful classes and the functions know about each rule: options, their ranges, state arrays.
+
+Pure Python, no torch. Option names and defaults are torch.optim's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Options = Mapping[str, Any]
+
+# Shared by every rule: weight decay as torch spells it, and clipping folded into the step.
+COMMON: dict[str, Any] = {"weight_decay": 0.0, "maximize": False, "max_norm": None, "clip_value": None}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One optimizer. ``states`` names the state arrays that a choice of options needs, in the kernel's order."""
+
+    name: str  # of the kernels' family
+    defaults: Options
+    states: Callable[[Options], tuple[str, ...]]
+    hyper: Callable[[Options], dict[str, float]]  # the kernel's scalars
+    decoupled: Callable[[Options], bool] = lambda o: False
+    has_step: bool = True  # torch keeps a step count in the state
+    initial: Callable[[Options], float] = lambda o: 0.0  # value that state arrays start from
+
+
+def _flatten_betas(o: Options) -> dict[str, float]:
+    beta1, beta2 = o["betas"]
+    return {"lr": float(o["lr"]), "beta1": float(beta1), "beta2": float(beta2), "eps": float(o["eps"])}
+
+
+def _same(*names: str) -> Callable[[Options], dict[str, float]]:
+    return lambda o: {name: float(o[name]) for name in names}
+
+
+SGD = Rule(
+    name="sgd",
+    defaults={"lr": 1e-3, "momentum": 0.0, "dampening": 0.0, "nesterov": False},
+    states=lambda o: ("momentum_buffer",) if o["momentum"] != 0 else (),
+    hyper=_same("lr", "momentum", "dampening", "nesterov"),
+    has_step=False,
+)
+ADAGRAD = Rule(
+    name="adagrad",
+    defaults={"lr": 1e-2, "lr_decay": 0.0, "initial_accumulator_value": 0.0, "eps": 1e-10},
+    states=lambda o: ("sum",),
+    hyper=_same("lr", "lr_decay", "eps"),
+    initial=lambda o: float(o["initial_accumulator_value"]),
+)
+RMSPROP = Rule(
+    name="rmsprop",
+    defaults={"lr": 1e-2, "alpha": 0.99, "eps": 1e-8, "momentum": 0.0, "centered": False},
+    states=lambda o: (
+        "square_avg",
+        *(("grad_avg",) if o["centered"] else ()),
+        *(("momentum_buffer",) if o["momentum"] != 0 else ()),
+    ),
+    hyper=_same("lr", "alpha", "eps", "momentum"),
+)
+ADAM = Rule(
+    name="adam",
+    defaults={"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": False, "decoupled_weight_decay": False},
+    states=lambda o: ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if o["amsgrad"] else ())),
+    hyper=_flatten_betas,
+    decoupled=lambda o: bool(o["decoupled_weight_decay"]),
+)
+ADAMW = Rule(
+    name="adam",
+    defaults={"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": False, "weight_decay": 1e-2},
+    states=ADAM.states,
+    hyper=_flatten_betas,
+    decoupled=lambda o: True,
+)
+
+RULES: dict[str, Rule] = {"SGD": SGD, "Adagrad": ADAGRAD, "RMSprop": RMSPROP, "Adam": ADAM, "AdamW": ADAMW}
+
+# ------------------------------------------------------------------------------------------------------------- checks
+
+_NON_NEGATIVE = (
+    "lr",
+    "momentum",
+    "lr_decay",
+    "initial_accumulator_value",
+    "eps",
+    "alpha",
+    "weight_decay",
+)
+_LIMITS = ("max_norm", "clip_value")  # None: off; inf is no limit
+_FRACTIONS = ("beta1", "beta2")
+
+
+def number(label: str, name: str, value: Any) -> float:
+    """``float(value)``, or a TypeError that names the argument."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{label}: {name} is {value!r}, expected a number") from error
+
+
+def check(label: str, options: Options) -> None:
+    """Raise ValueError for a hyper-parameter out of range, TypeError for one that is no number."""
+    for name in _NON_NEGATIVE:
+        if name in options and not 0.0 <= number(label, name, options[name]) < math.inf:
+            raise ValueError(f"{label}: {name} is {options[name]}, expected a finite number >= 0")
+    for name in _LIMITS:
+        value = options.get(name)
+        if value is not None and not number(label, name, value) >= 0.0:
+            raise ValueError(f"{label}: {name} is {value}, expected a number >= 0 or None")
+    if "betas" in options:
+        betas = options["betas"]
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ValueError(f"{label}: betas is {betas!r}, expected two numbers")
+        options = {**options, "beta1": betas[0], "beta2": betas[1]}
+    for name in _FRACTIONS:
+        if name in options and not 0.0 <= number(label, name, options[name]) < 1.0:
+            raise ValueError(f"{label}: {name} is {options[name]}, expected 0 <= {name} < 1")
+    if "dampening" in options:
+        if not math.isfinite(number(label, "dampening", options["dampening"])):
+            raise ValueError(f"{label}: dampening is {options['dampening']}, expected a finite number")
+        if options["nesterov"] and (options["momentum"] <= 0 or options["dampening"] != 0):
+            raise ValueError(
+                f"{label}: nesterov with momentum {options['momentum']} and dampening {options['dampening']}, "
+                "expected a momentum > 0 and a dampening of 0"
+            )
+
+
+def core_group(label: str, rule: Rule, options: Options, **more: Any) -> dict[str, Any]:
+    """A checked group in the form that the compiled core reads (``_core.pyi``)."""
+    check(label, options)
+    states = rule.states(options)
+    return {
+        "label": label,
+        "rule": rule.name,
+        "states": states,
+        "state_args": states,
+        "hyper": rule.hyper(options),
+        "weight_decay": float(options["weight_decay"]),
+        "decoupled": rule.decoupled(options),
+        "maximize": bool(options["maximize"]),
+        "max_norm": None if options["max_norm"] is None else float(options["max_norm"]),
+        "clip_value": None if options["clip_value"] is None else float(options["clip_value"]),
+        "has_step": rule.has_step,
+        **more,
+    }

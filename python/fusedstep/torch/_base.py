@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from .. import _core, _rules
+
+
+def bump_versions(tensors: list[torch.Tensor]) -> None:
+    """Tell autograd that these were written, so that a backward through an older value of theirs raises."""
+    if not tensors:
+        return
+    try:
+        torch.autograd.graph.increment_version(tensors)
+    except AttributeError:  # torch < 2.4 takes one tensor
+        for tensor in tensors:
+            torch.autograd.graph.increment_version(tensor)
+
+
+def refuse(label: str, *, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False) -> None:
+    """Arguments that ask for what this is not. ``fused`` asks for what it always is, and is accepted."""
+    if foreach:
+        raise ValueError(
+            f"{label}: foreach=True asks for torch's multi-tensor loop; all tensors are updated in one pass here, "
+            "leave foreach unset"
+        )
+    if capturable:
+        raise ValueError(f"{label}: capturable=True is for CUDA graphs; CPU tensors need capturable=False")
+    if differentiable:
+        raise ValueError(f"{label}: differentiable=True needs autograd through the step; use torch.optim.{label}")
+
+
+class FusedOptimizer(torch.optim.Optimizer):
+    """What the optimizers here share; mixed in before the torch class whose state and options it keeps.
+
+    ``max_norm``: the gradients of all groups that have one are clipped, as one vector, to their group's ``max_norm``
+    within the step; they are not written. :attr:`total_norm` is their norm before clipping. A non-finite norm spreads
+    as with ``torch.nn.utils.clip_grad_norm_``, or raises RuntimeError with nothing changed if ``error_if_nonfinite``.
+    ``clip_value``: bound on each element of the gradient, after that.
+    """
+
+    _step_supports_amp_scaling = True  # torch.amp.GradScaler leaves unscaling and skipping to step()
+    _rule: _rules.Rule
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.__name__ in _rules.RULES:
+            cls._rule = _rules.RULES[cls.__name__]
+
+    def _start(self, foreach: bool | None, differentiable: bool, capturable: bool = False, **extra: Any) -> None:
+        """Before torch's constructor: what that does not know, for :meth:`add_param_group` to put into each group."""
+        refuse(type(self).__name__, foreach=foreach, capturable=capturable, differentiable=differentiable)
+        self._extra = extra
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        if extra := self.__dict__.get("_extra"):
+            self.defaults.update(extra)
+        if isinstance(param_group, dict):
+            _rules.check(type(self).__name__, {**self.defaults, **param_group})
+            refuse(type(self).__name__, **{k: v for k, v in param_group.items() if k in _UNUSED})
+        super().add_param_group(param_group)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            # A state_dict of torch's lacks our options, and may ask for implementations that do not exist here.
+            for name in ("max_norm", "clip_value"):
+                group.setdefault(name, self.defaults.get(name))
+            group.setdefault("error_if_nonfinite", self.defaults.get("error_if_nonfinite", False))
+            for name, value in _UNUSED.items():
+                if name in group:
+                    group[name] = value
+
+    def _new_state(self, param: torch.Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        options = group["options"]
+        initial = self._rule.initial(options)
+        state: dict[str, Any] = {}
+        if self._rule.has_step:
+            wide = torch.get_default_dtype() == torch.float64
+            state["step"] = torch.tensor(0.0, dtype=torch.float64 if wide else torch.float32)
+        for name in self._rule.states(options):
+            state[name] = torch.full_like(param, initial, memory_format=torch.preserve_format, requires_grad=False)
+        return state
+
+    @property
+    def total_norm(self) -> torch.Tensor | None:
+        """Norm of the gradients at the last step with ``max_norm``, before clipping, float64; None if there was none."""
+        norm = self.__dict__.get("_total_norm")
+        return None if norm is None else torch.tensor(norm, dtype=torch.float64)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Perform one update of all parameters that have a gradient.
+
+        Args:
+            closure: re-evaluates the model and returns the loss, which is returned.
+
+        Raises:
+            TypeError, ValueError: a parameter, gradient or state that cannot be updated; nothing was changed.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        found_inf = getattr(self, "found_inf", None)
+        if found_inf is not None and float(found_inf) != 0:
+            return loss
+        scale = getattr(self, "grad_scale", None)
+        label = type(self).__name__
+        groups = [
+            _rules.core_group(label, self._rule, group, params=group["params"], options=group)
+            for group in self.param_groups
+        ]
+        self._total_norm, touched = _core.step_torch(
+            groups,
+            self.state,
+            self._new_state,
+            grad_scale=1.0 if scale is None else float(scale),
+            error_if_nonfinite=any(group["error_if_nonfinite"] for group in self.param_groups),
+        )
+        bump_versions(touched)
+        return loss
+
+
+_UNUSED: dict[str, Any] = {"foreach": None, "capturable": False, "differentiable": False}
