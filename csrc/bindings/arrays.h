@@ -3,6 +3,7 @@
 // Nothing is cached between calls but facts about types, so no address can be stale.
 #pragma once
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <deque>
 #include <string>
@@ -50,8 +51,11 @@ class Reader {
 
   // Throws TypeError or ValueError naming `where`. Accepts float32, float64 and complex of them, on the CPU, aligned.
   Array read(PyObject* object, const Where& where);
+  // One number on the CPU, without the questions that only tensors with gradients in them need.
+  Array read_scalar(PyObject* object, const Where& where);
 
  private:
+  Array fetch(PyObject* object, const TypeFacts& facts, const Where& where);
   Array from_exchange(PyObject* object, const TypeFacts& facts, const Where& where);
   Array from_attributes(PyObject* object, const Where& where);
   Array from_buffer(PyObject* object, const Where& where);

@@ -95,7 +95,9 @@ Group::Group(py::dict group) : source(std::move(group)) {
   rule = find_rule(name, states);
   if (rule < 0) throw py::value_error("no rule '" + name + "' with these state arrays");
   state_args = field<std::vector<std::string>>(source, "state_args");
-  for (const auto& key : states) state_keys.emplace_back(key);
+  for (const auto& key : states) {
+    state_keys.push_back(py::reinterpret_steal<py::object>(PyUnicode_InternFromString(key.c_str())));
+  }
   const py::dict values = field<py::dict>(source, "hyper");
   const RuleInfo& info = all_rules()[rule];
   for (std::size_t k = 0; k < info.hyper.size(); ++k) hyper[k] = field<double>(values, info.hyper[k].c_str());
@@ -151,8 +153,7 @@ void StepCall::add_lists(const Group& group) {
 }
 
 std::int64_t StepCall::read_step(PyObject* object, const Where& where) {
-  const Array a = reader_.read(object, where);
-  if (a.numel != 1 || a.is_complex) throw py::value_error(where.text() + " has shape " + a.shape_text() + ", expected one number");
+  const Array a = reader_.read_scalar(object, where);
   check_writable(a, where);
   const bool wide = a.dtype == DType::float64;
   const double value = wide ? *static_cast<double*>(a.data) : *static_cast<float*>(a.data);
@@ -188,7 +189,7 @@ void StepCall::add_param(const Group& group, py::handle param, StateWalk& walk, 
   // SGD's buffer may be None or missing (torch writes both); elsewhere a state is whole or not there at all.
   bool fresh = has_state && (!entry || PyDict_Size(entry.ptr()) == 0);
   if (!group.has_step && !fresh) {
-    for (const py::str& key : group.state_keys) fresh = fresh || !get_item(entry.ptr(), key.ptr());
+    for (const py::object& key : group.state_keys) fresh = fresh || !get_item(entry.ptr(), key.ptr());
   }
   if (fresh) {
     entry = init(param, group.source);
@@ -261,6 +262,9 @@ void StepCall::prepare(const Norms* norms) {
 
 py::object StepCall::run() {
   AliasCheck alias;
+  alias.reserve(tensors_.size() * kMaxStreams);
+  work_.reserve(tensors_.size());
+  numels_.reserve(tensors_.size());
   bool clips = false;
   for (const Tensor& t : tensors_) {
     const Group& g = *t.group;

@@ -26,7 +26,7 @@ struct Group {
   std::string label;
   int rule;
   std::vector<std::string> state_args;  // names in messages
-  std::vector<py::str> state_keys;      // keys in a torch state dict
+  std::vector<py::object> state_keys;   // keys in a torch state dict, interned
   double hyper[kMaxHyper] = {};
   double weight_decay, decay_mul, clip_value, max_norm;  // decay_mul 1: no decoupled decay; max_norm < 0: none
   bool maximize, has_step;
@@ -75,7 +75,7 @@ class StepCall {
   const Clipping clipping_;
   Reader reader_;
   std::vector<py::object> keep_;  // while the interpreter lock is released
-  std::deque<Tensor> tensors_;
+  std::vector<Tensor> tensors_;
   std::int64_t params_ = 0;
   std::vector<StepCount> counts_;
   std::vector<std::pair<py::object, py::object>> new_state_;  // parameter, its dict

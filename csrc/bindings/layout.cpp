@@ -134,7 +134,7 @@ void AliasCheck::add(const Array& a, bool written, const Where& where) {
   }
   const auto base = reinterpret_cast<std::uintptr_t>(a.data);
   entries_.push_back({base + static_cast<std::uintptr_t>(below * element_bytes(a)),
-                      base + static_cast<std::uintptr_t>((above + 1) * element_bytes(a)), where, written, a});
+                      base + static_cast<std::uintptr_t>((above + 1) * element_bytes(a)), &a, where, written});
 }
 
 void AliasCheck::verify() {
@@ -148,7 +148,7 @@ void AliasCheck::verify() {
   for (const Entry& e : entries_) {
     key.push_back(e.low);
     key.push_back(e.high << 1 | e.written);  // user addresses leave the top bit free
-    dense = dense && e.array.contiguous();
+    dense = dense && e.array->contiguous();
   }
   if (dense && std::find(seen.begin(), seen.end(), key) != seen.end()) return;
 
@@ -159,7 +159,7 @@ void AliasCheck::verify() {
   for (const Entry* e : order) {
     std::erase_if(open, [e](const Entry* o) { return o->high <= e->low; });
     for (const Entry* o : open) {
-      if ((o->written || e->written) && share_an_element(o->array, e->array)) {
+      if ((o->written || e->written) && share_an_element(*o->array, *e->array)) {
         throw py::value_error(o->where.text() + " and " + e->where.arg + "[" + std::to_string(e->where.index) +
                               "] share memory, expected arrays of their own for everything that is updated");
       }

@@ -16,15 +16,16 @@ bool overlaps_itself(const Array& a);
 // Throws ValueError when an array that is written shares memory with another one of the call.
 class AliasCheck {
  public:
-  void add(const Array& a, bool written, const Where& where);
+  void reserve(std::size_t n) { entries_.reserve(n); }
+  void add(const Array& a, bool written, const Where& where);  // `a` must stay in place until verify()
   void verify();
 
  private:
   struct Entry {
     std::uintptr_t low, high;  // addresses [low, high)
-    const Where where;
+    const Array* array;
+    Where where;
     bool written;
-    Array array;
   };
   std::vector<Entry> entries_;
 };

@@ -1,5 +1,4 @@
 // Norms, and clipping in place: a norm pass, then the rule "clip" with the gradient as its own parameter.
-#include <pybind11/stl.h>
 
 #include <limits>
 

@@ -1,5 +1,4 @@
 // What was built and what runs: targets, threads, rules, the plan.
-#include <pybind11/stl.h>
 
 #include "../cpu/dispatch.h"
 #include "../cpu/threads.h"

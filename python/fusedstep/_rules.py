@@ -129,7 +129,7 @@ def check(label: str, options: Options) -> None:
             )
 
 
-def core_group(label: str, rule: Rule, options: Options, **more: Any) -> dict[str, Any]:
+def core_group(label: str, rule: Rule, options: Options, /, **more: Any) -> dict[str, Any]:
     """A checked group in the form that the compiled core reads (``_core.pyi``)."""
     check(label, options)
     states = rule.states(options)
