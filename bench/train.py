@@ -1,8 +1,8 @@
 """Trains a small character-level transformer twice from one seed: with fusedstep.torch and with torch.optim.
 
 The text is the source of Python's standard library. Model, dropout, warm-up and cosine schedule, validation and early
-stop are torch's parts and the same on both sides: only the optimizer differs. fusedstep clips within its step, torch
-with ``clip_grad_norm_``. The runs take turns, step by step, on the same batches and dropout masks. The two round in
+stop are the same on both sides and know nothing of the optimizer, the only difference. fusedstep clips within its step,
+torch with clip_grad_norm_. The two take turns, step by step, on the same batches and dropout masks. They round in
 different orders: the losses agree to float32's precision at first, and drift apart as training amplifies that.
 
 At the end: a table of losses and of the time of optimizer and clipping, and a plot of both loss curves.
@@ -10,7 +10,7 @@ At the end: a table of losses and of the time of optimizer and clipping, and a p
 Examples:
   python bench/train.py
   python bench/train.py --optimizer sgd --size tiny --steps 300
-  python bench/train.py --size tiny --chars 5000 --steps 2000   # so little text is soon overfitted: stops early
+  python bench/train.py --size tiny --chars 5000 --steps 2000   # little text, soon overfitted: stops early
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from torch import Tensor, nn
 import fusedstep.torch
 
 MAX_NORM = 1.0
-FEW = 20  # the first steps, where rounding is not much amplified yet; the last ones, averaged as the final loss
+FEW = 20  # the first steps, before rounding is much amplified; the last ones, whose mean is the final loss
 Batch = tuple[Tensor, Tensor]
 
 
@@ -52,7 +52,7 @@ class Size(NamedTuple):
 
 SIZES = {"tiny": Size(2, 64, 2, 64, 12), "small": Size(4, 128, 4, 64, 12), "medium": Size(6, 256, 8, 96, 12)}
 
-# Class, options for both sides, and how torch runs it fastest on a CPU: it has no fused RMSprop.
+# Class, options of both sides, and how torch runs it fastest on a CPU, where it has no fused RMSprop.
 OPTIMIZERS: dict[str, tuple[str, dict[str, Any], dict[str, bool]]] = {
     "sgd": ("SGD", {"lr": 0.3, "momentum": 0.9, "nesterov": True}, {"fused": True}),
     "adagrad": ("Adagrad", {"lr": 0.02}, {"fused": True}),
@@ -65,7 +65,7 @@ OPTIMIZERS: dict[str, tuple[str, dict[str, Any], dict[str, bool]]] = {
 
 
 def read_text(limit: int) -> Tensor:
-    """Up to ``limit`` ASCII characters of the standard library's modules, in an order that only their names decide."""
+    """Up to ``limit`` characters of the standard library's modules, in an order that only their names decide."""
     folder = Path(sysconfig.get_path("stdlib"))
     files = sorted(folder.glob("*.py"))
     if not files:
@@ -93,9 +93,7 @@ class CharTransformer(nn.Module):
         self.characters = nn.Embedding(vocabulary, size.width)
         self.positions = nn.Parameter(0.02 * torch.randn(size.context, size.width))
         layer = partial(nn.TransformerEncoderLayer, activation="gelu", batch_first=True, norm_first=True)
-        self.layers = nn.ModuleList(
-            layer(size.width, size.heads, 4 * size.width, dropout) for _ in range(size.layers)
-        )
+        self.layers = nn.ModuleList(layer(size.width, size.heads, 4 * size.width, dropout) for _ in range(size.layers))
         self.norm = nn.LayerNorm(size.width)
         self.head = nn.Linear(size.width, vocabulary)
         self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(size.context))
@@ -121,8 +119,8 @@ def rate(step: int, steps: int) -> float:
 class Measured(NamedTuple):
     loss: float
     norm: float  # of the gradients, before clipping
-    update: float  # seconds of optimizer and clipping
-    whole: float  # seconds of the training step
+    update: float  # milliseconds of optimizer and clipping
+    whole: float  # milliseconds of the training step
 
 
 class Run:
@@ -130,12 +128,13 @@ class Run:
 
     def __init__(self, title: str, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
         self.title, self.model, self.optimizer = title, model, optimizer
+        self.parameters = list(model.parameters())
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(rate, steps=steps))
         self.steps: list[Measured] = []
         self.validation: dict[int, float] = {}
 
     def update(self) -> Tensor:
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), MAX_NORM)
+        norm = nn.utils.clip_grad_norm_(self.parameters, MAX_NORM)
         self.optimizer.step()
         return norm
 
@@ -148,7 +147,8 @@ class Run:
         norm = self.update()
         after = time.perf_counter()
         self.schedule.step()
-        self.steps.append(Measured(loss.item(), norm.item(), after - before, time.perf_counter() - start))
+        end = time.perf_counter()
+        self.steps.append(Measured(loss.item(), norm.item(), 1e3 * (after - before), 1e3 * (end - start)))
 
     @torch.no_grad()
     def validate(self, batch: Batch) -> None:
@@ -157,14 +157,14 @@ class Run:
         self.model.train()
 
     def rising(self, patience: int) -> bool:
-        """Whether each of the last ``patience`` validations was worse than the best before them."""
+        """Whether each of the last ``patience`` validations was worse than the best one before them."""
         losses = list(self.validation.values())
         return len(losses) > patience and min(losses[-patience:]) > min(losses[:-patience])
 
 
 class FusedRun(Run):
     def update(self) -> Tensor:
-        self.optimizer.step()  # clips too
+        self.optimizer.step()  # clips as well
         return self.optimizer.total_norm
 
 
@@ -177,62 +177,59 @@ def make_runs(args: argparse.Namespace) -> list[Run]:
     fused = getattr(fusedstep.torch, name)(ours.parameters(), **options, max_norm=MAX_NORM)
     peer = getattr(torch.optim, name)(theirs.parameters(), **options, **fastest)
     return [
-        FusedRun(f"fusedstep.torch\n{name}(max_norm={MAX_NORM})", ours, fused, args.steps),
+        FusedRun(f"fusedstep.torch\n{name}\n(max_norm={MAX_NORM})", ours, fused, args.steps),
         Run(f"torch.optim\n{name}({how})\n+ clip_grad_norm_", theirs, peer, args.steps),
     ]
 
 
 def train(runs: list[Run], args: argparse.Namespace, console: Console) -> str:
-    """Train both, in turns; why it ended."""
+    """Train both, in turns; how it ended."""
     size, text = SIZES[args.size], read_text(args.chars)
     training, held_out = text.tensor_split([len(text) * 9 // 10])
-    starts = torch.linspace(0, len(held_out) - size.context - 1, 64).long()
-    validation = windows(held_out, starts, size.context)
+    validation = windows(held_out, torch.linspace(0, len(held_out) - size.context - 1, 64).long(), size.context)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=args.steps)
-        try:
-            for number, batch in enumerate(islice(batches(training, size, args.seed), args.steps), 1):
-                dropout = torch.get_rng_state()
-                for run in runs if number % 2 else runs[::-1]:
-                    torch.set_rng_state(dropout)
-                    run.step(batch)
-                losses = " and ".join(f"{run.steps[-1].loss:.3f}" for run in runs)
-                progress.update(task, advance=1, description=f"{args.optimizer}, fusedstep and torch: loss {losses}")
-                if number % args.validate_every == 0 or number == args.steps:
-                    for run in runs:
-                        run.validate(validation)
-                    if any(run.rising(args.patience) for run in runs):
-                        return f"stopped early, the validation loss rises, after {number} steps"
-        except KeyboardInterrupt:
-            return f"interrupted after {len(runs[1].steps)} steps"
+        task = progress.add_task(args.optimizer, total=args.steps)
+        for number, batch in enumerate(islice(batches(training, size, args.seed), args.steps), 1):
+            dropout = torch.get_rng_state()
+            for run in runs if number % 2 else runs[::-1]:
+                torch.set_rng_state(dropout)
+                run.step(batch)
+            losses = " | ".join(f"{run.steps[-1].loss:.3f}" for run in runs)
+            progress.update(task, advance=1, description=f"{args.optimizer}: loss fusedstep | torch  {losses}")
+            if number % args.validate_every == 0 or number == args.steps:
+                for run in runs:
+                    run.validate(validation)
+                if any(run.rising(args.patience) for run in runs):
+                    return f"stopped after step {number}: validation loss rises"
     return f"{args.steps} steps"
 
 
 # ----------------------------------------------------------------------------------------------------------- report
 
 
-def show(runs: list[Run], title: str, console: Console) -> None:
-    losses = [[step.loss for step in run.steps] for run in runs]
+def print_table(runs: list[Run], title: str, console: Console) -> None:
+    losses, _, updates, wholes = zip(*(zip(*run.steps, strict=True) for run in runs), strict=True)
+    apart = [abs(a - b) for a, b in zip(*losses, strict=True)]
     final = [fmean(values[-FEW:]) for values in losses]
     validation = [list(run.validation.values())[-1] if run.validation else math.nan for run in runs]
-    apart = [abs(a - b) for a, b in zip(*losses, strict=True)]
-    update = [1e3 * median(step.update for step in run.steps) for run in runs]
-    whole = [1e3 * median(step.whole for step in run.steps) for run in runs]
+    update, whole = [median(times) for times in updates], [median(times) for times in wholes]
     clipped = [sum(step.norm > MAX_NORM for step in run.steps) for run in runs]
-
-    table = Table("", *(run.title for run in runs), "", title=title, title_justify="left")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    table.add_row(f"training loss, mean of last {FEW}", *(f"{v:.4f}" for v in final), f"{final[0] - final[1]:+.4f}")
-    row = *(f"{v:.4f}" for v in validation), f"{validation[0] - validation[1]:+.4f}"
-    table.add_row("validation loss, last", *row)
-    table.add_row(f"largest difference, first {FEW} steps", "", "", f"{max(apart[:FEW]):.1e}")
-    table.add_row("largest difference, all steps", "", "", f"{max(apart):.1e}", end_section=True)
-    table.add_row("steps that were clipped", *map(str, clipped))
-    table.add_row("optimizer + clip, median", *(f"{v:.3f} ms" for v in update), f"{update[1] / update[0]:.1f}x")
-    table.add_row("training step, median", *(f"{v:.1f} ms" for v in whole), f"{whole[1] / whole[0]:.2f}x")
-    table.add_row("optimizer + clip, share of it", *(f"{u / w:.2%}" for u, w in zip(update, whole, strict=True)))
+    rows = [
+        (f"training loss, last {FEW} steps", *(f"{v:.4f}" for v in final), f"{final[0] - final[1]:+.4f}"),
+        ("validation loss", *(f"{v:.4f}" for v in validation), f"{validation[0] - validation[1]:+.4f}"),
+        (f"most apart in {FEW} first steps", "", "", f"{max(apart[:FEW]):.1e}"),
+        ("most apart in all steps", "", "", f"{max(apart):.1e}"),
+        ("steps that were clipped", *map(str, clipped), ""),
+        ("optimizer + clip, median", *(f"{v:.3f} ms" for v in update), f"{update[1] / update[0]:.1f}x"),
+        ("training step, median", *(f"{v:.1f} ms" for v in whole), f"{whole[1] / whole[0]:.2f}x"),
+        ("optimizer + clip in it", *(f"{u / w:.2%}" for u, w in zip(update, whole, strict=True)), ""),
+    ]
+    table = Table("", title=title)
+    for header in (*(run.title for run in runs), ""):
+        table.add_column(header, justify="right")
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
 
 
@@ -244,18 +241,18 @@ def draw(runs: list[Run], title: str, path: Path) -> None:
     styles = ("fusedstep.torch", "tab:blue", "-", "o"), ("torch.optim", "tab:orange", "--", "x")
     for run, values, (name, color, line, marker) in zip(runs, losses, styles, strict=True):
         curves.plot(steps, values, line, color=color, linewidth=1.2, label=f"{name}, training")
-        curves.plot(run.validation.keys(), run.validation.values(), marker, color=color, label=f"{name}, validation")
+        curves.plot(list(run.validation), list(run.validation.values()), marker, color=color, label="validation")
     difference.plot(steps, [abs(a - b) for a, b in zip(*losses, strict=True)], color="tab:gray", linewidth=1)
-    difference.set_yscale("symlog", linthresh=1e-7)  # shows the steps of equal losses too, at 0
-    difference.set(xlabel="step", ylabel="|difference|")
-    curves.set(title=title, ylabel="cross-entropy per character (nats)")
+    difference.set_yscale("symlog", linthresh=1e-7)  # has a place for 0, where the losses are equal
+    difference.set(xlabel="step", ylabel="training losses\napart by")
+    curves.set(title=title, ylabel="loss per character, nats")
     curves.legend()
-    for axis in (curves, difference):
-        axis.grid(alpha=0.3)
+    for axes in (curves, difference):
+        axes.grid(alpha=0.3)
     figure.savefig(path)
 
 
-# ------------------------------------------------------------------------------------------------------ command line
+# ----------------------------------------------------------------------------------------------------- command line
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
@@ -270,7 +267,7 @@ def integer(low: int, high: int) -> Callable[[str], int]:
 def image(text: str) -> Path:
     path = Path(text)
     if path.suffix[1:] not in (known := Figure().canvas.get_supported_filetypes()):
-        raise argparse.ArgumentTypeError(f"{text!r} does not end in one of {', '.join(known)}")
+        raise argparse.ArgumentTypeError(f"{text!r} ends in none of: {', '.join(known)}")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"no folder {str(path.parent)!r}")
     return path
@@ -280,32 +277,44 @@ def parse() -> argparse.Namespace:
     about, _, examples = (__doc__ or "").partition("Examples:")
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=about, epilog="examples:" + examples, formatter_class=raw)
-    add = parser.add_argument
-    many = integer(1, 1_000_000)
-    add("--optimizer", choices=OPTIMIZERS, default="adamw", help="default: %(default)s")
-    add("--size", choices=SIZES, default="small", help="of the model, default: %(default)s")
-    add("--steps", type=many, default=480, metavar="N", help="default: %(default)s")
-    add("--chars", type=integer(2000, 10**8), default=10**6, metavar="N", help="of text, default: %(default)s")
-    add("--validate-every", type=many, default=40, metavar="N", help="steps, default: %(default)s")
-    add("--patience", type=many, default=3, metavar="N", help="rising validations to stop after, default: %(default)s")
-    add("--seed", type=integer(0, 2**31 - 1), default=0, metavar="N", help="default: %(default)s")
-    add("--threads", type=integer(1, 1024), metavar="N", help="of both sides, default: torch's choice")
-    add("--plot", type=image, default="train.png", metavar="PATH", help="default: %(default)s")
+    count = integer(1, 1_000_000)
+    for flag, about, options in (
+        ("--optimizer", "", {"choices": OPTIMIZERS, "default": "adamw"}),
+        ("--size", "of the model, ", {"choices": SIZES, "default": "small"}),
+        ("--steps", "", {"type": count, "default": 480}),
+        ("--chars", "of text, ", {"type": integer(2000, 10**8), "default": 10**6}),
+        ("--validate-every", "number of steps, ", {"type": count, "default": 40}),
+        ("--patience", "validations without a new best before it stops, ", {"type": count, "default": 3}),
+        ("--seed", "", {"type": integer(0, 2**31 - 1), "default": 0}),
+        ("--threads", "of both sides, ", {"type": integer(1, 256), "default": torch.get_num_threads()}),
+        ("--plot", "", {"type": image, "default": Path("train.png"), "metavar": "PATH"}),
+    ):
+        if "type" in options:
+            options.setdefault("metavar", "N")
+        parser.add_argument(flag, help=about + "default: %(default)s", **options)
     return parser.parse_args()
 
 
 def main() -> int:
     args, console = parse(), Console()
-    if args.threads:
-        torch.set_num_threads(args.threads)  # fusedstep follows
+    torch.set_num_threads(args.threads)  # fusedstep follows
     runs = make_runs(args)
-    end = train(runs, args, console)
-    shortest = min(len(run.steps) for run in runs)
-    if shortest < 3:
-        ...
+    try:
+        end, status = train(runs, args, console), 0
+    except KeyboardInterrupt:
+        end, status = "interrupted", 130
+    done = min(len(run.steps) for run in runs)
+    if status and done < 3:
+        console.print(f"interrupted after {done} steps: too few to report")
+        return status
     for run in runs:
-        del run.steps[shortest:]  # an interrupt may have come between the two
-    return 0
+        del run.steps[done:]  # an interrupt comes between the two
+    parameters = runs[0].parameters
+    model = f"{args.size} transformer, {sum(p.numel() for p in parameters):,} parameters in {len(parameters)} tensors"
+    print_table(runs, f"{model}\n{end}, {args.threads} threads", console)
+    draw(runs, f"{OPTIMIZERS[args.optimizer][0]}, {model}", args.plot)
+    console.print(f"loss curves: {args.plot}")
+    return status
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ void register_info(py::module_& m) {
   active_target();  // an unusable FUSEDSTEP_TARGET fails the import, not the first step
   m.def("targets", &available_targets);
   m.def("active_target", [] { return std::string(active_target().name); });
+  m.def("last_target", [] { return std::string(last_target()); });
   m.def("use_target", &use_target, py::arg("name"));
   m.def("num_threads", &max_threads);
   m.def("set_num_threads", &set_max_threads, py::arg("n"));

@@ -45,6 +45,8 @@ std::atomic<const TargetTable*>& current() {
   return table;
 }
 
+std::atomic<const TargetTable*> last_run{nullptr};
+
 }  // namespace
 
 const TargetTable& active_target() { return *current().load(std::memory_order_relaxed); }
@@ -55,6 +57,17 @@ std::vector<std::string> available_targets() {
     if (t.supported()) out.push_back(t.table->name);
   }
   return out;
+}
+
+const TargetTable& target_for_call() {
+  const TargetTable& table = active_target();
+  last_run.store(&table, std::memory_order_relaxed);
+  return table;
+}
+
+const char* last_target() {
+  const TargetTable* table = last_run.load(std::memory_order_relaxed);
+  return table ? table->name : "";
 }
 
 void use_target(const std::string& name) { current().store(find_target(name)); }

@@ -92,6 +92,7 @@ double fold_tree(Kind kind, double* sum, std::int64_t n) {
 }
 
 struct NormCall {
+  const TargetTable& target;
   Kind kind;
   double p = 1.0;
   std::vector<double> scale = {};  // pow: sum of (|x| / scale)^p, the largest |x| of each tensor
@@ -114,7 +115,7 @@ double norm_block(const NormCall& call, const NormWork& w, double scale, const T
   if (call.kind == Kind::pow || (w.is_complex && call.kind != Kind::two)) {
     return slow_block(call, scale, x, n, w.is_complex);
   }
-  return active_target().norm[static_cast<int>(call.kind)][static_cast<int>(w.dtype)](x, n);
+  return call.target.norm[static_cast<int>(call.kind)][static_cast<int>(w.dtype)](x, n);
 }
 
 template <class T>
@@ -175,8 +176,9 @@ double pow_norm(const std::vector<double>& x, double p) {
 }
 
 Norms pow_norms(const std::vector<NormWork>& work, double p) {
-  const std::vector<double> largest = norm_sums(work, {Kind::inf});
-  Norms out{norm_sums(work, {Kind::pow, p, largest}), 0.0};
+  const TargetTable& target = target_for_call();
+  const std::vector<double> largest = norm_sums(work, {target, Kind::inf});
+  Norms out{norm_sums(work, {target, Kind::pow, p, largest}), 0.0};
   for (std::size_t t = 0; t < work.size(); ++t) {
     const bool as_is = largest[t] == 0.0 || !std::isfinite(largest[t]);
     out.each[t] = as_is ? largest[t] : largest[t] * std::pow(out.each[t], 1.0 / p);
@@ -188,7 +190,7 @@ Norms pow_norms(const std::vector<NormWork>& work, double p) {
 }  // namespace
 
 void run_step(const std::vector<StepWork>& work, const Plan& plan, bool reverse) {
-  const TargetTable& target = active_target();
+  const TargetTable& target = target_for_call();
   parallel(threads_for(plan), [&](int thread, int threads) {
     const auto [first, last] = plan.span(thread, threads);
     plan.visit(first, last, reverse, [&](std::int64_t, const Chunk& c) {
@@ -214,7 +216,7 @@ Norms run_norm(const std::vector<NormWork>& work, double norm_type) {
                     : std::isinf(norm_type) ? Kind::inf
                                             : Kind::pow;
   if (kind == Kind::pow) return pow_norms(work, norm_type);
-  Norms out{norm_sums(work, {kind}), 0.0};
+  Norms out{norm_sums(work, {target_for_call(), kind}), 0.0};
   std::vector<double> tree = out.each;
   out.total = fold_tree(kind, tree.data(), static_cast<std::int64_t>(tree.size()));
   if (kind == Kind::two) {

@@ -43,7 +43,7 @@ struct SgdMomentum {
     T lr, momentum, one_minus_dampening, nesterov, first;
   };
   static Uniform<double> prepare(const Hyper& h, std::int64_t step) {
-    return {h.lr, h.momentum, 1.0 - h.dampening, h.nesterov, step == 1 ? 1.0 : 0.0};
+    return {h.lr, h.momentum, 1.0 - h.dampening, h.nesterov != 0.0 ? 1.0 : 0.0, step == 1 ? 1.0 : 0.0};
   }
 
   template <class V, class T>

@@ -63,10 +63,12 @@ class Common(TypedDict, total=False):
 
 
 def as_list(arrays: Arrays) -> list[Any]:
+    """One array as a list of one; a list or tuple as a list."""
     return list(arrays) if isinstance(arrays, (list, tuple)) else [arrays]
 
 
 def check_norm_type(label: str, norm_type: Any) -> float:
+    """A norm's order as a float, ValueError unless > 0."""
     value = _rules.number(label, "norm_type", norm_type)
     if not value > 0:
         raise ValueError(f"{label}: norm_type is {norm_type}, expected 1, 2, inf or another number > 0")
@@ -74,6 +76,7 @@ def check_norm_type(label: str, norm_type: Any) -> float:
 
 
 def check_limit(label: str, name: str, value: Any) -> float:
+    """A clipping limit as a float, ValueError unless >= 0."""
     limit = _rules.number(label, name, value)
     if not limit >= 0:
         raise ValueError(f"{label}: {name} is {value}, expected a number >= 0")

@@ -1,0 +1,201 @@
+"""Every kernel equals the specification, bit for bit.
+
+The cases come from the registry of the compiled core, so a rule that is added there is tested here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from bits import SPECIAL, Array, Guarded, assert_same_bits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import fusedstep
+from fusedstep import _core, reference
+
+RULES = [r for r in _core.rules() if r["name"] != "clip"]
+DTYPES = [np.float32, np.float64]
+COMMON: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "l2": {"weight_decay": 0.1},
+    "decoupled": {"weight_decay": 0.1, "decoupled": True},
+    "maximize": {"maximize": True, "weight_decay": 0.01},
+    "scaled": {"grad_scale": 3.0},
+    "clip_value": {"clip_value": 0.5},
+    "max_norm": {"max_norm": 0.7, "grad_scale": 2.0},
+    "all": {"max_norm": 0.7, "grad_scale": 2.0, "clip_value": 0.01, "maximize": True, "weight_decay": 0.1},
+}
+# Whatever a rule calls its numbers: the middle of the range, none, nearly one.
+HYPER = {"middle": 0.3, "zero": 0.0, "one": 0.999}
+# 0 to 4 lanes of the widest target and one more; a norm block and a chunk, one less and one more.
+SMALL = [*range(66), 127, 1000]
+LARGE = [2047, 2048, 2049, 16383, 16384, 16385, 32767, 3 * 16384 + 1, 100_003]
+
+
+def rule_id(rule: dict[str, Any]) -> str:
+    return "-".join([rule["name"], *rule["state"]])
+
+
+def hyper_of(rule: dict[str, Any], kind: str) -> dict[str, float]:
+    return {name: 0.01 if name == "lr" else HYPER[kind] for name in rule["hyper"]}
+
+
+def step(
+    rule: dict[str, Any],
+    hyper: dict[str, float],
+    common: dict[str, Any],
+    step: int | list[int],
+    params: list[Array],
+    grads: list[Array],
+    states: list[list[Array]],
+) -> Any:
+    common = dict(common)
+    grad_scale = common.pop("grad_scale", 1.0)
+    group = {
+        "label": rule["name"],
+        "rule": rule["name"],
+        "states": rule["state"],
+        "state_args": rule["state"],
+        "hyper": hyper,
+        "has_step": True,
+        "params": params,
+        "grads": grads,
+        "state_arrays": states,
+        "step": step,
+        **{"weight_decay": 0.0, "decoupled": False, "maximize": False, "max_norm": None, "clip_value": None},
+        **common,
+    }
+    return _core.step_arrays(
+        [group], grad_scale=grad_scale, norm_type=2.0, per_tensor=False, error_if_nonfinite=False
+    )
+
+
+def expected(
+    rule: dict[str, Any],
+    hyper: dict[str, float],
+    common: dict[str, Any],
+    step: int,
+    params: list[Array],
+    grads: list[Array],
+    states: list[list[Array]],
+) -> tuple[list[tuple[Array, ...]], float | None]:
+    common = dict(common)
+    norm = None
+    if (max_norm := common.pop("max_norm", None)) is not None:
+        norm = reference.total_norm(grads) / common.get("grad_scale", 1.0)
+        common["clip_coef"] = reference.clip_coefficient(norm, max_norm)
+    function = getattr(reference, rule["name"])
+    results = [
+        function(p, g, **dict(zip(rule["state"], s, strict=True)), step=step, **hyper, **common)
+        for p, g, *s in zip(params, grads, *states, strict=True)
+    ]
+    return results, norm
+
+
+def random_arrays(rng: np.random.Generator, sizes: list[int], dtype: type, count: int) -> list[list[Array]]:
+    """``count`` lists of arrays; the last lists are state, whose second moments must not be negative."""
+    arrays = []
+    for k in range(count):
+        values = [rng.standard_normal(n) * 10.0 ** rng.integers(-6, 6, n) for n in sizes]
+        arrays.append([(np.abs(v) if k > 2 else v).astype(dtype) for v in values])
+    return arrays
+
+
+def check_case(
+    rule: dict[str, Any], hyper: dict[str, float], common: dict[str, Any], t: int, lists: list[list[Array]], offset: int
+) -> None:
+    guarded = [[Guarded(a, offset) for a in arrays] for arrays in lists]
+    params, grads, *states = [[g.array for g in arrays] for arrays in guarded]
+    want, norm = expected(rule, hyper, common, t, *lists[:2], lists[2:])
+    got_norm = step(rule, hyper, common, t, params, grads, states)
+    assert got_norm == norm or (norm is not None and math.isnan(norm) and math.isnan(got_norm))
+    for i, results in enumerate(want):
+        names = ["param", *rule["state"]]
+        for name, array, result in zip(names, [params[i], *(s[i] for s in states)], results, strict=True):
+            assert_same_bits(array, result, f"{name} of tensor {i}, {array.size} elements")
+        assert_same_bits(grads[i], lists[1][i], f"grad {i}")
+    for arrays in guarded:
+        for g in arrays:
+            g.assert_intact()
+
+
+@pytest.mark.parametrize("offset", [0, 1, 3])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("common", COMMON)
+@pytest.mark.parametrize("rule", RULES, ids=rule_id)
+def test_small_tensors(target: str, rule: dict[str, Any], common: str, dtype: type, offset: int) -> None:
+    rng = np.random.default_rng(offset)
+    lists = random_arrays(rng, SMALL, dtype, 2 + len(rule["state"]))
+    for kind, t in zip(HYPER, (2, 1, 1000), strict=True):
+        check_case(rule, hyper_of(rule, kind), COMMON[common], t, lists, offset)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("common", ["plain", "all"])
+@pytest.mark.parametrize("rule", RULES, ids=rule_id)
+def test_large_tensors(target: str, rule: dict[str, Any], common: str, dtype: type) -> None:
+    rng = np.random.default_rng(1)
+    lists = random_arrays(rng, LARGE, dtype, 2 + len(rule["state"]))
+    check_case(rule, hyper_of(rule, "middle"), COMMON[common], 7, lists, 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rule", RULES, ids=rule_id)
+def test_special_values(target: str, rule: dict[str, Any], dtype: type) -> None:
+    """All pairs of special parameter and gradient, with each special state."""
+    values = np.array(SPECIAL).astype(dtype)
+    p, g = (a.reshape(-1) for a in np.meshgrid(values, values))
+    for state in values:
+        lists = [[p], [g], *([np.full_like(p, state)] for _ in rule["state"])]
+        for common in ("plain", "l2", "decoupled", "clip_value", "max_norm"):
+            check_case(rule, hyper_of(rule, "middle"), COMMON[common], 3, lists, 0)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data())
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rule", RULES, ids=rule_id)
+def test_any_values(rule: dict[str, Any], dtype: type, data: st.DataObject) -> None:
+    n = data.draw(st.integers(0, 40))
+    arrays = hnp.arrays(dtype, n, elements=st.floats(width=np.dtype(dtype).itemsize * 8))
+    lists = [[data.draw(arrays)] for _ in range(2 + len(rule["state"]))]
+    numbers = st.floats(0, 1, exclude_max=True)
+    hyper = {name: data.draw(numbers) for name in rule["hyper"]}
+    common = {
+        "weight_decay": data.draw(numbers),
+        "decoupled": data.draw(st.booleans()),
+        "maximize": data.draw(st.booleans()),
+        "grad_scale": data.draw(st.floats(1e-30, 1e30)),
+        "max_norm": data.draw(st.none() | st.floats(0, 1e30)),
+        "clip_value": data.draw(st.none() | st.floats(0, 1e30)),
+    }
+    for name in fusedstep.targets():
+        before = fusedstep.active_target()
+        fusedstep.use_target(name)
+        try:
+            check_case(rule, hyper, common, data.draw(st.integers(1, 10**6)), lists, 0)
+        finally:
+            fusedstep.use_target(before)
+
+
+def test_bits_tell_zeros_apart_and_see_one_ulp() -> None:
+    """The comparison itself can fail."""
+    with pytest.raises(AssertionError):
+        assert_same_bits(np.float32([0.0]), np.float32([-0.0]))
+    with pytest.raises(AssertionError):
+        assert_same_bits(np.float32([1.0]), np.nextafter(np.float32([1.0]), np.float32(2)))
+    with pytest.raises(AssertionError):
+        assert_same_bits(np.float32([np.nan]), np.float32([1.0]))
+    assert_same_bits(np.float32([np.nan]), -np.float32([np.nan]))
+
+
+def test_sentinels_see_a_write_outside() -> None:
+    guarded = Guarded(np.zeros(5, np.float32), 1)
+    guarded.buffer[guarded.slice.stop] = 0
+    with pytest.raises(AssertionError, match="outside"):
+        guarded.assert_intact()
