@@ -1,5 +1,5 @@
-// The memory limit for bench/step.py: reads `reads` arrays, writes the first `writes` of them, and does next to nothing.
-// g++ -O3 -march=native -fopenmp -shared -fPIC; the OpenMP library is the one that torch has loaded.
+// The memory limit for bench/step.py: reads `reads` arrays, writes the first `writes` of them, and does next to
+// nothing. g++ -O3 -march=native -fopenmp -shared -fPIC; the OpenMP library is the one that torch has loaded.
 #include <cstdint>
 
 namespace {
@@ -21,10 +21,19 @@ void stream(float* const* a, std::int64_t n, int threads) {
 extern "C" int stream_arrays(float* const* a, int reads, int writes, std::int64_t n, int threads) {
   if (writes != reads - 1) return 1;  // every rule here leaves the gradient, and only that, unwritten
   switch (reads) {
-    case 2: stream<2, 1>(a, n, threads); return 0;
-    case 3: stream<3, 2>(a, n, threads); return 0;
-    case 4: stream<4, 3>(a, n, threads); return 0;
-    case 5: stream<5, 4>(a, n, threads); return 0;
-    default: return 1;
+    case 2:
+      stream<2, 1>(a, n, threads);
+      return 0;
+    case 3:
+      stream<3, 2>(a, n, threads);
+      return 0;
+    case 4:
+      stream<4, 3>(a, n, threads);
+      return 0;
+    case 5:
+      stream<5, 4>(a, n, threads);
+      return 0;
+    default:
+      return 1;
   }
 }

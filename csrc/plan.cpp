@@ -20,8 +20,8 @@ std::pair<std::int64_t, std::int64_t> Plan::span(int part, int parts) const {
     if (k == parts) return chunks();
     const std::int64_t total = elements();
     const std::int64_t element = total / parts * k + total % parts * k / parts;  // no product can overflow
-    const std::int64_t t = std::upper_bound(first_element_.begin(), first_element_.end(), element) -
-                           first_element_.begin() - 1;
+    const std::int64_t t =
+        std::upper_bound(first_element_.begin(), first_element_.end(), element) - first_element_.begin() - 1;
     if (t == static_cast<std::int64_t>(first_element_.size()) - 1) return chunks();
     return first_chunk_[t] + (element - first_element_[t]) / kChunk;
   };

@@ -10,7 +10,22 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 # Where rounding goes wrong first: zeros, subnormals, the limits of both exponents, values that overflow when squared.
-SPECIAL = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1e-39, 1.1754944e-38, 3.4028235e38, 1e20, -1e-20]
+SPECIAL = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    np.inf,
+    -np.inf,
+    np.nan,
+    1e-45,
+    -1e-45,
+    1e-39,
+    1.1754944e-38,
+    3.4028235e38,
+    1e20,
+    -1e-20,
+]
 
 
 def assert_same_bits(got: Any, expected: Any, what: str = "") -> None:
@@ -23,7 +38,9 @@ def assert_same_bits(got: Any, expected: Any, what: str = "") -> None:
     same = (g.view(integer) == e.view(integer)) | (np.isnan(g) & np.isnan(e))
     if not same.all():
         k = int(np.flatnonzero(~same)[0])
-        raise AssertionError(f"{what}: {np.count_nonzero(~same)} of {same.size} differ, first [{k}]: {g[k]!r} != {e[k]!r}")
+        raise AssertionError(
+            f"{what}: {np.count_nonzero(~same)} of {same.size} differ, first [{k}]: {g[k]!r} != {e[k]!r}"
+        )
 
 
 class Guarded:

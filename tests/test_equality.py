@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bits import SPECIAL, Array, Guarded, assert_same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import fusedstep
+from bits import SPECIAL, Array, Guarded, assert_same_bits
 from fusedstep import _core, reference
 
 RULES = [r for r in _core.rules() if r["name"] != "clip"]
@@ -67,12 +67,10 @@ def step(
         "grads": grads,
         "state_arrays": states,
         "step": step,
-        **{"weight_decay": 0.0, "decoupled": False, "maximize": False, "max_norm": None, "clip_value": None},
+        "weight_decay": 0.0, "decoupled": False, "maximize": False, "max_norm": None, "clip_value": None,
         **common,
     }
-    return _core.step_arrays(
-        [group], grad_scale=grad_scale, norm_type=2.0, per_tensor=False, error_if_nonfinite=False
-    )
+    return _core.step_arrays([group], grad_scale=grad_scale, norm_type=2.0, per_tensor=False, error_if_nonfinite=False)
 
 
 def expected(

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from bits import Array, assert_same_bits
 
+from bits import Array, assert_same_bits
 from fusedstep import functional, reference
 
 SHAPE = (6, 5, 70)  # enough for chunks of packed elements to straddle rows

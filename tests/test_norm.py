@@ -7,11 +7,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from bits import SPECIAL, Array
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from bits import SPECIAL, Array
 from fusedstep import _core, functional, reference
 
 EXACT = [1.0, 2.0, math.inf]

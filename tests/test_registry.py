@@ -18,7 +18,9 @@ OPTIMIZERS = [r for r in CORE if r[0] != "clip"]  # clipping in place is a rule 
 
 def variants(rule: _rules.Rule) -> set[tuple[str, ...]]:
     """State arrays of every choice of options that selects some."""
-    switches = [k for k, v in rule.defaults.items() if isinstance(v, bool)] + ["momentum"] * ("momentum" in rule.defaults)
+    switches = [k for k, v in rule.defaults.items() if isinstance(v, bool)] + ["momentum"] * (
+        "momentum" in rule.defaults
+    )
     return {
         rule.states({**_rules.COMMON, **rule.defaults, **dict(zip(switches, values, strict=True))})
         for values in itertools.product([0, 1], repeat=len(switches))

@@ -33,7 +33,8 @@ std::string dtype_of(PyObject* object) {
 template <class Dims>
 std::string tuple_text(const Dims* dims, int n) {
   std::string out = "(";
-  for (int k = 0; k < n; ++k) out += std::to_string(dims[k]) + (k + 1 < n || n == 1 ? "," : "") + (k + 1 < n ? " " : "");
+  for (int k = 0; k < n; ++k)
+    out += std::to_string(dims[k]) + (k + 1 < n || n == 1 ? "," : "") + (k + 1 < n ? " " : "");
   return out + ")";
 }
 

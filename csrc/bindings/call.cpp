@@ -134,8 +134,8 @@ void StepCall::add_lists(const Group& group) {
   for (std::size_t k = 1; k < lists.size(); ++k) {
     if (lists[k].size() != lists[0].size()) {
       throw py::value_error(label + ": " + (k == 1 ? "grads" : group.state_args[k - 2]) + " has " +
-                            std::to_string(lists[k].size()) + " arrays, expected " +
-                            std::to_string(lists[0].size()) + " to match params");
+                            std::to_string(lists[k].size()) + " arrays, expected " + std::to_string(lists[0].size()) +
+                            " to match params");
     }
   }
   const py::object step = field(group.source, "step");

@@ -116,9 +116,8 @@ bool overlaps_itself(const Array& a) {
   }
   if (nested) return false;
   const auto all = addresses(a);
-  return std::adjacent_find(all.begin(), all.end(), [&a](std::uintptr_t x, std::uintptr_t y) {
-           return y < x + element_bytes(a);
-         }) != all.end();
+  return std::adjacent_find(all.begin(), all.end(),
+                            [&a](std::uintptr_t x, std::uintptr_t y) { return y < x + element_bytes(a); }) != all.end();
 }
 
 void AliasCheck::add(const Array& a, bool written, const Where& where) {

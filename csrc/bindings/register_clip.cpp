@@ -50,7 +50,8 @@ struct Gradients {
                                 uniforms.emplace_back().bytes);
       const Array both[] = {a, a};
       numels.push_back(a.numel * (a.is_complex ? 2 : 1));
-      work.push_back({{a.data, a.data}, 2, a.dtype, rule, numels.back(), uniforms.back().bytes, layout(both, 2, false)});
+      work.push_back(
+          {{a.data, a.data}, 2, a.dtype, rule, numels.back(), uniforms.back().bytes, layout(both, 2, false)});
     }
     const py::gil_scoped_release release;
     run_step(work, Plan(numels), true);

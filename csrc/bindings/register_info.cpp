@@ -48,9 +48,8 @@ void register_info(py::module_& m) {
         std::vector<std::vector<std::tuple<std::int64_t, std::int64_t, std::int64_t>>> out(parts);
         for (int part = 0; part < parts; ++part) {
           const auto [first, last] = plan.span(part, parts);
-          plan.visit(first, last, false, [&](std::int64_t, const Chunk& c) {
-            out[part].emplace_back(c.tensor, c.begin, c.end);
-          });
+          plan.visit(first, last, false,
+                     [&](std::int64_t, const Chunk& c) { out[part].emplace_back(c.tensor, c.begin, c.end); });
         }
         return out;
       },

@@ -14,6 +14,6 @@ std::vector<std::string> available_targets();  // preferred first
 const TargetTable& target_for_call();
 const char* last_target();
 
-void use_target(const std::string& name);      // throws std::invalid_argument naming the available ones
+void use_target(const std::string& name);  // throws std::invalid_argument naming the available ones
 
 }  // namespace fusedstep

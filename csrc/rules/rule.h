@@ -13,7 +13,8 @@
 //
 // prepare() runs in float64 and its result is rounded once to the compute type. update() sees lanes only: + - * /,
 // sqrt, min, max and an `if` on a uniform; it knows no pointer, loop, dtype or device. The gradient it receives has
-// already been unscaled, clipped, negated for maximize and given its L2 term, and p its decoupled decay (kernels/step.h).
+// already been unscaled, clipped, negated for maximize and given its L2 term, and p its decoupled decay
+// (kernels/step.h).
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -46,7 +47,8 @@ constexpr Names<sizeof...(S)> names(S... s) {
   }
 }
 
-// What happens to every gradient and parameter before its rule. With the neutral values 1, inf, 0, 1 it is the identity.
+// What happens to every gradient and parameter before its rule. With the neutral values 1, inf, 0, 1 it is the
+// identity.
 template <class T>
 struct Common {
   T grad_mul;      // clip coefficient / grad_scale, negative to maximize: one rounding for all three

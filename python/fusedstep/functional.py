@@ -131,7 +131,9 @@ def _update(
     """``states``: argument name to arrays, None for a state array that the variant lacks."""
     unknown = common.keys() - Common.__annotations__
     if unknown:
-        raise TypeError(f"{label}: unexpected keyword {min(unknown)!r}, expected one of {sorted(Common.__annotations__)}")
+        raise TypeError(
+            f"{label}: unexpected keyword {min(unknown)!r}, expected one of {sorted(Common.__annotations__)}"
+        )
     call: dict[str, Any] = dict(common)
     options = {**_rules.COMMON, **hyper, **{k: call.pop(k) for k in _rules.COMMON if k in call}}
     _rules.check(label, options)
@@ -276,7 +278,9 @@ def adam(
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
     """
     rule = _rules.ADAMW if decoupled_weight_decay else _rules.ADAM
-    return _adam("adam", rule, params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, step, lr, beta1, beta2, eps, common)
+    return _adam(
+        "adam", rule, params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, step, lr, beta1, beta2, eps, common
+    )
 
 
 def adamw(
@@ -296,7 +300,9 @@ def adamw(
     """:func:`adam` with decoupled weight decay (Loshchilov & Hutter 2019), default 0.01; :class:`torch.optim.AdamW`."""
     common.setdefault("weight_decay", 1e-2)
     rule = _rules.ADAMW
-    return _adam("adamw", rule, params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, step, lr, beta1, beta2, eps, common)
+    return _adam(
+        "adamw", rule, params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, step, lr, beta1, beta2, eps, common
+    )
 
 
 def _adam(

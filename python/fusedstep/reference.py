@@ -220,9 +220,9 @@ def block_sums(x: Array, norm_type: float = 2.0) -> Array:
     with np.errstate(all="ignore"):
         flat = flat * flat if norm_type == 2 else np.abs(flat)
     blocks = -(-flat.size // NORM_BLOCK)
-    rows = np.zeros(blocks * NORM_BLOCK)
-    rows[: flat.size] = flat
-    rows = rows.reshape(blocks, NORM_BLOCK // NORM_LANES, NORM_LANES)
+    padded = np.zeros(blocks * NORM_BLOCK)
+    padded[: flat.size] = flat
+    rows = padded.reshape(blocks, NORM_BLOCK // NORM_LANES, NORM_LANES)
     fold = np.maximum if norm_type == math.inf else np.add
     with np.errstate(all="ignore"):
         lanes = np.zeros((blocks, NORM_LANES))
@@ -260,7 +260,7 @@ def total_norm(arrays: Sequence[Array], norm_type: float = 2.0) -> float:
         largest = float(flat.max(initial=0.0))
         if largest == 0 or not math.isfinite(largest):
             return largest
-        return largest * float(np.sum((flat / largest) ** norm_type)) ** (1.0 / norm_type)
+        return largest * float(np.sum((flat / largest) ** norm_type) ** (1.0 / norm_type))
     total = tree(np.array([tree(block_sums(a, norm_type), norm_type) for a in arrays]), norm_type)
     return math.sqrt(total) if norm_type == 2 else total
 

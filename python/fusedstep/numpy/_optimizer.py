@@ -121,14 +121,16 @@ class Optimizer:
 
         ValueError, with nothing changed, if it is not of an optimizer with the same groups and shapes.
         """
-        groups = [dict.fromkeys((n for n in g if n != "params")) for g in self.param_groups]
+        groups = [dict.fromkeys(n for n in g if n != "params") for g in self.param_groups]
         state: list[dict[str, Any]] = [{} for _ in self.state]
         for key in state_dict:
             kind, _, rest = key.partition(".")
             index, _, name = rest.partition(".")
             target: Sequence[dict[str, Any]] = groups if kind == "group" else state
             if kind not in ("group", "state") or not index.isdigit() or int(index) >= len(target):
-                raise ValueError(f"{self._label}: state_dict has {key!r}, expected {len(groups)} groups, {len(state)} params")
+                raise ValueError(
+                    f"{self._label}: state_dict has {key!r}, expected {len(groups)} groups, {len(state)} params"
+                )
             value = np.array(state_dict[key])
             scalar = value.ndim == 0 and (kind == "group" or name == "step")
             target[int(index)][name] = value.item() if scalar else tuple(value.tolist()) if kind == "group" else value
@@ -136,10 +138,9 @@ class Optimizer:
             if new.keys() != old.keys():
                 raise ValueError(f"{self._label}: state[{k}] has {sorted(new)}, expected {sorted(old)}")
             for name in old:
-                if np.shape(new[name]) != np.shape(old[name]):
-                    raise ValueError(
-                        f"{self._label}: state[{k}].{name} has shape {np.shape(new[name])}, expected {np.shape(old[name])}"
-                    )
+                got, expected = np.shape(new[name]), np.shape(old[name])
+                if got != expected:
+                    raise ValueError(f"{self._label}: state[{k}].{name} has shape {got}, expected {expected}")
         for options in groups:
             self._check_names(options)
             _rules.check(self._label, options)

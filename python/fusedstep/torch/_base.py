@@ -49,10 +49,20 @@ class FusedOptimizer(torch.optim.Optimizer):
         if cls.__name__ in _rules.RULES:
             cls._rule = _rules.RULES[cls.__name__]
 
-    def _start(self, foreach: bool | None, differentiable: bool, capturable: bool = False, **extra: Any) -> None:
+    def _start(
+        self,
+        max_norm: float | None,
+        clip_value: float | None,
+        error_if_nonfinite: bool,
+        *,
+        foreach: bool | None,
+        differentiable: bool,
+        capturable: bool = False,
+        **more: Any,
+    ) -> None:
         """Before torch's constructor: what that does not know, for :meth:`add_param_group` to put into each group."""
         refuse(type(self).__name__, foreach=foreach, capturable=capturable, differentiable=differentiable)
-        self._extra = extra
+        self._extra = {"max_norm": max_norm, "clip_value": clip_value, "error_if_nonfinite": error_if_nonfinite, **more}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         if extra := self.__dict__.get("_extra"):
@@ -86,7 +96,7 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     @property
     def total_norm(self) -> torch.Tensor | None:
-        """Norm of the gradients at the last step with ``max_norm``, before clipping, float64; None if there was none."""
+        """Norm of the gradients at the last step with ``max_norm``, before clipping, as float64; else None."""
         norm = self.__dict__.get("_total_norm")
         return None if norm is None else torch.tensor(norm, dtype=torch.float64)
 

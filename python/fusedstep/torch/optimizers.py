@@ -31,8 +31,7 @@ class SGD(FusedOptimizer, torch.optim.SGD):
         clip_value: float | None = None,
         error_if_nonfinite: bool = False,
     ) -> None:
-        extra = {"max_norm": max_norm, "clip_value": clip_value, "error_if_nonfinite": error_if_nonfinite}
-        self._start(foreach, differentiable, **extra)
+        self._start(max_norm, clip_value, error_if_nonfinite, foreach=foreach, differentiable=differentiable)
         super().__init__(params, lr, momentum, dampening, weight_decay, nesterov, maximize=maximize)
 
 
@@ -60,8 +59,7 @@ class Adagrad(FusedOptimizer, torch.optim.Adagrad):
         clip_value: float | None = None,
         error_if_nonfinite: bool = False,
     ) -> None:
-        extra = {"max_norm": max_norm, "clip_value": clip_value, "error_if_nonfinite": error_if_nonfinite}
-        self._start(foreach, differentiable, **extra)
+        self._start(max_norm, clip_value, error_if_nonfinite, foreach=foreach, differentiable=differentiable)
         super().__init__(params, lr, lr_decay, weight_decay, initial_accumulator_value, eps, maximize=maximize)
 
 
@@ -90,8 +88,14 @@ class RMSprop(FusedOptimizer, torch.optim.RMSprop):
         clip_value: float | None = None,
         error_if_nonfinite: bool = False,
     ) -> None:
-        extra = {"max_norm": max_norm, "clip_value": clip_value, "error_if_nonfinite": error_if_nonfinite}
-        self._start(foreach, differentiable, capturable, **extra)
+        self._start(
+            max_norm,
+            clip_value,
+            error_if_nonfinite,
+            foreach=foreach,
+            differentiable=differentiable,
+            capturable=capturable,
+        )
         super().__init__(params, lr, alpha, eps, weight_decay, momentum, centered, maximize=maximize)
 
 
@@ -121,9 +125,16 @@ class Adam(FusedOptimizer, torch.optim.Adam):
         clip_value: float | None = None,
         error_if_nonfinite: bool = False,
     ) -> None:
-        extra = {"max_norm": max_norm, "clip_value": clip_value, "error_if_nonfinite": error_if_nonfinite}
-        extra["decoupled_weight_decay"] = decoupled_weight_decay  # torch's constructor has it from 2.7 only
-        self._start(foreach, differentiable, capturable, **extra)
+        more = {"decoupled_weight_decay": decoupled_weight_decay}  # torch's own constructor has it from 2.7 only
+        self._start(
+            max_norm,
+            clip_value,
+            error_if_nonfinite,
+            foreach=foreach,
+            differentiable=differentiable,
+            capturable=capturable,
+            **more,
+        )
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
 
 
@@ -152,6 +163,12 @@ class AdamW(FusedOptimizer, torch.optim.AdamW):
         clip_value: float | None = None,
         error_if_nonfinite: bool = False,
     ) -> None:
-        extra = {"max_norm": max_norm, "clip_value": clip_value, "error_if_nonfinite": error_if_nonfinite}
-        self._start(foreach, differentiable, capturable, **extra)
+        self._start(
+            max_norm,
+            clip_value,
+            error_if_nonfinite,
+            foreach=foreach,
+            differentiable=differentiable,
+            capturable=capturable,
+        )
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
