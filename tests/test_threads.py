@@ -13,9 +13,9 @@ import time
 
 import numpy as np
 import pytest
-from bits import Array, assert_same_bits
 
 import fusedstep
+from bits import Array, assert_same_bits
 from fusedstep import _core, functional, reference
 
 SIZES = [1, 1000, 16384, 16385, 0, 100_003, 250_000, 7]

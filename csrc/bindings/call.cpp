@@ -295,6 +295,8 @@ py::object StepCall::run() {
   } else {
     prepare(nullptr);
   }
+  const Plan plan(numels_);
+  // Everything that can fail has been done.
   for (const auto& [param, fresh] : new_state_) {
     if (state_.contains(param) && py::len(state_[param]) > 0) {
       state_[param].attr("update")(fresh);
@@ -304,7 +306,7 @@ py::object StepCall::run() {
   }
   {
     const py::gil_scoped_release release;
-    run_step(work_, Plan(numels_), clips);
+    run_step(work_, plan, clips);
   }
   for (const StepCount& c : counts_) {
     if (c.wide) {

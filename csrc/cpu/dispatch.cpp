@@ -10,6 +10,9 @@ extern const TargetTable table_scalar;
 #ifdef FS_HAVE_AVX2
 extern const TargetTable table_avx2;
 #endif
+#ifdef FS_HAVE_PLAIN_AVX2
+extern const TargetTable table_plain_avx2;
+#endif
 
 namespace {
 
@@ -23,6 +26,9 @@ const Target kTargets[] = {
 #ifdef FS_HAVE_AVX2
     // The compiler's own check reads CPUID and, with XGETBV, whether the system saves the wide registers.
     {&table_avx2, [] { return __builtin_cpu_supports("avx2") != 0; }},
+#endif
+#ifdef FS_HAVE_PLAIN_AVX2
+    {&table_plain_avx2, [] { return __builtin_cpu_supports("avx2") != 0; }},
 #endif
     {&table_scalar, [] { return true; }},
 };
