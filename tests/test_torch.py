@@ -1,19 +1,18 @@
 """``fusedstep.torch``: the step itself, against torch.optim and, bit for bit, against the specification."""
 
-import gc
 import inspect
 import math
-import subprocess
-import sys
-import warnings
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.optim import lr_scheduler, swa_utils
+from torch.optim import lr_scheduler as lrs
+from torch.optim import swa_utils
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import fusedstep.torch as fst
+from bits import assert_same_bits
 from fusedstep import _core, reference
 
 OURS = {"max_norm": None, "clip_value": None, "error_if_nonfinite": False}
@@ -26,6 +25,8 @@ HYPER = {
     "AdamW": ("lr", "eps"),
 }
 NAMES = tuple(HYPER)
+TIGHT = {"rtol": 1e-12, "atol": 1e-13}
+REAL = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
 
 
 def case(name, **options):
@@ -53,7 +54,13 @@ CASES = [
     case("AdamW"),
     case("AdamW", weight_decay=0.1, amsgrad=True, maximize=True),
 ]
-SHORT = [case("SGD", momentum=0.9), case("Adagrad"), case("RMSprop", centered=True), case("Adam"), case("AdamW")]
+SHORT = [
+    case("SGD", momentum=0.9),
+    case("Adagrad", initial_accumulator_value=0.5),
+    case("RMSprop", centered=True),
+    case("Adam"),
+    case("AdamW"),
+]
 
 
 @pytest.fixture(params=["exchange", "fallback"])
@@ -62,12 +69,6 @@ def reading(request):
     _core.set_exchange_api(request.param == "exchange")
     yield
     _core.set_exchange_api(True)
-
-
-@pytest.fixture
-def flush_denormal():
-    yield lambda: torch.set_flush_denormal(True)
-    torch.set_flush_denormal(False)
 
 
 def make_params(dtype=torch.float32, shapes=SHAPES, seed=0):
@@ -100,45 +101,24 @@ def reals(tensor):
     return np.array((torch.view_as_real(tensor) if tensor.is_complex() else tensor).numpy())
 
 
-def same_bits(a, b):
-    a, b = np.asarray(a), np.asarray(b)
-    nan = np.isnan(a)
-    same = np.array_equal(a, b, equal_nan=True) and np.array_equal(np.signbit(a) | nan, np.signbit(b) | nan)
-    return same and a.dtype == b.dtype
-
-
-def rule_name(opt):
-    return next(cls.__name__ for cls in type(opt).__mro__ if cls.__module__.startswith("fusedstep."))
-
-
 def state_names(name, group):
     if name == "SGD":
-        return ["momentum_buffer"] * (group["momentum"] != 0)
+        return ["momentum_buffer"][: group["momentum"] != 0]
     if name == "Adagrad":
         return ["sum"]
     if name == "RMSprop":
-        return [
-            "square_avg",
-            *["grad_avg"] * group["centered"],
-            *["momentum_buffer"] * (group["momentum"] != 0),
-        ]
-    return ["exp_avg", "exp_avg_sq", *["max_exp_avg_sq"] * group["amsgrad"]]
+        return ["square_avg", *["grad_avg"][: group["centered"]], *["momentum_buffer"][: group["momentum"] != 0]]
+    return ["exp_avg", "exp_avg_sq", *["max_exp_avg_sq"][: group["amsgrad"]]]
 
 
 def specified_norm(opt, grad_scale=1.0):
-    grads = [
-        reals(p.grad)
-        for group in opt.param_groups
-        if group["max_norm"] is not None
-        for p in group["params"]
-        if p.grad is not None
-    ]
-    return reference.total_norm(grads) / grad_scale
+    limited = [p for group in opt.param_groups if group["max_norm"] is not None for p in group["params"]]
+    return reference.total_norm([reals(p.grad) for p in limited if p.grad is not None]) / grad_scale
 
 
 def expect(opt, grad_scale=1.0):
     """What the next step must leave in each parameter and its state, by the specification."""
-    name, expected = rule_name(opt), {}
+    name, expected = type(opt).__name__, {}
     norm = specified_norm(opt, grad_scale)
     for group in opt.param_groups:
         options = {k: float(group[k]) for k in HYPER[name]}
@@ -147,8 +127,7 @@ def expect(opt, grad_scale=1.0):
             options["decoupled"] = name == "AdamW" or group["decoupled_weight_decay"]
         if group["max_norm"] is not None:
             options["clip_coef"] = reference.clip_coefficient(norm, group["max_norm"])
-        for key in ("weight_decay", "maximize", "clip_value"):
-            options[key] = group[key]
+        options.update({key: group[key] for key in ("weight_decay", "maximize", "clip_value")})
         rule = reference.adam if name == "AdamW" else getattr(reference, name.lower())
         names = state_names(name, group)
         for p in group["params"]:
@@ -169,14 +148,25 @@ def assert_is(expected, opt):
     for p, values in expected.items():
         got = {"param": p, **opt.state.get(p, {})}
         assert got.keys() == values.keys()
-        wrong = [k for k, value in values.items() if not same_bits(reals(got[k]), value)]
-        assert not wrong, f"{wrong} of a parameter of shape {tuple(p.shape)} differ from the specification"
+        for key, value in values.items():
+            assert_same_bits(reals(got[key]), value, f"{key} of a parameter of shape {tuple(p.shape)}")
 
 
 def step_as_specified(opt, grad_scale=1.0):
     expected = expect(opt, grad_scale)
     opt.step()
     assert_is(expected, opt)
+
+
+def snapshot(opt, params):
+    """Values, versions and state: what an error must leave as it is."""
+
+    def bits(value):
+        return (id(value), reals(value).tobytes()) if isinstance(value, torch.Tensor) else value
+
+    values = [(p._version, bits(p), None if p.grad is None else bits(p.grad)) for p in params]
+    states = [{k: bits(v) for k, v in opt.state[p].items()} if p in opt.state else None for p in params]
+    return values, states, {id(p) for p in opt.state}
 
 
 def assert_close(ours, theirs, **tolerance):
@@ -187,9 +177,6 @@ def assert_close(ours, theirs, **tolerance):
             assert ours.state.get(p, {}).keys() == theirs.state.get(q, {}).keys()
             for key, value in theirs.state.get(q, {}).items():
                 torch.testing.assert_close(ours.state[p][key], value, **tolerance)
-
-
-TIGHT = {"rtol": 1e-12, "atol": 1e-13}
 
 
 # ------------------------------------------------------------------------------------------------------- construction
@@ -208,29 +195,33 @@ def test_signature_and_class_are_torchs(name):
     assert isinstance(opt, getattr(torch.optim, name))
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("argument", ["foreach", "differentiable", "capturable"])
-def test_what_cannot_be_is_refused(name, argument):
-    if argument not in inspect.signature(getattr(fst, name)).parameters:
-        pytest.skip("not an argument of this class")
+def accepting(*choices):
+    """Classes with those of the arguments that torch's class has."""
+    return [(n, k, v) for n in NAMES for k, v in choices if k in inspect.signature(getattr(torch.optim, n)).parameters]
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "value"), accepting(("foreach", True), ("differentiable", True), ("capturable", True))
+)
+def test_what_cannot_be_is_refused(name, argument, value):
     with pytest.raises(ValueError, match=argument):
-        make(name, make_params(), **{argument: True})
+        make(name, make_params(), **{argument: value})
     with pytest.raises(ValueError, match=argument):
-        make(name, [{"params": make_params(), argument: True}])
+        make(name, [{"params": make_params(), argument: value}])
     opt = make(name, make_params())
     with pytest.raises(ValueError, match=argument):
-        opt.add_param_group({"params": make_params(), argument: True})
+        opt.add_param_group({"params": make_params(), argument: value})
     assert len(opt.param_groups) == 1
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("options", [{"fused": True}, {"fused": False}, {"foreach": False}, {"foreach": None}], ids=str)
-def test_what_changes_nothing_is_accepted(name, options):
-    if not options.keys() <= inspect.signature(getattr(fst, name)).parameters.keys():
-        pytest.skip("not an argument of this class")
-    opt = make(name, make_params(), **options)
+@pytest.mark.parametrize(
+    ("name", "argument", "value"),
+    accepting(("fused", True), ("fused", False), ("fused", None), ("foreach", False), ("foreach", None)),
+)
+def test_what_changes_nothing_is_accepted(name, argument, value):
+    opt = make(name, params := make_params(), **{argument: value})
     for seed in range(2):
-        set_grads(opt.param_groups[0]["params"], seed)
+        set_grads(params, seed)
         step_as_specified(opt)
 
 
@@ -263,7 +254,7 @@ def test_bad_hyper_parameters(name, key, value):
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+@REAL
 @pytest.mark.usefixtures("reading")
 def test_equals_the_specification(name, options, dtype):
     opt = make(name, params := make_params(dtype), **options)
@@ -275,16 +266,12 @@ def test_equals_the_specification(name, options, dtype):
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"),
-    [(torch.float64, TIGHT), (torch.float32, {"rtol": 1e-5, "atol": 2e-6})],
-    ids=["f64", "f32"],
-)
-def test_follows_torch(name, options, dtype, tolerance):
+@REAL
+def test_follows_torch(name, options, dtype):
     ours, theirs = (make(name, make_params(dtype), module, **options) for module in (fst, torch.optim))
     for opt in (ours, theirs):
         train(opt, 0, 6)
-    assert_close(ours, theirs, **tolerance)
+    assert_close(ours, theirs, **(TIGHT if dtype == torch.float64 else {"rtol": 1e-5, "atol": 2e-6}))
 
 
 @pytest.mark.parametrize("options", [{"dampening": 0.5}, {"nesterov": True}], ids=str)
@@ -315,12 +302,6 @@ def test_parameters_without_gradient_are_skipped(name, options):
     assert_close(ours, theirs, **TIGHT)
     if name != "SGD":
         assert [int(ours.state[p]["step"]) for p in ours.param_groups[0]["params"]] == [2, 2, 4, 2]
-
-
-def test_no_gradients_at_all():
-    opt = make("AdamW", make_params(), max_norm=1.0)
-    opt.step()
-    assert not opt.state
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -358,29 +339,29 @@ def test_dtypes_groups_and_many_tensors_in_one_optimizer():
 
 
 SCHEDULERS = {
-    "LambdaLR": lambda o, m: m.LambdaLR(o, lambda epoch: 0.9**epoch),
-    "MultiplicativeLR": lambda o, m: m.MultiplicativeLR(o, lambda epoch: 0.95),
-    "StepLR": lambda o, m: m.StepLR(o, 2),
-    "MultiStepLR": lambda o, m: m.MultiStepLR(o, [1, 3]),
-    "ConstantLR": lambda o, m: m.ConstantLR(o, 0.5, 3),
-    "LinearLR": lambda o, m: m.LinearLR(o, 0.25, 1.0, 4),
-    "ExponentialLR": lambda o, m: m.ExponentialLR(o, 0.5),
-    "SequentialLR": lambda o, m: m.SequentialLR(o, [m.ConstantLR(o, 0.1, 2), m.ExponentialLR(o, 0.9)], [3]),
-    "PolynomialLR": lambda o, m: m.PolynomialLR(o, 4, 2.0),
-    "CosineAnnealingLR": lambda o, m: m.CosineAnnealingLR(o, 4),
-    "ChainedScheduler": lambda o, m: m.ChainedScheduler([m.ConstantLR(o, 0.1, 2), m.ExponentialLR(o, 0.9)]),
-    "ReduceLROnPlateau": lambda o, m: m.ReduceLROnPlateau(o, patience=1),
-    "CyclicLR": lambda o, m: m.CyclicLR(o, 0.01, 0.1, 2),
-    "CosineAnnealingWarmRestarts": lambda o, m: m.CosineAnnealingWarmRestarts(o, 3),
-    "OneCycleLR": lambda o, m: m.OneCycleLR(o, 0.1, total_steps=8),
-    "SWALR": lambda o, m: swa_utils.SWALR(o, 0.5, 3),
+    "LambdaLR": lambda o: lrs.LambdaLR(o, lambda epoch: 0.9**epoch),
+    "MultiplicativeLR": lambda o: lrs.MultiplicativeLR(o, lambda epoch: 0.95),
+    "StepLR": lambda o: lrs.StepLR(o, 2),
+    "MultiStepLR": lambda o: lrs.MultiStepLR(o, [1, 3]),
+    "ConstantLR": lambda o: lrs.ConstantLR(o, 0.5, 3),
+    "LinearLR": lambda o: lrs.LinearLR(o, 0.25, 1.0, 4),
+    "ExponentialLR": lambda o: lrs.ExponentialLR(o, 0.5),
+    "SequentialLR": lambda o: lrs.SequentialLR(o, [lrs.ConstantLR(o, 0.1, 2), lrs.ExponentialLR(o, 0.9)], [3]),
+    "PolynomialLR": lambda o: lrs.PolynomialLR(o, 4, 2.0),
+    "CosineAnnealingLR": lambda o: lrs.CosineAnnealingLR(o, 4),
+    "ChainedScheduler": lambda o: lrs.ChainedScheduler([lrs.ConstantLR(o, 0.1, 2), lrs.ExponentialLR(o, 0.9)]),
+    "ReduceLROnPlateau": lambda o: lrs.ReduceLROnPlateau(o, patience=1),
+    "CyclicLR": lambda o: lrs.CyclicLR(o, 0.01, 0.1, 2),
+    "CosineAnnealingWarmRestarts": lambda o: lrs.CosineAnnealingWarmRestarts(o, 3),
+    "OneCycleLR": lambda o: lrs.OneCycleLR(o, 0.1, total_steps=8),
+    "SWALR": lambda o: swa_utils.SWALR(o, 0.5, 3),
     # Rounding takes the last rate to -2e-18.
-    "LinearLR to zero": lambda o, m: m.LinearLR(o, 1 / 3, 0.0, 4),
+    "LinearLR to zero": lambda o: lrs.LinearLR(o, 1 / 3, 0.0, 4),
 }
 
 
 def test_every_scheduler_is_covered():
-    assert set(lr_scheduler.__all__) - {"LRScheduler"} <= SCHEDULERS.keys()
+    assert set(lrs.__all__) - {"LRScheduler"} <= SCHEDULERS.keys()
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
@@ -391,7 +372,7 @@ def test_schedulers(scheduler, name, options, tensor_lr):
     for module in (fst, torch.optim):
         lr = torch.tensor(0.1, dtype=torch.float64) if tensor_lr else 0.1
         opt = make(name, make_params(torch.float64), module, lr=lr, **options)
-        schedule = SCHEDULERS[scheduler](opt, lr_scheduler)
+        schedule = SCHEDULERS[scheduler](opt)
         rates = []
         for seed in range(6):
             train(opt, seed, 1)
@@ -461,7 +442,7 @@ def test_step_hooks():
 
     handle = opt.register_step_pre_hook(pre)
     opt.register_step_post_hook(lambda hooked, args, kwargs: calls.append(("post", len(opt.state))))
-    everywhere = torch.optim.optimizer.register_optimizer_step_post_hook(lambda *_: calls.append("global"))
+    everywhere = register_optimizer_step_post_hook(lambda *_: calls.append("global"))
     try:
         opt.step()
     finally:
@@ -498,35 +479,37 @@ def test_backward_through_overwritten_values_raises():
 @pytest.mark.usefixtures("reading")
 def test_gradient_that_requires_grad():
     w = nn.Parameter(torch.ones(3))
-    (w**3).sum().backward(create_graph=True)
+    (w.grad,) = torch.autograd.grad((w**3).sum(), w, create_graph=True)
     assert w.grad.requires_grad
     step_as_specified(make("Adam", [w], max_norm=1.0))
 
 
-@pytest.mark.parametrize("kind", [nn.Parameter, lambda t: t, lambda t: t.as_subclass(type("Plain", (torch.Tensor,), {}))])
+@pytest.mark.parametrize(
+    "kind", [nn.Parameter, lambda t: t, lambda t: t.as_subclass(type("Plain", (torch.Tensor,), {}))]
+)
 def test_kinds_of_leaf(kind):
     p = kind(torch.ones(5))
     p.grad = torch.ones(5)
     step_as_specified(make("AdamW", [p]))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+@REAL
 @pytest.mark.parametrize("size", [1000, 300_000])  # the second is shared out among threads
-def test_subnormals_whatever_the_caller_flushes(dtype, size, flush_denormal):
+def test_subnormals_whatever_the_caller_flushes(dtype, size):
     tiny = torch.finfo(dtype).smallest_normal
     params = [nn.Parameter(torch.linspace(-4 * tiny, 4 * tiny, size, dtype=dtype))]
     opt = make("SGD", params, momentum=0.9, max_norm=tiny)
     for scale in (tiny / 8, 1.0):
         set_grads(params, 0, scale)
-        expected = expect(opt)  # by NumPy, before it would flush too
-        norm = specified_norm(opt)
-        assert flush_denormal()
-        opt.step()
-        still_flushing = (torch.tensor([tiny], dtype=dtype) / 4).item() == 0
-        torch.set_flush_denormal(False)
-        assert still_flushing
+        expected, norm = expect(opt), specified_norm(opt)  # by NumPy, before it would flush too
+        assert torch.set_flush_denormal(True)
+        try:
+            opt.step()
+            assert (torch.tensor([tiny], dtype=dtype) / 4).item() == 0  # the caller's setting is back
+        finally:
+            torch.set_flush_denormal(False)
         assert_is(expected, opt)
-        assert float(opt.total_norm) == norm
+        assert opt.total_norm.item() == norm
 
 
 # ------------------------------------------------------------------------------------------------------------ layouts
@@ -573,235 +556,11 @@ def test_layouts(param_layout, grad_layout, dtype):
         assert base.isnan().sum() == base.numel() - laid.numel()
 
 
-@pytest.mark.parametrize(
-    "view",
-    [lambda: torch.tensor(2.0).expand(4, 4), lambda: torch.randn(4).expand(4, 4), lambda: torch.arange(10.0).unfold(0, 4, 2)],
-    ids=["scalar", "rows", "overlapping"],
-)
 @pytest.mark.usefixtures("reading")
-def test_expanded_gradients_are_read_right(view):
-    p = nn.Parameter(torch.ones(4, 4))
-    p.grad = view()
-    opt = make("SGD", [p], momentum=0.9, max_norm=1.0)
-    step_as_specified(opt)
-    assert float(opt.total_norm) == reference.total_norm([p.grad.contiguous().numpy()])
-
-
-def test_strides_of_dimensions_of_size_one_mean_nothing():
-    p = torch.ones(5).as_strided((1, 5, 1), (0, 1, 0)).requires_grad_()
-    p.grad = torch.randn(1, 5, 1)
-    step_as_specified(make("Adam", [p]))
-
-
-# ----------------------------------------------------------------------------------- what the user replaced is honoured
-
-
-def fresh_like(t):
-    return torch.randn(t.shape, dtype=t.dtype).abs_()
-
-
-def new_param(opt, p):
-    q = opt.param_groups[0]["params"][1] = nn.Parameter(torch.ones(5))
-    q.grad = torch.ones(5)
-
-
-REPLACED = {
-    "data": lambda opt, p: setattr(p, "data", fresh_like(p)),
-    "data of another layout": lambda opt, p: setattr(p, "data", sliced(p.detach())),
-    "memory of data": lambda opt, p: p.data.set_(fresh_like(p)),
-    "a state tensor": lambda opt, p: opt.state[p].update(exp_avg_sq=fresh_like(p)),
-    "data of a state tensor": lambda opt, p: setattr(opt.state[p]["exp_avg"], "data", fresh_like(p)),
-    "the step": lambda opt, p: opt.state[p].update(step=torch.tensor(41.0)),
-    "the step in place": lambda opt, p: opt.state[p]["step"].fill_(41),
-    "the state of a parameter": lambda opt, p: opt.state.update(
-        {p: {"step": torch.tensor(7.0), "exp_avg": fresh_like(p), "exp_avg_sq": fresh_like(p)}}
-    ),
-    "the state of a parameter by none": lambda opt, p: opt.state.pop(p),
-    "all state by none": lambda opt, p: opt.state.clear(),
-    "all state": lambda opt, p: setattr(opt, "state", type(opt.state)(dict)),
-    "all state, loaded": lambda opt, p: opt.load_state_dict(opt.state_dict()),
-    "the gradient": lambda opt, p: setattr(p, "grad", fresh_like(p)),
-    "the gradient by none": lambda opt, p: setattr(p, "grad", None),
-    "the parameter": new_param,
-    "data and state of another size": lambda opt, p: (opt.state.pop(p), resize(p, 3000)),
-    "options": lambda opt, p: opt.param_groups[0].update(lr=0.5, betas=(0.5, 0.5), weight_decay=0.5, max_norm=0.5),
-}
-
-
-def resize(p, size):
-    p.grad = None
-    p.data = torch.ones(size)
-    p.grad = torch.ones(size)
-
-
-@pytest.mark.parametrize("what", REPLACED)
-@pytest.mark.usefixtures("reading")
-def test_replaced_between_steps(what):
-    opt = make("Adam", params := make_params())
-    train(opt, 0, 3)  # enough for addresses to have been kept
-    p = params[3]
-    old = [p.data, *opt.state[p].values()]
-    values = [t.clone() for t in old]
-    REPLACED[what](opt, p)
-    dropped = [k for k, t in enumerate(old) if t.data_ptr() not in {s.data_ptr() for s in (p, *opt.state[p].values())}]
-    for _ in range(2):
+def test_expanded_gradients_are_read_right():
+    for grad in (torch.tensor(2.0).expand(4, 4), torch.randn(4).expand(4, 4), torch.arange(10.0).unfold(0, 4, 2)):
+        p = nn.Parameter(torch.ones(4, 4))
+        p.grad = grad
+        opt = make("SGD", [p], momentum=0.9, max_norm=1.0)
         step_as_specified(opt)
-    assert all(torch.equal(old[k], values[k]) for k in dropped)
-    del old
-    gc.collect()
-    train(opt, 4, 1)
-
-
-@pytest.mark.parametrize("what", ["param", "grad", "exp_avg"])
-@pytest.mark.parametrize("size", [0, 64])
-def test_freed_memory_is_never_touched(what, size):
-    """A tensor keeps its shape when its storage is shrunk, as sharding libraries do."""
-    code = f"""
-import torch, fusedstep.torch
-p = torch.ones(100_000, requires_grad=True)
-p.grad = torch.ones(100_000)
-opt = fusedstep.torch.Adam([p])
-opt.step()
-tensors = {{"param": p.data, "grad": p.grad, **opt.state[p]}}
-tensors["{what}"].untyped_storage().resize_({size})
-try:
-    opt.step()
-except ValueError as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert what in done.stdout
-
-
-# ------------------------------------------------------------------------------------------------------------- errors
-
-
-def snapshot(opt, params):
-    """Values, versions and state: what an error must leave as it is."""
-
-    def bits(value):
-        return (id(value), reals(value).tobytes()) if isinstance(value, torch.Tensor) else value
-
-    values = [(p._version, bits(p), None if p.grad is None else bits(p.grad)) for p in params]
-    states = [{k: bits(v) for k, v in opt.state[p].items()} if p in opt.state else None for p in params]
-    return values, states, {id(p) for p in opt.state}
-
-
-class Dispatching(torch.Tensor):
-    @classmethod
-    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
-        if func in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
-            return args[0]
-        raise AssertionError(f"{func} must not be called")
-
-
-def wrapper():
-    return torch.Tensor._make_wrapper_subclass(Dispatching, (4,), dtype=torch.float32)
-
-
-def with_grad(p, grad):
-    p.grad = grad
-    return p
-
-
-ONES = torch.ones(4)
-COMPLEX = torch.ones(4, dtype=torch.complex64)
-BAD_TENSORS = {
-    "sparse gradient": lambda: (with_grad(ONES.clone(), ONES.to_sparse()), r"grads\[1\].*sparse"),
-    "bfloat16": lambda: (with_grad(ONES.bfloat16(), ONES.bfloat16()), r"params\[1\].*bfloat16"),
-    "float16": lambda: (with_grad(ONES.half(), ONES.half()), r"params\[1\].*float16"),
-    "int64": lambda: (with_grad(ONES.long(), ONES.long()), r"params\[1\].*int64"),
-    "meta": lambda: (with_grad(ONES.to("meta"), ONES.to("meta")), r"params\[1\].*meta"),
-    "csr": lambda: (with_grad(torch.eye(4).to_sparse_csr(), torch.eye(4).to_sparse_csr()), r"params\[1\].*sparse_csr"),
-    "mkldnn": lambda: (with_grad(ONES.to_mkldnn(), ONES.to_mkldnn()), r"params\[1\].*mkldnn"),
-    "expanded": lambda: (with_grad(torch.ones(1).expand(4), ONES), r"params\[1\]"),
-    "overlapping": lambda: (with_grad(torch.ones(9).unfold(0, 4, 2), torch.ones(3, 4)), r"params\[1\]"),
-    "negated gradient": lambda: (with_grad(ONES.clone(), COMPLEX.conj().imag), r"grads\[1\].*resolve_neg"),
-    "conjugated gradient": lambda: (with_grad(COMPLEX.clone(), COMPLEX.conj()), r"grads\[1\].*resolve_conj"),
-    "conjugated": lambda: (with_grad(COMPLEX.conj(), COMPLEX.clone()), r"params\[1\].*resolve_conj"),
-    "subclass": lambda: (with_grad(ONES.clone().as_subclass(Dispatching), ONES), r"params\[1\].*Dispatching"),
-    "subclass gradient": lambda: (with_grad(ONES.clone(), ONES.as_subclass(Dispatching)), r"grads\[1\].*Dispatching"),
-    "wrapper": lambda: (with_grad(wrapper(), wrapper()), r"params\[1\].*Dispatching"),
-    "wrapped gradient": lambda: (with_grad(ONES.clone(), wrapper()), r"grads\[1\].*Dispatching"),
-    "gradient of another dtype": lambda: (turned(ONES.double()), r"grads\[1\].*float32.*float64"),
-    "gradient of another shape": lambda: (turned(torch.ones(5)), r"grads\[1\].*\(4,\).*\(5,\)"),
-}
-IS_A_TYPE_ERROR = {"bfloat16", "float16", "int64", "subclass", "subclass gradient", "wrapper", "wrapped gradient"}
-
-
-def turned(data):
-    """A parameter whose data was replaced while it kept a gradient for the old."""
-    p = with_grad(ONES.clone(), ONES)
-    p.data = data
-    return p
-
-
-@pytest.mark.parametrize("what", BAD_TENSORS)
-@pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.usefixtures("reading")
-def test_a_bad_tensor_changes_nothing(what, groups):
-    bad, message = BAD_TENSORS[what]()
-    good = make_params(shapes=[(4,), (4,)])
-    set_grads(good, 0)
-    params = [good[0], bad, good[1]]
-    opt = make("Adam", params if groups == 1 else [{"params": [p]} for p in params], max_norm=1.0)
-    before = snapshot(opt, good)
-    with pytest.raises(TypeError if what in IS_A_TYPE_ERROR else (TypeError, ValueError), match=f"Adam: {message}"):
-        opt.step()
-    assert snapshot(opt, good) == before
-
-
-BAD_STATES = {
-    "missing": lambda s: s.pop("exp_avg"),
-    "none": lambda s: s.update(exp_avg=None),
-    "a number": lambda s: s.update(exp_avg=1.0),
-    "shape": lambda s: s.update(exp_avg=torch.ones(3)),
-    "dtype": lambda s: s.update(exp_avg=torch.ones(4, dtype=torch.float64)),
-    "device": lambda s: s.update(exp_avg=torch.ones(4, device="meta")),
-    "expanded": lambda s: s.update(exp_avg=torch.ones(1).expand(4)),
-    "shared": lambda s: s.update(exp_avg=s["exp_avg_sq"]),
-    "subclass": lambda s: s.update(exp_avg=wrapper()),
-    "negative step": lambda s: s.update(step=torch.tensor(-1.0)),
-    "nan step": lambda s: s.update(step=torch.tensor(math.nan)),
-    "fractional step": lambda s: s.update(step=torch.tensor(0.5)),
-    "two steps": lambda s: s.update(step=torch.ones(2)),
-}
-
-
-@pytest.mark.parametrize("what", BAD_STATES)
-@pytest.mark.usefixtures("reading")
-def test_a_bad_state_changes_nothing(what):
-    params = make_params(shapes=[(4,), (4,), (4,)])
-    opt = make("Adam", params, max_norm=1.0)
-    train(opt, 0, 1)
-    BAD_STATES[what](opt.state[params[1]])
-    good = [params[0], params[2]]
-    before = snapshot(opt, good)
-    with pytest.raises((TypeError, ValueError), match=r"step\[1\]" if "step" in what else r"exp_avg.*1\]|1\].*exp_avg"):
-        opt.step()
-    assert snapshot(opt, good) == before
-
-
-def test_memory_shared_between_tensors_raises():
-    memory = torch.ones(12)
-    left, right = (nn.Parameter(memory[part]) for part in (slice(0, 7), slice(6, 12)))
-    itself = nn.Parameter(torch.ones(4))
-    itself.grad = itself.detach()
-    set_grads([left, right], 0)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="optimizer contains a parameter group with duplicate")
-        twice = make("SGD", [left, left])
-    for opt in (make("SGD", [left, right]), make("SGD", [itself]), twice):
-        params = opt.param_groups[0]["params"]
-        before = snapshot(opt, params)
-        with pytest.raises(ValueError, match="share memory"):
-            opt.step()
-        assert snapshot(opt, params) == before
-
-
-@pytest.mark.usefixtures("reading")
-def test_a_gradient_may_be_shared():
-    params = make_params(shapes=[(9,), (9,)])
-    params[0].grad = params[1].grad = torch.randn(9)
-    step_as_specified(make("SGD", params, momentum=0.9, max_norm=0.1))
+        assert opt.total_norm.item() == reference.total_norm([grad.contiguous().numpy()])

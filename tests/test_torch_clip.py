@@ -6,38 +6,36 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import utils
+
+import fusedstep.torch as fst
+from bits import assert_same_bits
+from fusedstep import reference
 from test_torch import (
     CASES,
     LAYOUTS,
+    REAL,
     SHORT,
     TIGHT,
     assert_close,
-    assert_is,
-    case,
-    expect,
     make,
     make_params,
     reading,  # noqa: F401 - a fixture
     reals,
-    same_bits,
     set_grads,
     snapshot,
     specified_norm,
     step_as_specified,
 )
-from torch import nn
-from torch.nn import utils
-
-import fusedstep.torch as fst
-from fusedstep import reference
 
 FUNCTIONS = ("clip_grad_norm_", "clip_grad_value_", "get_total_norm", "clip_grads_with_norm_")
 BLOCK = reference.NORM_BLOCK
-BORDERS = ((1,), (BLOCK - 1,), (BLOCK,), (BLOCK + 1,), (0,), (50, 2003), ())
+BORDERS = ((1,), (BLOCK - 1,), (BLOCK,), (BLOCK + 1,), (0,), (3, 2003), ())
+NO_EMPTY = tuple(s for s in BORDERS if s != (0,))  # torch has no inf norm of nothing
 DTYPES = pytest.mark.parametrize(
     "dtype", [torch.float32, torch.float64, torch.complex64, torch.complex128], ids=["f32", "f64", "c64", "c128"]
 )
-REAL = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
 
 
 def with_grads(dtype=torch.float32, shapes=BORDERS, scale=1.0, seed=0):
@@ -74,7 +72,11 @@ def test_step_clips_as_specified(name, options, dtype):
 
 
 @pytest.mark.parametrize(("name", "options"), SHORT)
-@pytest.mark.parametrize("limits", [{"max_norm": 1.0}, {"clip_value": 0.5}, {"max_norm": 20.0, "clip_value": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "limits",
+    [{"max_norm": 1.0}, {"clip_value": 0.5}, {"max_norm": 20.0, "clip_value": 0.5}],
+    ids=["norm", "value", "both"],
+)
 @pytest.mark.parametrize("maximize", [False, True])
 def test_step_clips_as_torch(name, options, limits, maximize):
     options = {**options, "maximize": maximize, "weight_decay": 0.1}  # decay comes after clipping
@@ -112,13 +114,14 @@ def test_limits_can_change_between_steps():
         set_grads(params, seed)
         opt.param_groups[0]["max_norm"] = limit
         step_as_specified(opt)
-        assert (opt.total_norm is None) == (limit is None)
+        assert limit is None or opt.total_norm.item() == specified_norm(opt)
 
 
 def test_total_norm_of_nothing():
-    opt = make("SGD", params := make_params(), max_norm=1.0)
+    opt = make("Adam", params := make_params(), max_norm=1.0)
     assert opt.total_norm is None
     opt.step()
+    assert not opt.state
     assert opt.total_norm.item() == 0.0
     set_grads(params, 0, 0.0)
     step_as_specified(opt)
@@ -196,43 +199,36 @@ def test_signatures_are_torchs(function):
 @pytest.mark.parametrize("max_norm", [0.5, 1e6])
 @DTYPES
 def test_functions_follow_torch(norm_type, max_norm, dtype):
-    shapes = [s for s in BORDERS if s != (0,)]  # torch has no inf norm of nothing
     tolerance = {"rtol": 1e-4 if dtype.to_real() == torch.float32 else 1e-12, "atol": 0}
-    ours, theirs = with_grads(dtype, shapes), with_grads(dtype, shapes)
+    ours, theirs = with_grads(dtype, NO_EMPTY), with_grads(dtype, NO_EMPTY)
     total = fst.get_total_norm(grads_of(ours), norm_type)
     torch.testing.assert_close(total, utils.get_total_norm(grads_of(theirs), norm_type), **tolerance)
     torch.testing.assert_close(
         fst.clip_grad_norm_(ours, max_norm, norm_type), utils.clip_grad_norm_(theirs, max_norm, norm_type), **tolerance
     )
     torch.testing.assert_close(grads_of(ours), grads_of(theirs), **tolerance)
-    again = with_grads(dtype, shapes)
+    again = with_grads(dtype, NO_EMPTY)
     assert fst.clip_grads_with_norm_(again, max_norm, total) is None
     torch.testing.assert_close(grads_of(again), grads_of(theirs), **tolerance)
 
 
 @pytest.mark.parametrize("norm_type", [1, 2, math.inf, 3])
-@pytest.mark.parametrize("threads", [1, 2])
 @REAL
 @pytest.mark.usefixtures("reading")
-def test_functions_equal_the_specification(norm_type, threads, dtype):
+def test_functions_equal_the_specification(norm_type, dtype):
     params = with_grads(dtype)
     grads = [reals(g) for g in grads_of(params)]
     norm = reference.total_norm(grads, norm_type)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        total = fst.get_total_norm(grads_of(params), norm_type)
-        assert total.dtype == dtype
-        if norm_type == 3:
-            torch.testing.assert_close(total.item(), norm, rtol=4 * torch.finfo(dtype).eps, atol=0)
-            return
-        assert total.item() == torch.tensor(norm, dtype=dtype).item()
-        assert fst.clip_grad_norm_(params, 0.75, norm_type).item() == total.item()
-    finally:
-        torch.set_num_threads(before)
+    total = fst.get_total_norm(grads_of(params), norm_type)
+    assert total.dtype == dtype
+    if norm_type == 3:  # needs pow: to a few ulp
+        torch.testing.assert_close(total.item(), norm, rtol=4 * torch.finfo(dtype).eps, atol=0)
+        return
+    assert total.item() == torch.tensor(norm, dtype=dtype).item()
+    assert fst.clip_grad_norm_(params, 0.75, norm_type).item() == total.item()
     coefficient = reference.clip_coefficient(norm, 0.75)
     for p, g in zip(params, grads, strict=True):
-        assert same_bits(reals(p.grad), *reference.clip(g, clip_coef=coefficient))
+        assert_same_bits(reals(p.grad), *reference.clip(g, clip_coef=coefficient))
 
 
 @pytest.mark.parametrize("clip_value", [0.5, 0.0, math.inf])
@@ -246,7 +242,7 @@ def test_clip_value(clip_value, dtype):
     assert fst.clip_grad_value_(ours, clip_value) is None
     utils.clip_grad_value_(theirs, clip_value)
     for p, q, g in zip(ours, theirs, grads, strict=True):
-        assert same_bits(reals(p.grad), *reference.clip(g, clip_value=clip_value))
+        assert_same_bits(reals(p.grad), *reference.clip(g, clip_value=clip_value))
         torch.testing.assert_close(p.grad, q.grad, rtol=0, atol=0, equal_nan=True)
 
 
@@ -258,7 +254,7 @@ def test_clip_grads_with_norm(dtype):
     total = torch.tensor(7.3, dtype=dtype)
     fst.clip_grads_with_norm_(params, 3.0, total)
     for p, g in zip(params, grads, strict=True):
-        assert same_bits(reals(p.grad), *reference.clip(g, clip_coef=reference.clip_coefficient(total.item(), 3.0)))
+        assert_same_bits(reals(p.grad), *reference.clip(g, clip_coef=reference.clip_coefficient(total.item(), 3.0)))
 
 
 def test_where_torchs_norm_overflows():
@@ -275,19 +271,20 @@ def test_where_torchs_norm_overflows():
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 @pytest.mark.parametrize("norm_type", [1, 2, math.inf, 3])
 def test_functions_of_non_finite_gradients(value, norm_type):
-    ours, theirs = with_grads(), with_grads()
+    ours, theirs = with_grads(shapes=NO_EMPTY), with_grads(shapes=NO_EMPTY)
     for params in (ours, theirs):
         params[1].grad[3] = value
-    for call in (lambda: fst.clip_grad_norm_(ours, 1.0, norm_type, True), lambda: fst.get_total_norm(grads_of(ours), norm_type, True)):
-        with pytest.raises(RuntimeError, match="non-finite"):
-            call()
+    with pytest.raises(RuntimeError, match="non-finite"):
+        fst.clip_grad_norm_(ours, 1.0, norm_type, True)
+    with pytest.raises(RuntimeError, match="non-finite"):
+        fst.get_total_norm(grads_of(ours), norm_type, True)
     assert torch.equal(ours[0].grad, theirs[0].grad)
     norms = [m.clip_grad_norm_(p, 1.0, norm_type) for m, p in ((fst, ours), (utils, theirs))]
     torch.testing.assert_close(*norms, equal_nan=True)
     torch.testing.assert_close(grads_of(ours), grads_of(theirs), equal_nan=True)
 
 
-@pytest.mark.parametrize("parameters", [[], [nn.Parameter(torch.ones(3))], {}.values()], ids=["none", "no grads", "values"])
+@pytest.mark.parametrize("parameters", [[], [nn.Parameter(torch.ones(3))]], ids=["none", "without gradient"])
 def test_no_gradients(parameters):
     norm = fst.clip_grad_norm_(parameters, 1.0)
     assert (norm.dtype, norm.shape, norm.item()) == (torch.float32, (), 0.0)
@@ -305,7 +302,7 @@ def test_what_parameters_may_be():
         fst.clip_grad_value_(wrap(params), 0.001)
         assert max(p.grad.abs().max().item() for p in params[1:] if p.numel()) == pytest.approx(0.001)
     single = with_grads()[1]
-    assert fst.clip_grad_norm_(single, 0.5) == fst.get_total_norm(with_grads()[1].grad)
+    assert fst.clip_grad_norm_(single, 0.5, foreach=False) == fst.get_total_norm(with_grads()[1].grad)
     generator = (p for p in ())
     with pytest.warns(UserWarning, match="generator"):
         assert fst.clip_grad_norm_(generator, 1.0).item() == 0.0
@@ -324,13 +321,13 @@ def test_functions_on_any_layout(layout):
     """The same bits as contiguous gradients, written in place and nowhere else."""
     (plain,) = with_grads(shapes=[(3, 5, 4, 37)])
     laid = nn.Parameter(torch.zeros(3, 5, 4, 37))
-    laid.grad = LAYOUTS[layout](plain.grad)
-    grad, stride = laid.grad, laid.grad.stride()
-    for clip in (lambda p: fst.clip_grad_norm_([p], 0.5), lambda p: fst.clip_grad_value_([p], 0.01)):
-        assert clip(plain) == clip(laid)
-        assert laid.grad is grad
-        assert torch.equal(grad, plain.grad)
+    grad = laid.grad = LAYOUTS[layout](plain.grad)
+    stride = grad.stride()
+    assert fst.clip_grad_norm_([plain], 0.5) == fst.clip_grad_norm_([laid], 0.5)
+    fst.clip_grad_value_([plain, laid], 0.01)
+    assert laid.grad is grad
     assert grad.stride() == stride
+    assert torch.equal(grad, plain.grad)
     memory = torch.empty(0).set_(grad.untyped_storage())
     assert memory.isnan().sum() == memory.numel() - grad.numel()
 
@@ -376,37 +373,32 @@ def test_functions_refuse_a_bad_gradient_and_change_nothing(what):
     for label, call in calls.items():
         with pytest.raises(error, match=rf"{label}: \w+\[1\]"):
             call()
-    assert same_bits(reals(first.grad), before)
+    assert_same_bits(reals(first.grad), before)
 
 
-@pytest.mark.parametrize("bad", [-1.0, math.nan])
-def test_functions_refuse_bad_numbers(bad):
+@pytest.mark.parametrize(
+    ("function", "arguments", "options"),
+    [
+        ("clip_grad_norm_", (-1.0,), {}),
+        ("clip_grad_norm_", (math.nan,), {}),
+        ("clip_grad_norm_", (0.5, -1.0), {}),
+        ("clip_grad_norm_", (0.5, math.nan), {}),
+        ("clip_grad_norm_", (0.5,), {"foreach": True}),
+        ("clip_grad_value_", (-1.0,), {}),
+        ("clip_grad_value_", (math.nan,), {}),
+        ("clip_grad_value_", (0.5,), {"foreach": True}),
+        ("get_total_norm", (0.0,), {}),
+        ("get_total_norm", (), {"foreach": True}),
+        ("clip_grads_with_norm_", (-1.0, torch.tensor(1.0)), {}),
+        ("clip_grads_with_norm_", (0.5, torch.tensor(1.0)), {"foreach": True}),
+    ],
+)
+def test_functions_refuse_bad_arguments(function, arguments, options):
     (p,) = params = with_grads(shapes=[(3,)])
     before = reals(p.grad)
-    for call in (
-        lambda: fst.clip_grad_norm_(params, bad),
-        lambda: fst.clip_grad_norm_(params, 0.5, bad),
-        lambda: fst.clip_grad_value_(params, bad),
-        lambda: fst.get_total_norm([p.grad], bad),
-        lambda: fst.clip_grads_with_norm_(params, bad, torch.tensor(1.0)),
-    ):
-        with pytest.raises(ValueError):
-            call()
-    assert same_bits(reals(p.grad), before)
-
-
-def test_functions_refuse_foreach():
-    params = with_grads()
-    for value in (None, False):
-        fst.clip_grad_norm_(params, 1.0, foreach=value)
-    for call in (
-        lambda: fst.clip_grad_norm_(params, 0.1, foreach=True),
-        lambda: fst.clip_grad_value_(params, 0.1, foreach=True),
-        lambda: fst.get_total_norm(grads_of(params), foreach=True),
-        lambda: fst.clip_grads_with_norm_(params, 0.1, torch.tensor(1.0), foreach=True),
-    ):
-        with pytest.raises(ValueError, match="foreach"):
-            call()
+    with pytest.raises(ValueError, match=f"{function}: {next(iter(options), '')}"):
+        getattr(fst, function)(params, *arguments, **options)
+    assert_same_bits(reals(p.grad), before)
 
 
 def test_autograd_knows_which_gradients_were_written():
@@ -427,31 +419,13 @@ def test_autograd_knows_which_gradients_were_written():
 def test_subnormals_whatever_the_caller_flushes(dtype):
     tiny = torch.finfo(dtype).smallest_normal
     params = with_grads(dtype, scale=tiny / 4)
-    opt = make("SGD", params, momentum=0.9, max_norm=tiny, lr=1.0)
-    grads, expected = [reals(g) for g in grads_of(params)], expect(opt)
-    norm = reference.total_norm(grads)
-    coefficient = reference.clip_coefficient(norm, tiny * 1e-3)
+    grads = [reals(g) for g in grads_of(params)]
+    coefficient = reference.clip_coefficient(reference.total_norm(grads), tiny * 1e-3)
     wanted = [reference.clip(g, clip_coef=coefficient)[0] for g in grads]
     assert torch.set_flush_denormal(True)
     try:
-        opt.step()
         fst.clip_grad_norm_(params, tiny * 1e-3)
     finally:
         torch.set_flush_denormal(False)
-    assert_is(expected, opt)
-    assert opt.total_norm.item() == norm
-    assert all(same_bits(reals(p.grad), w) for p, w in zip(params, wanted, strict=True))
-
-
-@pytest.mark.parametrize(("name", "options"), [case("SGD", momentum=0.9), case("Adam")])
-def test_clipping_functions_before_a_step_equal_the_folded_step_nearly(name, options):
-    """Folded, the gradient is rounded once less; in float64 the difference is in the last digits."""
-    folded, apart = make(name, make_params(torch.float64), max_norm=0.5, **options), make(name, make_params(torch.float64), **options)
-    for seed in range(3):
-        for opt in (folded, apart):
-            set_grads(opt.param_groups[0]["params"], seed)
-        norm = fst.clip_grad_norm_(apart.param_groups[0]["params"], 0.5)
-        folded.step()
-        apart.step()
-        assert norm == folded.total_norm
-    assert_close(folded, apart, **TIGHT)
+    for p, w in zip(params, wanted, strict=True):
+        assert_same_bits(reals(p.grad), w)

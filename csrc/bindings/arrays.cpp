@@ -1,6 +1,7 @@
 #include "arrays.h"
 
 #include <cstring>
+#include <iterator>
 
 #include "layout.h"
 
@@ -20,9 +21,9 @@ std::string dtype_of(PyObject* object) {
   return name.rfind("torch.", 0) == 0 ? name.substr(6) : name;
 }
 
-[[noreturn]] void wrong_dtype(PyObject* object, const Where& where) {
-  std::string name = type_name(object);
+[[noreturn]] void wrong_dtype(PyObject* object, const Where& where, std::string name = "") {
   if (py::hasattr(object, "dtype")) name = dtype_of(object);
+  if (name.empty()) name = "of a " + type_name(object);
   throw py::type_error(where.text() + " has dtype " + name + ", expected float32 or float64");
 }
 
@@ -109,6 +110,16 @@ void check_not_lazy(PyObject* object, const Array& a, const Where& where) {
                         "resolve_neg() or resolve_conj() first");
 }
 
+// A tensor keeps its shape when its storage is resized to nothing, as sharding libraries do between uses. Its address
+// is then null plus the offset into the storage, so only low addresses need the question, which costs 500 ns.
+void check_storage(PyObject* object, const Array& a, const Where& where) {
+  constexpr std::uintptr_t kLow = std::uintptr_t{1} << 36;
+  if (a.numel == 0 || reinterpret_cast<std::uintptr_t>(a.data) >= kLow) return;
+  const py::handle t(object);
+  if (py::cast<std::int64_t>(t.attr("untyped_storage")().attr("nbytes")()) > 0) return;
+  throw py::value_error(where.text() + " has no memory: its storage was resized to 0 bytes");
+}
+
 }  // namespace
 
 std::string Where::text() const { return std::string(label) + ": " + arg + "[" + std::to_string(index) + "]"; }
@@ -157,8 +168,13 @@ Array Reader::fetch(PyObject* object, const TypeFacts& facts, const Where& where
 Array Reader::read(PyObject* object, const Where& where) {
   const TypeFacts& facts = facts_of(object);
   const Array a = fetch(object, facts, where);
-  if (facts.kind == TypeFacts::exchange || facts.kind == TypeFacts::attributes) check_not_lazy(object, a, where);
-  if (reinterpret_cast<std::uintptr_t>(a.data) % item_size(a.dtype) != 0 && a.numel > 0) {
+  if (facts.kind == TypeFacts::exchange || facts.kind == TypeFacts::attributes) {
+    check_not_lazy(object, a, where);
+    check_storage(object, a, where);
+  }
+  if (a.numel == 0) return a;
+  if (!a.data) throw py::value_error(where.text() + " has no memory (a null address)");
+  if (reinterpret_cast<std::uintptr_t>(a.data) % item_size(a.dtype) != 0) {
     throw py::value_error(where.text() + " is not aligned to its element size");
   }
   return a;
@@ -183,7 +199,9 @@ Array Reader::from_dlpack(PyObject* object, const dlpack::Tensor& t, const Where
   const int bits = t.dtype.code == dlpack::kComplex ? t.dtype.bits / 2 : t.dtype.bits;
   if ((t.dtype.code != dlpack::kFloat && t.dtype.code != dlpack::kComplex) || t.dtype.lanes != 1 ||
       (bits != 32 && bits != 64)) {
-    wrong_dtype(object, where);
+    static const char* const kinds[] = {"int", "uint", "float", "opaque", "bfloat", "complex", "bool"};
+    const std::string kind = t.dtype.code < std::size(kinds) ? kinds[t.dtype.code] : "unknown";
+    wrong_dtype(object, where, kind + std::to_string(t.dtype.bits));
   }
   a.dtype = bits == 32 ? DType::float32 : DType::float64;
   a.is_complex = t.dtype.code == dlpack::kComplex;
@@ -271,10 +289,16 @@ Array Reader::from_capsule(PyObject* object, const Where& where) {
   const py::handle o(object);
   py::object capsule;
   try {
-    capsule = o.attr("__dlpack__")(py::arg("max_version") = py::make_tuple(1, 1));
+    try {
+      capsule = o.attr("__dlpack__")(py::arg("max_version") = py::make_tuple(1, 1));
+    } catch (py::error_already_set& e) {
+      if (!e.matches(PyExc_TypeError)) throw;  // a TypeError is a producer from before DLPack 1.0
+      capsule = o.attr("__dlpack__")();
+    }
   } catch (py::error_already_set& e) {
-    if (!e.matches(PyExc_TypeError)) throw;  // a TypeError is a producer from before DLPack 1.0
-    capsule = o.attr("__dlpack__")();
+    if (!e.matches(PyExc_Exception)) throw;  // KeyboardInterrupt and the like are not about the array
+    py::raise_from(e, PyExc_TypeError, (where.text() + " cannot be read through its __dlpack__: " + e.what()).c_str());
+    throw py::error_already_set();
   }
   keep_.push_back(capsule);  // unconsumed: its own destructor releases the tensor
   if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {

@@ -113,15 +113,19 @@ Group::Group(py::dict group) : source(std::move(group)) {
   has_step = field<bool>(source, "has_step");
 }
 
-void StepCall::read(Tensor& t, PyObject* const* objects) {
+Where StepCall::where(const Tensor& t, int k) const {
   const Group& g = *t.group;
-  const int streams = 2 + static_cast<int>(g.state_args.size());
-  for (int k = 0; k < streams; ++k) {
-    const char* arg = k == 0 ? "params" : k == 1 ? "grads" : g.state_args[k - 2].c_str();
-    const Where where{g.label.c_str(), arg, t.index};
-    t.array[k] = reader_.read(objects[k], where);
-    if (k > 0) check_matches(t.array[k], where, t.array[0]);
-    if (k != 1) check_writable(t.array[k], where);
+  return {g.label.c_str(), k == 0 ? "params" : k == 1 ? "grads" : g.state_args[k - 2].c_str(), t.index};
+}
+
+void StepCall::read(Tensor& t, int k, PyObject* object) {
+  const Where at = where(t, k);
+  const Array& a = t.array[k] = reader_.read(object, at);
+  if (k > 0) check_matches(a, at, t.array[0]);
+  if (k != 1) check_writable(a, at);
+  if (a.is_complex && t.group->clip_value < kInf) {
+    throw py::type_error(at.text() + " has dtype " + a.dtype_text() +
+                         ", expected real for clip_value: complex numbers have no order to clip by");
   }
 }
 
@@ -138,16 +142,18 @@ void StepCall::add_lists(const Group& group) {
                             " to match params");
     }
   }
+  clips_ = clips_ || group.max_norm >= 0.0;
+  if (lists.size() != 2 + group.state_args.size()) throw py::value_error(label + ": not one list per state array");
   const py::object step = field(group.source, "step");
+  const py::list indices = group.source.contains("indices") ? sequence(group.source, "indices") : py::list();
   const bool many_steps = py::isinstance<py::list>(step);
-  PyObject* objects[kMaxStreams];
   for (std::size_t i = 0; i < lists[0].size(); ++i) {
     Tensor& t = tensors_.emplace_back();
     t.group = &group;
-    t.index = params_++;
+    t.index = indices.empty() ? params_ : py::cast<std::int64_t>(indices[i]);
+    ++params_;
     t.step = py::cast<std::int64_t>(many_steps ? py::object(py::list(step)[i]) : step);
-    for (std::size_t k = 0; k < lists.size(); ++k) objects[k] = PyList_GET_ITEM(lists[k].ptr(), i);
-    read(t, objects);
+    for (std::size_t k = 0; k < lists.size(); ++k) read(t, static_cast<int>(k), PyList_GET_ITEM(lists[k].ptr(), i));
   }
   for (py::list& l : lists) keep_.push_back(std::move(l));
 }
@@ -169,6 +175,7 @@ void StepCall::add_torch(const std::deque<Group>& groups, const py::dict& state,
   state_ = state;
   StateWalk walk(state);
   for (const Group& group : groups) {
+    clips_ = clips_ || group.max_norm >= 0.0;
     for (const py::handle param : field<py::list>(group.source, "params")) add_param(group, param, walk, init);
   }
 }
@@ -191,7 +198,12 @@ void StepCall::add_param(const Group& group, py::handle param, StateWalk& walk, 
   if (!group.has_step && !fresh) {
     for (const py::object& key : group.state_keys) fresh = fresh || !get_item(entry.ptr(), key.ptr());
   }
-  if (fresh) {
+  Tensor& t = tensors_.emplace_back();
+  t.group = &group;
+  t.index = index;
+  read(t, 0, param.ptr());
+  read(t, 1, grad.ptr());
+  if (fresh) {  // only now: state is made like the parameter
     entry = init(param, group.source);
     new_state_.emplace_back(py::reinterpret_borrow<py::object>(param), entry);
   }
@@ -204,12 +216,9 @@ void StepCall::add_param(const Group& group, py::handle param, StateWalk& walk, 
     keep_.push_back(py::reinterpret_borrow<py::object>(found));
     return found;
   };
-  Tensor& t = tensors_.emplace_back();
-  t.group = &group;
-  t.index = index;
-  PyObject* objects[kMaxStreams] = {param.ptr(), grad.ptr()};
-  for (std::size_t k = 0; k < group.state_keys.size(); ++k) objects[2 + k] = item(group.state_keys[k].ptr());
-  read(t, objects);
+  for (std::size_t k = 0; k < group.state_keys.size(); ++k) {
+    read(t, static_cast<int>(2 + k), item(group.state_keys[k].ptr()));
+  }
   t.step = group.has_step ? read_step(item(step_name), {group.label.c_str(), "step", index}) : fresh ? 1 : 2;
   keep_.push_back(std::move(grad));
   touched_.append(param);
@@ -265,14 +274,12 @@ py::object StepCall::run() {
   alias.reserve(tensors_.size() * kMaxStreams);
   work_.reserve(tensors_.size());
   numels_.reserve(tensors_.size());
-  bool clips = false;
   for (const Tensor& t : tensors_) {
     const Group& g = *t.group;
     const int streams = 2 + static_cast<int>(g.state_args.size());
     StepWork& w = work_.emplace_back();
     for (int k = 0; k < streams; ++k) {
-      const char* arg = k == 0 ? "params" : k == 1 ? "grads" : g.state_args[k - 2].c_str();
-      alias.add(t.array[k], k != 1, {g.label.c_str(), arg, t.index});
+      alias.add(t.array[k], k != 1, where(t, k));
       w.stream[k] = t.array[k].data;
     }
     auto layout = common_layout(t.array, streams, false);
@@ -282,14 +289,13 @@ py::object StepCall::run() {
     w.rule = g.rule;
     w.numel = t.array[0].numel * (t.array[0].is_complex ? 2 : 1);
     numels_.push_back(w.numel);
-    clips = clips || g.max_norm >= 0.0;
   }
   alias.verify();
 
   py::object result = py::none();
-  if (clips) {
+  if (clips_) {
     const Norms found = norms();
-    check_finite(found, clipping_, tensors_.front().group->label.c_str());
+    check_finite(found, clipping_, tensors_.empty() ? "" : tensors_.front().group->label.c_str());
     result = clipping_.per_tensor ? py::cast(found.each) : py::cast(found.total);
     prepare(&found);
   } else {
@@ -306,7 +312,7 @@ py::object StepCall::run() {
   }
   {
     const py::gil_scoped_release release;
-    run_step(work_, plan, clips);
+    run_step(work_, plan, clips_);
   }
   for (const StepCount& c : counts_) {
     if (c.wide) {

@@ -66,7 +66,9 @@ class StepCall {
 
   class StateWalk;
   void add_param(const Group& group, py::handle param, StateWalk& walk, const py::object& init);
-  void read(Tensor& t, PyObject* const* objects);
+  Where where(const Tensor& t, int k) const;
+  // Array k of a tensor: 0 the parameter, which comes first, 1 its gradient, then state.
+  void read(Tensor& t, int k, PyObject* object);
   std::int64_t read_step(PyObject* object, const Where& where);
   Norms norms();
   void prepare(const Norms* norms);
@@ -77,6 +79,7 @@ class StepCall {
   std::vector<py::object> keep_;  // while the interpreter lock is released
   std::vector<Tensor> tensors_;
   std::int64_t params_ = 0;
+  bool clips_ = false;  // some group has a max_norm
   std::vector<StepCount> counts_;
   std::vector<std::pair<py::object, py::object>> new_state_;  // parameter, its dict
   py::dict state_;

@@ -1,4 +1,6 @@
 
+#include <limits>
+
 #include "call.h"
 #include "register.h"
 
@@ -19,8 +21,25 @@ py::object step_arrays(const py::list& groups, double grad_scale, double norm_ty
   return call.run();
 }
 
+// Shape and dtype of each parameter, or the error that a step would raise.
+py::list check_params(const py::list& params, const std::string& label, std::int64_t first) {
+  Reader reader;
+  py::list out;
+  for (const py::handle object : params) {
+    const Where where{label.c_str(), "params", first++};
+    const Array a = reader.read(object.ptr(), where);
+    check_writable(a, where);
+    out.append(
+        py::make_tuple(py::tuple(py::cast(std::vector<std::int64_t>(a.shape, a.shape + a.ndim))), a.dtype_text()));
+  }
+  return out;
+}
+
 py::tuple step_torch(const py::list& groups, const py::dict& state, const py::object& init, double grad_scale,
                      bool error_if_nonfinite) {
+  if (!(grad_scale > 0.0 && grad_scale < std::numeric_limits<double>::infinity())) {
+    throw py::value_error("grad_scale is " + std::to_string(grad_scale) + ", expected a finite number > 0");
+  }
   const std::deque<Group> parsed = parse(groups);
   StepCall call(grad_scale, {2.0, false, error_if_nonfinite});
   call.add_torch(parsed, state, init);
@@ -33,6 +52,7 @@ py::tuple step_torch(const py::list& groups, const py::dict& state, const py::ob
 void register_step(py::module_& m) {
   m.def("step_arrays", &step_arrays, py::arg("groups"), py::kw_only(), py::arg("grad_scale"), py::arg("norm_type"),
         py::arg("per_tensor"), py::arg("error_if_nonfinite"));
+  m.def("check_params", &check_params, py::arg("params"), py::kw_only(), py::arg("label"), py::arg("first"));
   m.def("step_torch", &step_torch, py::arg("groups"), py::arg("state"), py::arg("init"), py::kw_only(),
         py::arg("grad_scale"), py::arg("error_if_nonfinite"));
 }

@@ -19,12 +19,13 @@ def rules() -> list[dict[str, Any]]: ...
 def plan(numels: Sequence[int], parts: int) -> list[list[tuple[int, int, int]]]: ...
 
 # A group: label, rule, states, state_args, hyper, weight_decay, decoupled, maximize, max_norm, clip_value, has_step,
-# params; for step_arrays also grads, state_arrays, step.
+# params; for step_arrays also grads, state_arrays, step and perhaps indices (of the parameters, for messages).
 Group = dict[str, Any]
 
 def step_arrays(
     groups: list[Group], *, grad_scale: float, norm_type: float, per_tensor: bool, error_if_nonfinite: bool
 ) -> float | list[float] | None: ...
+def check_params(params: list[Any], *, label: str, first: int) -> list[tuple[tuple[int, ...], str]]: ...
 def step_torch(
     groups: list[Group],
     state: Mapping[Any, Any],

@@ -26,7 +26,7 @@ class Rule:
     hyper: Callable[[Options], dict[str, float]]  # the kernel's scalars
     decoupled: Callable[[Options], bool] = lambda o: False
     has_step: bool = True  # torch keeps a step count in the state
-    initial: Callable[[Options], float] = lambda o: 0.0  # value that state arrays start from
+    initial: Callable[[Options], float] = lambda o: 0.0  # state arrays start from it, both parts of complex ones
 
 
 def _flatten_betas(o: Options) -> dict[str, float]:
@@ -35,7 +35,7 @@ def _flatten_betas(o: Options) -> dict[str, float]:
 
 
 def _same(*names: str) -> Callable[[Options], dict[str, float]]:
-    return lambda o: {name: float(o[name]) for name in names}
+    return lambda o: {name: float(bool(o[name]) if name in _FLAGS else o[name]) for name in names}
 
 
 SGD = Rule(
@@ -92,6 +92,7 @@ _NON_NEGATIVE = (
 )
 _LIMITS = ("max_norm", "clip_value")  # None: off; inf is no limit
 _FRACTIONS = ("beta1", "beta2")
+_FLAGS = ("maximize", "nesterov", "centered", "amsgrad", "decoupled_weight_decay")
 
 
 def number(label: str, name: str, value: Any) -> float:
@@ -102,10 +103,19 @@ def number(label: str, name: str, value: Any) -> float:
         raise TypeError(f"{label}: {name} is {value!r}, expected a number") from error
 
 
-def check(label: str, options: Options) -> None:
+def flag(label: str, name: str, value: Any) -> bool:
+    """``bool(value)``, or a TypeError that names the argument."""
+    try:
+        return bool(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{label}: {name} is {value!r}, expected True or False") from error
+
+
+def check(label: str, options: Options, least_lr: float = 0.0) -> None:
     """Raise ValueError for a hyper-parameter out of range, TypeError for one that is no number."""
     for name in _NON_NEGATIVE:
-        if name in options and not 0.0 <= number(label, name, options[name]) < math.inf:
+        least = least_lr if name == "lr" else 0.0
+        if name in options and not least <= number(label, name, options[name]) < math.inf:
             raise ValueError(f"{label}: {name} is {options[name]}, expected a finite number >= 0")
     for name in _LIMITS:
         value = options.get(name)
@@ -119,6 +129,9 @@ def check(label: str, options: Options) -> None:
     for name in _FRACTIONS:
         if name in options and not 0.0 <= number(label, name, options[name]) < 1.0:
             raise ValueError(f"{label}: {name} is {options[name]}, expected 0 <= {name} < 1")
+    for name in _FLAGS:
+        if name in options:
+            flag(label, name, options[name])
     if "dampening" in options:
         if not math.isfinite(number(label, "dampening", options["dampening"])):
             raise ValueError(f"{label}: dampening is {options['dampening']}, expected a finite number")
@@ -129,9 +142,9 @@ def check(label: str, options: Options) -> None:
             )
 
 
-def core_group(label: str, rule: Rule, options: Options, /, **more: Any) -> dict[str, Any]:
+def core_group(label: str, rule: Rule, options: Options, /, least_lr: float = 0.0, **more: Any) -> dict[str, Any]:
     """A checked group in the form that the compiled core reads (``_core.pyi``)."""
-    check(label, options)
+    check(label, options, least_lr)
     states = rule.states(options)
     return {
         "label": label,

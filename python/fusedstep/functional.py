@@ -12,6 +12,7 @@ Everything is validated before anything is written: after an exception, every ar
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -84,16 +85,20 @@ def check_limit(label: str, name: str, value: Any) -> float:
 
 
 def _check_step(label: str, step: Any, count: int) -> int | list[int]:
-    steps = list(step) if isinstance(step, (list, tuple)) else [step]
-    if len(steps) != count and isinstance(step, (list, tuple)):
-        raise ValueError(f"{label}: step has {len(steps)} numbers, expected {count} to match params")
-    for k, value in enumerate(steps):
-        name = f"step[{k}]" if isinstance(step, (list, tuple)) else "step"
-        if not hasattr(value, "__index__"):
-            raise TypeError(f"{label}: {name} is {value!r}, expected an integer >= 1")
-        if not 1 <= value.__index__() < 2**53:
+    many = isinstance(step, (list, tuple))
+    given = list(step) if many else [step]
+    if many and len(given) != count:
+        raise ValueError(f"{label}: step has {len(given)} numbers, expected {count} to match params")
+    steps = []
+    for k, value in enumerate(given):
+        name = f"step[{k}]" if many else "step"
+        try:
+            steps.append(operator.index(value))
+        except TypeError as error:
+            raise TypeError(f"{label}: {name} is {value!r}, expected an integer >= 1") from error
+        if not 1 <= steps[-1] < 2**53:
             raise ValueError(f"{label}: {name} is {value}, expected an integer >= 1")
-    return [int(s) for s in steps] if isinstance(step, (list, tuple)) else int(step)
+    return steps if many else steps[0]
 
 
 def step_arrays(
@@ -113,8 +118,8 @@ def step_arrays(
         groups,
         grad_scale=scale,
         norm_type=check_norm_type(label, norm_type),
-        per_tensor=bool(per_tensor),
-        error_if_nonfinite=bool(error_if_nonfinite),
+        per_tensor=_rules.flag(label, "per_tensor", per_tensor),
+        error_if_nonfinite=_rules.flag(label, "error_if_nonfinite", error_if_nonfinite),
     )
 
 
@@ -138,6 +143,12 @@ def _update(
     options = {**_rules.COMMON, **hyper, **{k: call.pop(k) for k in _rules.COMMON if k in call}}
     _rules.check(label, options)
     given = {name: as_list(arrays) for name, arrays in states.items() if arrays is not None}
+    for name in rule.states(options):
+        if f"{name}s" not in given:
+            raise TypeError(f"{label}: {name}s is None, expected an array or a list of arrays")
+    for name in ("per_tensor", "error_if_nonfinite"):
+        if _rules.flag(label, name, call.get(name, False)) and options["max_norm"] is None:
+            raise ValueError(f"{label}: {name} without max_norm, expected both or neither")
     params = as_list(params)
     group = _rules.core_group(
         label,
@@ -345,8 +356,8 @@ def total_norm(
         label="total_norm",
         arg="arrays",
         norm_type=check_norm_type("total_norm", norm_type),
-        per_tensor=bool(per_tensor),
-        error_if_nonfinite=bool(error_if_nonfinite),
+        per_tensor=_rules.flag("total_norm", "per_tensor", per_tensor),
+        error_if_nonfinite=_rules.flag("total_norm", "error_if_nonfinite", error_if_nonfinite),
     )
 
 
@@ -373,8 +384,8 @@ def clip_grad_norm(
         label="clip_grad_norm",
         max_norm=check_limit("clip_grad_norm", "max_norm", max_norm),
         norm_type=check_norm_type("clip_grad_norm", norm_type),
-        per_tensor=bool(per_tensor),
-        error_if_nonfinite=bool(error_if_nonfinite),
+        per_tensor=_rules.flag("clip_grad_norm", "per_tensor", per_tensor),
+        error_if_nonfinite=_rules.flag("clip_grad_norm", "error_if_nonfinite", error_if_nonfinite),
         total_norm=None,
     )
 

@@ -256,7 +256,7 @@ def total_norm(arrays: Sequence[Array], norm_type: float = 2.0) -> float:
     largest ``|x|`` so that no power overflows.
     """
     if norm_type not in (1, 2, math.inf):
-        flat = np.abs(np.concatenate([np.ravel(a) for a in arrays]).astype(np.float64))
+        flat = np.abs(np.concatenate([np.zeros(0), *(np.ravel(a) for a in arrays)]).astype(np.float64))
         largest = float(flat.max(initial=0.0))
         if largest == 0 or not math.isfinite(largest):
             return largest

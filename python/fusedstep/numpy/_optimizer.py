@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _rules, functional
+from .. import _core, _rules, functional
 
 
 class Optimizer:
@@ -27,6 +27,8 @@ class Optimizer:
     _defaults: dict[str, Any]
 
     def __init_subclass__(cls) -> None:
+        if hasattr(cls, "_rule"):
+            return  # a user's subclass keeps what it inherits
         cls._rule = _rules.RULES[cls.__name__]
         cls._defaults = {**_rules.COMMON, **cls._rule.defaults}
         positional, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
@@ -59,12 +61,14 @@ class Optimizer:
         full = {**self.defaults, **options}
         _rules.check(self._label, full)
         params = functional.as_list(group["params"])
-        self.state += [self._new_state(p, full) for p in params]
+        checked = _core.check_params(params, label=self._label, first=len(self.state))
+        self.state += [self._new_state(p, *c, full) for p, c in zip(params, checked, strict=True)]
         self.param_groups.append({"params": params, **full})
 
-    def _new_state(self, param: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-        like = np.asarray(param)
-        initial = self._rule.initial(options)
+    def _new_state(self, param: Any, shape: tuple[int, ...], dtype: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        like = param if isinstance(param, np.ndarray) else np.empty(shape, dtype)
+        value = self._rule.initial(options)
+        initial = complex(value, value) if like.dtype.kind == "c" else value
         return {"step": 0, **{name: np.full_like(like, initial) for name in self._rule.states(options)}}
 
     def step(self, grads: Any, *, lr: float | None = None, grad_scale: float = 1.0) -> float | None:
@@ -85,6 +89,7 @@ class Optimizer:
         groups, stepped, start = [], [], 0
         for group in self.param_groups:
             options = group if lr is None else {**group, "lr": lr}
+            _rules.check(self._label, options)
             names = self._rule.states(options)
             live = [k for k in range(start, start + len(group["params"])) if given[k] is not None]
             start += len(group["params"])
@@ -99,6 +104,7 @@ class Optimizer:
                 grads=[given[k] for k in live],
                 state_arrays=[[self.state[k][name] for k in live] for name in names],
                 step=[self.state[k]["step"] + 1 for k in live],
+                indices=live,
             )
             groups.append(core)
             stepped += live
@@ -119,31 +125,44 @@ class Optimizer:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` gave, from that dict or from ``numpy.load`` of its file. Copies.
 
-        ValueError, with nothing changed, if it is not of an optimizer with the same groups and shapes.
+        ValueError or TypeError, with nothing changed, if it is not of an optimizer with the same groups, shapes and
+        dtypes.
         """
         groups = [dict.fromkeys(n for n in g if n != "params") for g in self.param_groups]
         state: list[dict[str, Any]] = [{} for _ in self.state]
         for key in state_dict:
-            kind, _, rest = key.partition(".")
-            index, _, name = rest.partition(".")
-            target: Sequence[dict[str, Any]] = groups if kind == "group" else state
-            if kind not in ("group", "state") or not index.isdigit() or int(index) >= len(target):
-                raise ValueError(
-                    f"{self._label}: state_dict has {key!r}, expected {len(groups)} groups, {len(state)} params"
-                )
+            kind, index, name = (*str(key).split(".", 2), "", "")[:3]
+            target: Sequence[dict[str, Any]] = {"group": groups, "state": state}.get(kind, [])
+            if not isinstance(key, str) or not index.isdecimal() or int(index) >= len(target):
+                size = f"{len(groups)} groups and {len(state)} params"
+                raise ValueError(f"{self._label}: state_dict has the key {key!r}, expected those of {size}")
             value = np.array(state_dict[key])
-            scalar = value.ndim == 0 and (kind == "group" or name == "step")
-            target[int(index)][name] = value.item() if scalar else tuple(value.tolist()) if kind == "group" else value
-        for k, (new, old) in enumerate(zip(state, self.state, strict=True)):
-            if new.keys() != old.keys():
-                raise ValueError(f"{self._label}: state[{k}] has {sorted(new)}, expected {sorted(old)}")
-            for name in old:
-                got, expected = np.shape(new[name]), np.shape(old[name])
-                if got != expected:
-                    raise ValueError(f"{self._label}: state[{k}].{name} has shape {got}, expected {expected}")
-        for options in groups:
+            if kind == "group" or name == "step":
+                target[int(index)][name] = value.item() if value.ndim == 0 else tuple(value.tolist())
+            else:
+                target[int(index)][name] = value
+        k = 0
+        for group, options in zip(self.param_groups, groups, strict=True):
             self._check_names(options)
             _rules.check(self._label, options)
+            for _ in group["params"]:
+                self._check_state(k, state[k], self._rule.states(options))
+                k += 1
         for group, options in zip(self.param_groups, groups, strict=True):
             group |= options
         self.state = state
+
+    def _check_state(self, k: int, new: dict[str, Any], names: Sequence[str]) -> None:
+        old, label = self.state[k], f"{self._label}: state[{k}]"
+        if new.keys() != {"step", *names}:
+            raise ValueError(f"{label} has {sorted(new)}, expected {sorted(['step', *names])}")
+        if not isinstance(new["step"], int) or not 0 <= new["step"] < 2**53 - 1:
+            raise ValueError(f"{label}.step is {new['step']!r}, expected an integer >= 0")
+        like = next((v for n, v in old.items() if n != "step"), None)
+        for name in names:
+            got, expected = new[name], old.get(name, like)
+            if expected is not None and (got.shape, got.dtype) != (expected.shape, expected.dtype):
+                raise ValueError(
+                    f"{label}.{name} has shape {got.shape} and dtype {got.dtype}, "
+                    f"expected {expected.shape} and {expected.dtype}"
+                )

@@ -44,11 +44,6 @@ class FusedOptimizer(torch.optim.Optimizer):
     _step_supports_amp_scaling = True  # torch.amp.GradScaler leaves unscaling and skipping to step()
     _rule: _rules.Rule
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        if cls.__name__ in _rules.RULES:
-            cls._rule = _rules.RULES[cls.__name__]
-
     def _start(
         self,
         max_norm: float | None,
@@ -61,7 +56,12 @@ class FusedOptimizer(torch.optim.Optimizer):
         **more: Any,
     ) -> None:
         """Before torch's constructor: what that does not know, for :meth:`add_param_group` to put into each group."""
-        refuse(type(self).__name__, foreach=foreach, capturable=capturable, differentiable=differentiable)
+        label = type(self).__name__
+        refuse(label, foreach=foreach, capturable=capturable, differentiable=differentiable)
+        if error_if_nonfinite and max_norm is None:
+            raise ValueError(
+                f"{label}: error_if_nonfinite without max_norm, expected both or neither (inf clips nothing)"
+            )
         self._extra = {"max_norm": max_norm, "clip_value": clip_value, "error_if_nonfinite": error_if_nonfinite, **more}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -73,19 +73,21 @@ class FusedOptimizer(torch.optim.Optimizer):
         super().add_param_group(param_group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        present = self.__dict__.get("param_groups", [])
         super().__setstate__(state)
-        for group in self.param_groups:
-            # A state_dict of torch's lacks our options, and may ask for implementations that do not exist here.
-            for name in ("max_norm", "clip_value"):
-                group.setdefault(name, self.defaults.get(name))
-            group.setdefault("error_if_nonfinite", self.defaults.get("error_if_nonfinite", False))
+        # A state_dict of torch's lacks our options, which stay what they are, and may ask for implementations that do
+        # not exist here.
+        for k, group in enumerate(self.param_groups):
+            for name, off in _OWN.items():
+                group.setdefault(name, present[k][name] if k < len(present) else self.defaults.get(name, off))
             for name, value in _UNUSED.items():
                 if name in group:
                     group[name] = value
 
     def _new_state(self, param: torch.Tensor, group: dict[str, Any]) -> dict[str, Any]:
         options = group["options"]
-        initial = self._rule.initial(options)
+        value = self._rule.initial(options)
+        initial = complex(value, value) if param.is_complex() else value
         state: dict[str, Any] = {}
         if self._rule.has_step:
             wide = torch.get_default_dtype() == torch.float64
@@ -96,7 +98,7 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     @property
     def total_norm(self) -> torch.Tensor | None:
-        """Norm of the gradients at the last step with ``max_norm``, before clipping, as float64; else None."""
+        """Norm of the gradients at the last step, before clipping, as float64; None if that had no ``max_norm``."""
         norm = self.__dict__.get("_total_norm")
         return None if norm is None else torch.tensor(norm, dtype=torch.float64)
 
@@ -120,7 +122,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         scale = getattr(self, "grad_scale", None)
         label = type(self).__name__
         groups = [
-            _rules.core_group(label, self._rule, group, params=group["params"], options=group)
+            _rules.core_group(label, self._rule, group, least_lr=_LEAST_LR, params=group["params"], options=group)
             for group in self.param_groups
         ]
         self._total_norm, touched = _core.step_torch(
@@ -134,4 +136,6 @@ class FusedOptimizer(torch.optim.Optimizer):
         return loss
 
 
+_OWN: dict[str, Any] = {"max_norm": None, "clip_value": None, "error_if_nonfinite": False}
 _UNUSED: dict[str, Any] = {"foreach": None, "capturable": False, "differentiable": False}
+_LEAST_LR = -1e-12  # torch's LinearLR to zero ends a rounding error below it

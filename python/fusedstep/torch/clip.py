@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterable
 from types import GeneratorType
@@ -29,9 +30,8 @@ def _grads(label: str, parameters: Tensors) -> list[torch.Tensor]:
 
 
 def _as_tensor(norm: float, tensors: list[torch.Tensor]) -> torch.Tensor:
-    if not tensors:
-        return torch.tensor(norm)
-    return torch.tensor(norm, dtype=tensors[0].dtype.to_real())
+    dtypes = {t.dtype.to_real() for t in tensors}
+    return torch.tensor(norm, dtype=functools.reduce(torch.promote_types, dtypes) if dtypes else None)
 
 
 @torch.no_grad()

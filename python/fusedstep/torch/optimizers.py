@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from .. import _rules
 from ._base import FusedOptimizer
 
 
@@ -13,6 +14,8 @@ class SGD(FusedOptimizer, torch.optim.SGD):
     Args:
         max_norm, clip_value, error_if_nonfinite: see :class:`FusedOptimizer`; the others are torch's.
     """
+
+    _rule = _rules.SGD
 
     def __init__(
         self,
@@ -42,6 +45,8 @@ class Adagrad(FusedOptimizer, torch.optim.Adagrad):
         max_norm, clip_value, error_if_nonfinite: see :class:`FusedOptimizer`; the others are torch's.
     """
 
+    _rule = _rules.ADAGRAD
+
     def __init__(
         self,
         params: Any,
@@ -69,6 +74,8 @@ class RMSprop(FusedOptimizer, torch.optim.RMSprop):
     Args:
         max_norm, clip_value, error_if_nonfinite: see :class:`FusedOptimizer`; the others are torch's.
     """
+
+    _rule = _rules.RMSPROP
 
     def __init__(
         self,
@@ -105,6 +112,8 @@ class Adam(FusedOptimizer, torch.optim.Adam):
     Args:
         max_norm, clip_value, error_if_nonfinite: see :class:`FusedOptimizer`; the others are torch's.
     """
+
+    _rule = _rules.ADAM
 
     def __init__(
         self,
@@ -144,6 +153,8 @@ class AdamW(FusedOptimizer, torch.optim.AdamW):
     Args:
         max_norm, clip_value, error_if_nonfinite: see :class:`FusedOptimizer`; the others are torch's.
     """
+
+    _rule = _rules.ADAMW
 
     def __init__(
         self,
