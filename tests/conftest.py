@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 import fusedstep
+from fusedstep import _core
 
 
 @pytest.fixture(params=fusedstep.targets())
@@ -21,3 +22,11 @@ def threads() -> Iterator[None]:
     """Returns to the automatic thread count after a test that sets it."""
     yield
     fusedstep.set_num_threads(None)
+
+
+@pytest.fixture(params=["exchange", "fallback"])
+def reading(request: pytest.FixtureRequest) -> Iterator[None]:
+    """How torch tensors are read: through DLPack's C exchange API, or as with a torch that lacks it."""
+    _core.set_exchange_api(request.param == "exchange")
+    yield
+    _core.set_exchange_api(True)

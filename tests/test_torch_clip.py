@@ -12,7 +12,7 @@ from torch.nn import utils
 import fusedstep.torch as fst
 from bits import assert_same_bits
 from fusedstep import reference
-from test_torch import (
+from torch_spec import (
     CASES,
     LAYOUTS,
     REAL,
@@ -21,7 +21,6 @@ from test_torch import (
     assert_close,
     make,
     make_params,
-    reading,  # noqa: F401 - a fixture
     reals,
     set_grads,
     snapshot,

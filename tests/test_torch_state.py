@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import utils
 
 import fusedstep.torch as fst
-from test_torch import (
+from torch_spec import (
     CASES,
     OURS,
     SHORT,
@@ -24,7 +24,6 @@ from test_torch import (
     expect,
     make,
     make_params,
-    reading,  # noqa: F401 - a fixture
     set_grads,
     sliced,
     snapshot,
