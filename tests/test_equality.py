@@ -67,7 +67,11 @@ def step(
         "grads": grads,
         "state_arrays": states,
         "step": step,
-        "weight_decay": 0.0, "decoupled": False, "maximize": False, "max_norm": None, "clip_value": None,
+        "weight_decay": 0.0,
+        "decoupled": False,
+        "maximize": False,
+        "max_norm": None,
+        "clip_value": None,
         **common,
     }
     return _core.step_arrays([group], grad_scale=grad_scale, norm_type=2.0, per_tensor=False, error_if_nonfinite=False)

@@ -343,6 +343,11 @@ def test_options_that_contradict() -> None:
         refuses(ValueError, arrays, (f"{function}: momentum",), invoke, function, arrays, momentum=0.0)
         del arrays["momentum_buffers"]
         refuses(ValueError, arrays, (f"{function}: momentum",), invoke, function, arrays)
+    for function in UPDATES:
+        for option in ("per_tensor", "error_if_nonfinite"):
+            arrays = make(function)
+            parts = (f"{function}: {option}", "max_norm")
+            refuses(ValueError, arrays, parts, invoke, function, arrays, **{option: True})
     arrays = make("sgd")
     refuses(ValueError, arrays, ("sgd: nesterov",), invoke, "sgd", arrays, nesterov=True, dampening=0.1)
     del arrays["momentum_buffers"]

@@ -39,9 +39,15 @@ std::string tuple_text(const Dims* dims, int n) {
   return out + ")";
 }
 
-void count_elements(Array& a) {
+// Fills what follows from shape and strides.
+void measure(Array& a) {
   a.numel = 1;
-  for (int k = 0; k < a.ndim; ++k) a.numel *= a.shape[k];
+  bool dense = true;
+  for (int k = a.ndim - 1; k >= 0; --k) {
+    dense = dense && (!a.stride || a.shape[k] == 1 || a.stride[k] == a.numel);
+    a.numel *= a.shape[k];
+  }
+  a.contiguous = dense || a.numel == 0;
 }
 
 }  // namespace
@@ -103,7 +109,7 @@ const TypeFacts& facts_of(PyObject* object) {
 // costs 200 ns. A real tensor is lazily negated only as the imaginary part of a conjugated one, every second element in
 // memory, so a contiguous one of two elements or more need not be asked.
 void check_not_lazy(PyObject* object, const Array& a, const Where& where) {
-  if (!a.is_complex && a.numel != 1 && a.contiguous()) return;
+  if (!a.is_complex && a.numel != 1 && a.contiguous) return;
   const py::handle t(object);
   if (!t.attr("is_neg")().is(py::bool_(true)) && !(a.is_complex && t.attr("is_conj")().is(py::bool_(true)))) return;
   throw py::value_error(where.text() + " is a lazily negated or conjugated view, expected a plain tensor: call " +
@@ -123,16 +129,6 @@ void check_storage(PyObject* object, const Array& a, const Where& where) {
 }  // namespace
 
 std::string Where::text() const { return std::string(label) + ": " + arg + "[" + std::to_string(index) + "]"; }
-
-bool Array::contiguous() const {
-  if (!stride) return true;
-  std::int64_t expected = 1;
-  for (int k = ndim - 1; k >= 0; --k) {
-    if (shape[k] != 1 && stride[k] != expected) return numel == 0;
-    expected *= shape[k];
-  }
-  return true;
-}
 
 std::string Array::shape_text() const { return tuple_text(shape, ndim); }
 
@@ -209,7 +205,7 @@ Array Reader::from_dlpack(PyObject* object, const dlpack::Tensor& t, const Where
   a.ndim = t.ndim;
   a.shape = t.shape;
   a.stride = t.strides;
-  count_elements(a);
+  measure(a);
   return a;
 }
 
@@ -245,7 +241,7 @@ Array Reader::from_attributes(PyObject* object, const Where& where) {
   a.ndim = static_cast<int>(shape.size());
   a.shape = shape.data();
   a.stride = stride.data();
-  count_elements(a);
+  measure(a);
   return a;
 }
 
@@ -281,7 +277,7 @@ Array Reader::from_buffer(PyObject* object, const Where& where) {
   }
   a.shape = dims.data();
   a.stride = dims.data() + view.ndim;
-  count_elements(a);
+  measure(a);
   return a;
 }
 
@@ -319,7 +315,7 @@ void set_exchange_api(bool on) { exchange_enabled = on; }
 
 void check_writable(const Array& a, const Where& where) {
   if (a.read_only) throw py::value_error(where.text() + " is read-only, expected a writable array");
-  if (!a.contiguous() && overlaps_itself(a)) {
+  if (!a.contiguous && overlaps_itself(a)) {
     throw py::value_error(where.text() + " has elements that share memory (an expanded or overlapping view)" +
                           ", expected one location per element");
   }

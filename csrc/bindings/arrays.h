@@ -35,8 +35,8 @@ struct Array {
   DType dtype;
   bool is_complex;  // pairs of dtype
   bool read_only;
+  bool contiguous;  // in row-major order
 
-  bool contiguous() const;
   std::string shape_text() const;
   std::string dtype_text() const;
 };

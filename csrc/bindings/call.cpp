@@ -69,17 +69,16 @@ class StepCall::StateWalk {
 
 void check_finite(const Norms& norms, const Clipping& clipping, const char* label) {
   if (!clipping.error_if_nonfinite) return;
-  const auto fail = [&](const std::string& which, double norm) {
-    throw std::runtime_error(std::string(label) + ": " + which + " of order " + std::to_string(clipping.norm_type) +
-                             " is " + std::to_string(norm) + ", so the gradients cannot be clipped; nothing was " +
-                             "changed. error_if_nonfinite=False lets non-finite values through");
+  const auto fail = [label](const std::string& which, double norm) {
+    throw std::runtime_error(std::string(label) + ": " + which + " is non-finite (" + std::to_string(norm) +
+                             "); nothing was changed. error_if_nonfinite=False lets it pass");
   };
   if (!clipping.per_tensor) {
     if (!std::isfinite(norms.total)) fail("the total norm", norms.total);
     return;
   }
   for (std::size_t t = 0; t < norms.each.size(); ++t) {
-    if (!std::isfinite(norms.each[t])) fail("the norm of grads[" + std::to_string(t) + "]", norms.each[t]);
+    if (!std::isfinite(norms.each[t])) fail("the norm of array " + std::to_string(t), norms.each[t]);
   }
 }
 

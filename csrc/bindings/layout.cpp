@@ -31,7 +31,20 @@ std::vector<std::uintptr_t> addresses(const Array& a) {
 }
 
 bool share_an_element(const Array& a, const Array& b) {
-  if (a.contiguous() && b.contiguous()) return true;  // the caller has found their address ranges to overlap
+  if (a.contiguous && b.contiguous) return true;  // the caller has found their address ranges to overlap
+  // All addresses of both are their bases plus multiples of the strides' divisor: bases that differ by something in
+  // between never meet (x[0::2] and x[1::2]).
+  std::int64_t divisor = 0;
+  for (const Array* x : {&a, &b}) {
+    for (int d = 0; d < x->ndim; ++d) {
+      if (x->shape[d] > 1) divisor = std::gcd(divisor, stride_of(*x, d) * element_bytes(*x));
+    }
+  }
+  if (divisor > 0) {
+    const std::int64_t apart = reinterpret_cast<std::intptr_t>(b.data) - reinterpret_cast<std::intptr_t>(a.data);
+    const std::int64_t rest = (apart % divisor + divisor) % divisor;
+    if (rest >= element_bytes(a) && rest + element_bytes(b) <= divisor) return false;
+  }
   const auto left = addresses(a), right = addresses(b);
   for (auto i = left.begin(), j = right.begin(); i != left.end() && j != right.end();) {
     if (*i + element_bytes(a) <= *j) {
@@ -49,7 +62,7 @@ bool share_an_element(const Array& a, const Array& b) {
 
 std::optional<Strided> common_layout(const Array* arrays, int count, bool row_major) {
   bool flat = true;
-  for (int k = 0; k < count; ++k) flat = flat && arrays[k].contiguous();
+  for (int k = 0; k < count; ++k) flat = flat && arrays[k].contiguous;
   if (flat) return std::nullopt;
 
   const Array& first = arrays[0];
@@ -123,7 +136,7 @@ bool overlaps_itself(const Array& a) {
 void AliasCheck::add(const Array& a, bool written, const Where& where) {
   if (a.numel == 0) return;
   std::int64_t below = 0, above = 0;
-  if (a.contiguous()) {
+  if (a.contiguous) {
     above = a.numel - 1;
   } else {
     for (int d = 0; d < a.ndim; ++d) {
@@ -147,7 +160,7 @@ void AliasCheck::verify() {
   for (const Entry& e : entries_) {
     key.push_back(e.low);
     key.push_back(e.high << 1 | e.written);  // user addresses leave the top bit free
-    dense = dense && e.array->contiguous();
+    dense = dense && e.array->contiguous;
   }
   if (dense && std::find(seen.begin(), seen.end(), key) != seen.end()) return;
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import operator
 from importlib.metadata import version as _version
 
 from . import _core, functional, numpy, reference
@@ -37,6 +38,8 @@ def active_target() -> str:
 
 def use_target(name: str) -> None:
     """Run this instruction set from now on, in all threads. ValueError for a name that is not in :func:`targets`."""
+    if not isinstance(name, str):
+        raise TypeError(f"use_target: name is {name!r}, expected one of {', '.join(targets())}")
     _core.use_target(name)
 
 
@@ -51,6 +54,10 @@ def set_num_threads(n: int | None) -> None:
 
     Results do not depend on it.
     """
-    if n is not None and (not hasattr(n, "__index__") or not 0 <= n.__index__() <= 4096):
+    try:
+        count = 0 if n is None else operator.index(n)
+    except Exception as error:  # whatever an object's __index__ raises
+        raise TypeError(f"set_num_threads: n is {n!r}, expected an integer from 1 to 4096, or None") from error
+    if not 0 <= count <= 4096:
         raise ValueError(f"set_num_threads: n is {n!r}, expected an integer from 1 to 4096, or None")
-    _core.set_num_threads(int(n or 0))
+    _core.set_num_threads(count)

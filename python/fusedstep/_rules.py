@@ -98,16 +98,22 @@ _FLAGS = ("maximize", "nesterov", "centered", "amsgrad", "decoupled_weight_decay
 def number(label: str, name: str, value: Any) -> float:
     """``float(value)``, or a TypeError that names the argument."""
     try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError("text is no number")
         return float(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except OverflowError as error:
+        raise ValueError(f"{label}: {name} is too large for a float") from error
+    except Exception as error:  # whatever an object's __float__ raises
         raise TypeError(f"{label}: {name} is {value!r}, expected a number") from error
 
 
 def flag(label: str, name: str, value: Any) -> bool:
     """``bool(value)``, or a TypeError that names the argument."""
     try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError("text is no truth value")
         return bool(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # whatever an object's __bool__ raises
         raise TypeError(f"{label}: {name} is {value!r}, expected True or False") from error
 
 

@@ -56,11 +56,12 @@ class Common(TypedDict, total=False):
     norm_type: float
     """Order of that norm: 1, 2, inf, or any p > 0; default 2."""
     per_tensor: bool
-    """Clip each gradient to ``max_norm`` on its own; the update returns a list of norms. Default False."""
+    """Clip each gradient to ``max_norm`` on its own; the update returns a list of norms. Default False; needs a
+    ``max_norm``."""
     clip_value: float | None
-    """Bound on each element of the gradient, after ``max_norm``."""
+    """Bound on each element of the gradient, after ``max_norm``. Not for complex gradients, which raise TypeError."""
     error_if_nonfinite: bool
-    """RuntimeError, with nothing changed, if the norm is infinite or NaN. Default False."""
+    """RuntimeError, with nothing changed, if the norm is infinite or NaN. Default False; needs a ``max_norm``."""
 
 
 def as_list(arrays: Arrays) -> list[Any]:
@@ -69,8 +70,8 @@ def as_list(arrays: Arrays) -> list[Any]:
 
 
 def check_norm_type(label: str, norm_type: Any) -> float:
-    """A norm's order as a float, ValueError unless > 0."""
-    value = _rules.number(label, "norm_type", norm_type)
+    """A norm's order as a float, ValueError unless > 0; ``"inf"`` as in torch."""
+    value = math.inf if norm_type == "inf" else _rules.number(label, "norm_type", norm_type)
     if not value > 0:
         raise ValueError(f"{label}: norm_type is {norm_type}, expected 1, 2, inf or another number > 0")
     return value
@@ -94,7 +95,7 @@ def _check_step(label: str, step: Any, count: int) -> int | list[int]:
         name = f"step[{k}]" if many else "step"
         try:
             steps.append(operator.index(value))
-        except TypeError as error:
+        except Exception as error:  # whatever an object's __index__ raises
             raise TypeError(f"{label}: {name} is {value!r}, expected an integer >= 1") from error
         if not 1 <= steps[-1] < 2**53:
             raise ValueError(f"{label}: {name} is {value}, expected an integer >= 1")
