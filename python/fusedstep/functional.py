@@ -71,7 +71,9 @@ def as_list(arrays: Arrays) -> list[Any]:
 
 def check_norm_type(label: str, norm_type: Any) -> float:
     """A norm's order as a float, ValueError unless > 0; ``"inf"`` as in torch."""
-    value = math.inf if norm_type == "inf" else _rules.number(label, "norm_type", norm_type)
+    value = (
+        math.inf if isinstance(norm_type, str) and norm_type == "inf" else _rules.number(label, "norm_type", norm_type)
+    )
     if not value > 0:
         raise ValueError(f"{label}: norm_type is {norm_type}, expected 1, 2, inf or another number > 0")
     return value
