@@ -61,8 +61,6 @@ OPTIMIZERS: dict[str, tuple[str, dict[str, Any], dict[str, bool]]] = {
     "adamw": ("AdamW", {"lr": 3e-3, "betas": (0.9, 0.98), "weight_decay": 0.1}, {"fused": True}),
 }
 
-# --------------------------------------------------------------------------------------------------- data and model
-
 
 def read_text(limit: int) -> Tensor:
     """Up to ``limit`` characters of the standard library's modules, in an order that only their names decide."""
@@ -91,7 +89,7 @@ class CharTransformer(nn.Module):
     def __init__(self, size: Size, vocabulary: int = 128, dropout: float = 0.1) -> None:
         super().__init__()
         self.characters = nn.Embedding(vocabulary, size.width)
-        self.positions = nn.Parameter(0.02 * torch.randn(size.context, size.width))
+        self.positions = nn.Parameter(0.3 * torch.randn(size.context, size.width))
         layer = partial(nn.TransformerEncoderLayer, activation="gelu", batch_first=True, norm_first=True)
         self.layers = nn.ModuleList(layer(size.width, size.heads, 4 * size.width, dropout) for _ in range(size.layers))
         self.norm = nn.LayerNorm(size.width)
@@ -104,9 +102,6 @@ class CharTransformer(nn.Module):
         for layer in self.layers:
             x = layer(x, src_mask=self.mask, is_causal=True)
         return nn.functional.cross_entropy(self.head(self.norm(x)).flatten(0, 1), following.flatten())
-
-
-# --------------------------------------------------------------------------------------------------------- training
 
 
 def rate(step: int, steps: int) -> float:
@@ -205,25 +200,22 @@ def train(runs: list[Run], args: argparse.Namespace, console: Console) -> str:
     return f"{args.steps} steps"
 
 
-# ----------------------------------------------------------------------------------------------------------- report
-
-
 def print_table(runs: list[Run], title: str, console: Console) -> None:
     losses, _, updates, wholes = zip(*(zip(*run.steps, strict=True) for run in runs), strict=True)
     apart = [abs(a - b) for a, b in zip(*losses, strict=True)]
     final = [fmean(values[-FEW:]) for values in losses]
-    validation = [list(run.validation.values())[-1] if run.validation else math.nan for run in runs]
+    validation = [list(run.validation.values())[-1] if run.validation else math.nan for run in runs]  # nan: interrupted
     update, whole = [median(times) for times in updates], [median(times) for times in wholes]
     clipped = [sum(step.norm > MAX_NORM for step in run.steps) for run in runs]
     rows = [
-        (f"training loss, last {FEW} steps", *(f"{v:.4f}" for v in final), f"{final[0] - final[1]:+.4f}"),
+        (f"training loss, last {FEW}", *(f"{v:.4f}" for v in final), f"{final[0] - final[1]:+.4f}"),
         ("validation loss", *(f"{v:.4f}" for v in validation), f"{validation[0] - validation[1]:+.4f}"),
-        (f"most apart in {FEW} first steps", "", "", f"{max(apart[:FEW]):.1e}"),
-        ("most apart in all steps", "", "", f"{max(apart):.1e}"),
+        (f"largest gap, first {FEW}", "", "", f"{max(apart[:FEW]):.1e}"),
+        ("largest gap, all steps", "", "", f"{max(apart):.1e}"),
         ("steps that were clipped", *map(str, clipped), ""),
         ("optimizer + clip, median", *(f"{v:.3f} ms" for v in update), f"{update[1] / update[0]:.1f}x"),
         ("training step, median", *(f"{v:.1f} ms" for v in whole), f"{whole[1] / whole[0]:.2f}x"),
-        ("optimizer + clip in it", *(f"{u / w:.2%}" for u, w in zip(update, whole, strict=True)), ""),
+        ("optimizer + clip, share", *(f"{u / w:.2%}" for u, w in zip(update, whole, strict=True)), ""),
     ]
     table = Table("", title=title)
     for header in (*(run.title for run in runs), ""):
@@ -241,18 +233,16 @@ def draw(runs: list[Run], title: str, path: Path) -> None:
     styles = ("fusedstep.torch", "tab:blue", "-", "o"), ("torch.optim", "tab:orange", "--", "x")
     for run, values, (name, color, line, marker) in zip(runs, losses, styles, strict=True):
         curves.plot(steps, values, line, color=color, linewidth=1.2, label=f"{name}, training")
-        curves.plot(list(run.validation), list(run.validation.values()), marker, color=color, label="validation")
-    difference.plot(steps, [abs(a - b) for a, b in zip(*losses, strict=True)], color="tab:gray", linewidth=1)
+        x, y = list(run.validation), list(run.validation.values())
+        curves.plot(x, y, marker, color=color, zorder=3, label=f"{name}, validation")
+    difference.plot(steps, [abs(a - b) for a, b in zip(*losses, strict=True)], ".", color="tab:gray", markersize=3)
     difference.set_yscale("symlog", linthresh=1e-7)  # has a place for 0, where the losses are equal
-    difference.set(xlabel="step", ylabel="training losses\napart by")
+    difference.set(xlabel="step", ylabel="gap of the\ntraining losses")
     curves.set(title=title, ylabel="loss per character, nats")
     curves.legend()
     for axes in (curves, difference):
         axes.grid(alpha=0.3)
     figure.savefig(path)
-
-
-# ----------------------------------------------------------------------------------------------------- command line
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
@@ -278,10 +268,10 @@ def parse() -> argparse.Namespace:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=about, epilog="examples:" + examples, formatter_class=raw)
     count = integer(1, 1_000_000)
-    for flag, about, options in (
+    for flag, what, options in (
         ("--optimizer", "", {"choices": OPTIMIZERS, "default": "adamw"}),
         ("--size", "of the model, ", {"choices": SIZES, "default": "small"}),
-        ("--steps", "", {"type": count, "default": 480}),
+        ("--steps", "", {"type": count, "default": 360}),
         ("--chars", "of text, ", {"type": integer(2000, 10**8), "default": 10**6}),
         ("--validate-every", "number of steps, ", {"type": count, "default": 40}),
         ("--patience", "validations without a new best before it stops, ", {"type": count, "default": 3}),
@@ -291,7 +281,7 @@ def parse() -> argparse.Namespace:
     ):
         if "type" in options:
             options.setdefault("metavar", "N")
-        parser.add_argument(flag, help=about + "default: %(default)s", **options)
+        parser.add_argument(flag, help=what + "default: %(default)s", **options)
     return parser.parse_args()
 
 
@@ -302,16 +292,18 @@ def main() -> int:
     try:
         end, status = train(runs, args, console), 0
     except KeyboardInterrupt:
-        end, status = "interrupted", 130
+        end, status = "", 130
     done = min(len(run.steps) for run in runs)
+    if status:
+        end = f"interrupted after {done} steps"
     if status and done < 3:
-        console.print(f"interrupted after {done} steps: too few to report")
+        console.print(f"{end}: too few to report")
         return status
     for run in runs:
         del run.steps[done:]  # an interrupt comes between the two
     parameters = runs[0].parameters
     model = f"{args.size} transformer, {sum(p.numel() for p in parameters):,} parameters in {len(parameters)} tensors"
-    print_table(runs, f"{model}\n{end}, {args.threads} threads", console)
+    print_table(runs, f"{model}\n{end}, threads: {args.threads}", console)
     draw(runs, f"{OPTIMIZERS[args.optimizer][0]}, {model}", args.plot)
     console.print(f"loss curves: {args.plot}")
     return status
