@@ -18,7 +18,7 @@ import fusedstep
 from bits import Array, assert_same_bits
 from fusedstep import _core, functional, reference
 
-SIZES = [1, 1000, 16384, 16385, 0, 100_003, 250_000, 7]
+SIZES = [1, 1000, 16384, 16385, 0, 100_003, 500_000, 7]  # enough for both kinds of threads to be worth waking
 
 
 def lists() -> list[list[Array]]:

@@ -135,18 +135,10 @@ bool overlaps_itself(const Array& a) {
 
 void AliasCheck::add(const Array& a, bool written, const Where& where) {
   if (a.numel == 0) return;
-  std::int64_t below = 0, above = 0;
-  if (a.contiguous) {
-    above = a.numel - 1;
-  } else {
-    for (int d = 0; d < a.ndim; ++d) {
-      const std::int64_t span = (a.shape[d] - 1) * stride_of(a, d);
-      (span < 0 ? below : above) += span;
-    }
-  }
-  const auto base = reinterpret_cast<std::uintptr_t>(a.data);
-  entries_.push_back({base + static_cast<std::uintptr_t>(below * element_bytes(a)),
-                      base + static_cast<std::uintptr_t>((above + 1) * element_bytes(a)), &a, where, written});
+  entries_.push_back({&a, where, written, 0, 0});
+  key_.push_back(reinterpret_cast<std::uintptr_t>(a.data));
+  key_.push_back(static_cast<std::uintptr_t>(a.numel * element_bytes(a)) << 1 | static_cast<std::uintptr_t>(written));
+  dense_ = dense_ && a.contiguous;
 }
 
 void AliasCheck::verify() {
@@ -154,18 +146,24 @@ void AliasCheck::verify() {
   // seen before, all of them dense, need no second look. Held: numbers to compare with, nothing that is followed.
   static std::vector<std::vector<std::uintptr_t>> seen(4);
   static std::size_t next = 0;
-  std::vector<std::uintptr_t> key;
-  key.reserve(2 * entries_.size());
-  bool dense = true;
-  for (const Entry& e : entries_) {
-    key.push_back(e.low);
-    key.push_back(e.high << 1 | e.written);  // user addresses leave the top bit free
-    dense = dense && e.array->contiguous;
-  }
-  if (dense && std::find(seen.begin(), seen.end(), key) != seen.end()) return;
+  if (dense_ && std::find(seen.begin(), seen.end(), key_) != seen.end()) return;
+  find_overlap();
+  if (dense_) seen[next++ % seen.size()] = std::move(key_);
+}
 
+void AliasCheck::find_overlap() {
   std::vector<const Entry*> order;
-  for (const Entry& e : entries_) order.push_back(&e);
+  for (Entry& e : entries_) {
+    std::int64_t below = 0, above = 0;
+    for (int d = 0; d < e.array->ndim; ++d) {
+      const std::int64_t span = (e.array->shape[d] - 1) * stride_of(*e.array, d);
+      (span < 0 ? below : above) += span;
+    }
+    const auto base = reinterpret_cast<std::uintptr_t>(e.array->data);
+    e.low = base + static_cast<std::uintptr_t>(below * element_bytes(*e.array));
+    e.high = base + static_cast<std::uintptr_t>((above + 1) * element_bytes(*e.array));
+    order.push_back(&e);
+  }
   std::sort(order.begin(), order.end(), [](const Entry* a, const Entry* b) { return a->low < b->low; });
   std::vector<const Entry*> open;  // ranges that reach past the current start
   for (const Entry* e : order) {
@@ -178,7 +176,6 @@ void AliasCheck::verify() {
     }
     open.push_back(e);
   }
-  if (dense) seen[next++ % seen.size()] = std::move(key);
 }
 
 }  // namespace fusedstep

@@ -16,18 +16,25 @@ bool overlaps_itself(const Array& a);
 // Throws ValueError when an array that is written shares memory with another one of the call.
 class AliasCheck {
  public:
-  void reserve(std::size_t n) { entries_.reserve(n); }
+  void reserve(std::size_t n) {
+    entries_.reserve(n);
+    key_.reserve(2 * n);
+  }
   void add(const Array& a, bool written, const Where& where);  // `a` must stay in place until verify()
   void verify();
 
  private:
   struct Entry {
-    std::uintptr_t low, high;  // addresses [low, high)
     const Array* array;
     Where where;
     bool written;
+    std::uintptr_t low, high;  // addresses [low, high), for verify()
   };
+  void find_overlap();
+
   std::vector<Entry> entries_;
+  std::vector<std::uintptr_t> key_;
+  bool dense_ = true;
 };
 
 }  // namespace fusedstep

@@ -31,7 +31,7 @@ void register_info(py::module_& m) {
   m.def("use_target", &use_target, py::arg("name"));
   m.def("num_threads", &max_threads);
   m.def("set_num_threads", &set_max_threads, py::arg("n"));
-  m.def("thread_backend", [] { return std::string(thread_backend()); });
+  m.def("thread_backend", [] { return std::string(has_openmp() ? "openmp" : "pool"); });
   m.def("set_exchange_api", &set_exchange_api, py::arg("on"));
 
   m.def("rules", [] {

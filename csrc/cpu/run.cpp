@@ -10,11 +10,15 @@
 namespace fusedstep {
 namespace {
 
-// Below this many elements one thread is faster than waking another: measured with AdamW, 2 threads.
+// Below these many elements one thread is faster than waking another: AdamW on a 2-core Zen 4, where an OpenMP team
+// that torch keeps awake takes 57 us for 32,768 elements against 66, and the sleeping pool 241 us for 524,288 against
+// 227.
 constexpr std::int64_t kSerialBelow = 32768;
+constexpr std::int64_t kSerialBelowForPool = 524288;
 
 int threads_for(const Plan& plan) {
   if (plan.elements() < kSerialBelow) return 1;
+  if (plan.elements() < kSerialBelowForPool && !has_openmp()) return 1;
   return static_cast<int>(std::min<std::int64_t>(max_threads(), plan.chunks()));
 }
 

@@ -160,7 +160,7 @@ int max_threads() {
   return team ? team->max_threads() : machine_threads();
 }
 
-const char* thread_backend() { return openmp() ? "openmp" : "pool"; }
+bool has_openmp() { return openmp() != nullptr; }
 
 void parallel(int wanted, void (*body)(void*, int, int), void* context) {
   const FloatEnvironment environment;

@@ -9,8 +9,8 @@ namespace fusedstep {
 int max_threads();
 void set_max_threads(int n);  // 0: automatic again
 
-// "openmp" or "pool": what a parallel call would use now.
-const char* thread_backend();
+// What a parallel call would use now: the process's OpenMP team, or the pool.
+bool has_openmp();
 
 // Runs body(context, thread, threads) once per thread, with threads <= wanted, and waits. In the default floating-point
 // environment on every thread. Serial inside another parallel region. Safe after fork and from several threads at once.
