@@ -7,6 +7,7 @@ the step.
 
 from __future__ import annotations
 
+from ._base import FusedOptimizer
 from .clip import clip_grad_norm_, clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from .optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 
@@ -15,6 +16,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "FusedOptimizer",
     "RMSprop",
     "clip_grad_norm_",
     "clip_grad_value_",
