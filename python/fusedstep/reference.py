@@ -75,8 +75,8 @@ def before(
     """Unscale, clip to norm, negate, clip by value, decay: the parameter and gradient that the rule then sees.
 
     ``clip_coef`` is ``clip_coefficient(total_norm(grads) / grad_scale, max_norm)``. Unscaling, clipping to norm and
-    negation are one multiplication, rounded once. L2 decay adds ``weight_decay * param`` to the gradient, after clipping;
-    decoupled decay (Loshchilov & Hutter 2019) multiplies the parameter instead.
+    negation are one multiplication, rounded once. L2 decay adds ``weight_decay * param`` to the gradient, after
+    clipping; decoupled decay (Loshchilov & Hutter 2019) multiplies the parameter instead.
     """
     multiplier = clip_coef / grad_scale
     grad = grad * rounded(-multiplier if maximize else multiplier, grad)
