@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "../cpu/threads.h"
+#include "torch_walk.h"
 
 namespace fusedstep {
 namespace {
@@ -26,46 +27,9 @@ double number_or(const py::dict& d, const char* name, double if_none) {
   return value.is_none() ? if_none : py::cast<double>(value);
 }
 
-// An item of a dict, borrowed; null if missing or None.
-PyObject* get_item(PyObject* dict, PyObject* key) {
-  PyObject* item = PyDict_GetItemWithError(dict, key);
-  if (!item && PyErr_Occurred()) throw py::error_already_set();
-  return item == Py_None ? nullptr : item;
-}
-
 py::list sequence(const py::dict& source, const char* name) { return py::list(field(source, name)); }
 
 }  // namespace
-
-// A dict in its own order, beside a list of keys in (mostly) the same order: optimizer state is created in parameter
-// order, so the next entry is nearly always the one wanted, and no tensor needs hashing, which torch does in Python.
-class StepCall::StateWalk {
- public:
-  explicit StateWalk(const py::dict& state) : state_(state.ptr()) { advance(); }
-
-  // The value stored for `param`, borrowed, or null.
-  PyObject* find(PyObject* param) {
-    if (key_ == param) {
-      PyObject* found = value_;
-      advance();
-      return found;
-    }
-    PyObject* found = PyDict_GetItemWithError(state_, param);
-    if (!found && PyErr_Occurred()) throw py::error_already_set();
-    return found;
-  }
-  void skip(PyObject* param) {
-    if (key_ == param) advance();
-  }
-
- private:
-  void advance() {
-    if (!PyDict_Next(state_, &position_, &key_, &value_)) key_ = nullptr;
-  }
-  PyObject* state_;
-  Py_ssize_t position_ = 0;
-  PyObject *key_ = nullptr, *value_ = nullptr;
-};
 
 void check_finite(const Norms& norms, const Clipping& clipping, const char* label) {
   if (!clipping.error_if_nonfinite) return;
@@ -128,6 +92,10 @@ void StepCall::read(Tensor& t, int k, PyObject* object) {
   }
 }
 
+StepCall::StepCall(double grad_scale, Clipping clipping) : grad_scale_(grad_scale), clipping_(clipping) {}
+
+StepCall::~StepCall() = default;
+
 void StepCall::add_lists(const Group& group) {
   const std::string& label = group.label;
   std::vector<py::list> lists{sequence(group.source, "params"), sequence(group.source, "grads")};
@@ -172,55 +140,39 @@ std::int64_t StepCall::read_step(PyObject* object, const Where& where) {
 
 void StepCall::add_torch(const std::deque<Group>& groups, const py::dict& state, const py::object& init) {
   state_ = state;
-  StateWalk walk(state);
-  for (const Group& group : groups) {
-    clips_ = clips_ || group.max_norm >= 0.0;
-    for (const py::handle param : field<py::list>(group.source, "params")) add_param(group, param, walk, init);
-  }
+  for (const Group& group : groups) clips_ = clips_ || group.max_norm >= 0.0;
+  walk_ = std::make_unique<TorchWalk>(groups, state);
+  walk_->each([&](TorchParam& p) { add_param(p, init); });
 }
 
-void StepCall::add_param(const Group& group, py::handle param, StateWalk& walk, const py::object& init) {
-  static PyObject* const grad_name = PyUnicode_InternFromString("grad");
-  static PyObject* const step_name = PyUnicode_InternFromString("step");
-  const std::int64_t index = params_++;
-  py::object grad = py::reinterpret_steal<py::object>(PyObject_GetAttr(param.ptr(), grad_name));
-  if (!grad) throw py::error_already_set();
-  if (grad.is_none()) return walk.skip(param.ptr());
-
-  const bool has_state = group.has_step || !group.state_keys.empty();
-  py::object entry = py::reinterpret_borrow<py::object>(has_state ? walk.find(param.ptr()) : nullptr);
-  if (entry && !PyDict_Check(entry.ptr())) {
-    throw py::type_error(group.label + ": state of params[" + std::to_string(index) + "] is no dict");
-  }
-  // SGD's buffer may be None or missing (torch writes both); elsewhere a state is whole or not there at all.
-  bool fresh = has_state && (!entry || PyDict_Size(entry.ptr()) == 0);
-  if (!group.has_step && !fresh) {
-    for (const py::object& key : group.state_keys) fresh = fresh || !get_item(entry.ptr(), key.ptr());
-  }
+void StepCall::add_param(TorchParam& p, const py::object& init) {
+  const Group& group = *p.group;
+  const std::size_t keys = group.state_keys.size();
   Tensor& t = tensors_.emplace_back();
   t.group = &group;
-  t.index = index;
-  read(t, 0, param.ptr());
-  read(t, 1, grad.ptr());
+  t.index = p.index;
+  read(t, 0, p.param.ptr());
+  read(t, 1, p.grad.ptr());
+
+  // SGD's buffer may be None or missing (torch writes both); elsewhere a state is whole or not there at all.
+  bool fresh = (keys > 0 || group.has_step) && (!p.entry || PyDict_Size(p.entry.ptr()) == 0);
+  if (!group.has_step && keys > 0) fresh = fresh || !p.item[0];
   if (fresh) {  // only now: state is made like the parameter
-    entry = init(param, group.source);
-    new_state_.emplace_back(py::reinterpret_borrow<py::object>(param), entry);
+    const py::dict made = init(p.param, group.source);
+    for (std::size_t k = 0; k < keys; ++k) p.item[k] = made[group.state_keys[k]];
+    if (group.has_step) p.item[keys] = made["step"];
+    new_state_.emplace_back(p.param, made);
   }
-  const auto item = [&](PyObject* key) {
-    PyObject* found = get_item(entry.ptr(), key);
-    if (!found) {
-      throw py::value_error(group.label + ": state of params[" + std::to_string(index) + "] has no '" +
-                            py::cast<std::string>(key) + "'; options that add state cannot be switched on later");
-    }
-    keep_.push_back(py::reinterpret_borrow<py::object>(found));
-    return found;
-  };
-  for (std::size_t k = 0; k < group.state_keys.size(); ++k) {
-    read(t, static_cast<int>(2 + k), item(group.state_keys[k].ptr()));
+  for (std::size_t k = 0; k < keys + group.has_step; ++k) {
+    if (p.item[k]) continue;
+    const std::string key = k < keys ? py::cast<std::string>(group.state_keys[k]) : "step";
+    throw py::value_error(group.label + ": state of params[" + std::to_string(p.index) + "] has no '" + key +
+                          "'; options that add state cannot be switched on later");
   }
-  t.step = group.has_step ? read_step(item(step_name), {group.label.c_str(), "step", index}) : fresh ? 1 : 2;
-  keep_.push_back(std::move(grad));
-  touched_.append(param);
+  for (std::size_t k = 0; k < keys; ++k) read(t, static_cast<int>(2 + k), p.item[k].ptr());
+  t.step = fresh ? 1 : 2;
+  if (group.has_step) t.step = read_step(p.item[keys].ptr(), {group.label.c_str(), "step", p.index});
+  touched_.append(p.param);
 }
 
 Norms StepCall::norms() {

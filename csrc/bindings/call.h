@@ -1,6 +1,7 @@
 // One step call: groups of parameters with one rule each, read and validated whole, then run in one parallel region.
 #pragma once
 #include <deque>
+#include <memory>
 
 #include "../kernels/registry.h"
 #include "layout.h"
@@ -33,9 +34,13 @@ struct Group {
   py::dict source;
 };
 
+struct TorchParam;
+class TorchWalk;
+
 class StepCall {
  public:
-  StepCall(double grad_scale, Clipping clipping) : grad_scale_(grad_scale), clipping_(clipping) {}
+  StepCall(double grad_scale, Clipping clipping);
+  ~StepCall();
 
   // Arrays given as lists; `step` is one number or one per parameter.
   void add_lists(const Group& group);
@@ -64,8 +69,7 @@ class StepCall {
     std::byte bytes[kMaxUniformBytes];
   };
 
-  class StateWalk;
-  void add_param(const Group& group, py::handle param, StateWalk& walk, const py::object& init);
+  void add_param(TorchParam& p, const py::object& init);
   Where where(const Tensor& t, int k) const;
   // Array k of a tensor: 0 the parameter, which comes first, 1 its gradient, then state.
   void read(Tensor& t, int k, PyObject* object);
@@ -77,6 +81,7 @@ class StepCall {
   const Clipping clipping_;
   Reader reader_;
   std::vector<py::object> keep_;  // while the interpreter lock is released
+  std::unique_ptr<TorchWalk> walk_;
   std::vector<Tensor> tensors_;
   std::int64_t params_ = 0;
   bool clips_ = false;  // some group has a max_norm

@@ -1,0 +1,44 @@
+// The parameters of a torch optimizer with their gradients and state, resolved in order and fetched ahead.
+#pragma once
+#include "call.h"
+
+namespace fusedstep {
+
+struct TorchParam {
+  const Group* group;
+  std::int64_t index;              // over all groups
+  py::object param, grad, entry;   // entry: its dict in the optimizer's state; null where it has none or needs none
+  py::object item[kMaxState + 1];  // of the entry: the group's state_keys, then "step"; null if missing or None
+};
+
+// Holds a reference to everything it hands out until it is destroyed.
+class TorchWalk {
+ public:
+  TorchWalk(const std::deque<Group>& groups, const py::dict& state);
+
+  // visit(TorchParam&) for every parameter that has a gradient.
+  template <class Visit>
+  void each(Visit&& visit) {
+    constexpr std::size_t kStage = 4;
+    for (std::size_t i = 0; i < params_.size() + 4 * kStage; ++i) {
+      if (i < params_.size()) touch(params_[i]);
+      if (i >= kStage && i - kStage < params_.size()) open(params_[i - kStage]);
+      if (i >= 2 * kStage && i - 2 * kStage < params_.size()) resolve(params_[i - 2 * kStage]);
+      if (i >= 3 * kStage && i - 3 * kStage < params_.size()) fetch(params_[i - 3 * kStage]);
+      if (i < 4 * kStage) continue;
+      TorchParam& ready = params_[i - 4 * kStage];
+      if (!ready.grad.is_none()) visit(ready);
+    }
+  }
+
+ private:
+  static void touch(const TorchParam& p);
+  static void open(const TorchParam& p);
+  void resolve(TorchParam& p);
+  static void fetch(const TorchParam& p);
+
+  PyObject* state_;
+  std::vector<TorchParam> params_;
+};
+
+}  // namespace fusedstep
