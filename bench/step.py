@@ -243,7 +243,7 @@ def main() -> None:
     }
     console.print(machine)
     if args.json:
-        args.json.write_text(json.dumps({**machine, "results": results}, indent=1))
+        args.json.write_text(json.dumps({**machine, "results": results}))
 
 
 def processor() -> str:
