@@ -184,6 +184,33 @@ def test_rounding_mode_of_the_caller_is_kept_out(threads: None, count: int) -> N
             assert_same_bits(x, y)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="rounding modes are set through glibc")
+def test_constants_of_a_step_round_to_nearest_too() -> None:
+    """In float64 nothing later hides how 1 - lr * weight_decay, a norm / grad_scale or a coefficient was rounded."""
+    rng = np.random.default_rng(0)
+    start = [rng.standard_normal(50) for _ in range(3)]
+    numbers = [(k, 0.1 / k, 3.0 * k, 1 / (2 + k), 5.0 / k) for k in range(1, 20)]  # Python's arithmetic is not ours
+
+    def results() -> list[Array]:
+        p, g, h = (x.copy() for x in start)
+        m, v = np.ones(50), np.ones(50)
+        for step, lr, grad_scale, weight_decay, max_norm in numbers:
+            functional.sgd(p, g, lr=lr, max_norm=0.3, grad_scale=grad_scale)
+            functional.adam(p, g, m, v, step=step, lr=0.1, weight_decay=weight_decay, decoupled_weight_decay=True)
+            functional.clip_grad_norm(h, max_norm)
+        return [p, m, v, h]
+
+    want = results()
+    libm = ctypes.CDLL(ctypes.util.find_library("m"))
+    assert libm.fesetround(0x800 if os.uname().machine == "x86_64" else 0x400000) == 0
+    try:
+        got = results()
+    finally:
+        libm.fesetround(0)
+    for a, b in zip(got, want, strict=True):
+        assert_same_bits(a, b)
+
+
 def test_bad_counts() -> None:
     for bad in (-1, 1.5, "2", 10**6):
         with pytest.raises((TypeError, ValueError), match="set_num_threads: n is"):

@@ -321,6 +321,12 @@ void check_writable(const Array& a, const Where& where) {
   }
 }
 
+void check_ordered(const Array& a, const Where& where) {
+  if (!a.is_complex) return;
+  throw py::type_error(where.text() + " has dtype " + a.dtype_text() +
+                       ", expected real for clip_value: complex numbers have no order to clip by");
+}
+
 void check_matches(const Array& a, const Where& where, const Array& param) {
   const auto to_match = [&where] { return " to match params[" + std::to_string(where.index) + "]"; };
   if (a.dtype != param.dtype || a.is_complex != param.is_complex) {

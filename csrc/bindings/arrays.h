@@ -72,6 +72,8 @@ void set_exchange_api(bool on);
 
 // Errors about an array that is written: read-only, or elements that share memory.
 void check_writable(const Array& a, const Where& where);
+// Errors for complex numbers, which have no order to clip by.
+void check_ordered(const Array& a, const Where& where);
 // Errors unless dtype and shape equal those of the parameter.
 void check_matches(const Array& a, const Where& where, const Array& param);
 

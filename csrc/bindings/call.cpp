@@ -3,7 +3,6 @@
 #include <cmath>
 #include <limits>
 
-#include "../cpu/threads.h"
 #include "torch_walk.h"
 
 namespace fusedstep {
@@ -86,10 +85,7 @@ void StepCall::read(Tensor& t, int k, PyObject* object) {
   const Array& a = t.array[k] = reader_.read(object, at);
   if (k > 0) check_matches(a, at, t.array[0]);
   if (k != 1) check_writable(a, at);
-  if (a.is_complex && t.group->clip_value < kInf) {
-    throw py::type_error(at.text() + " has dtype " + a.dtype_text() +
-                         ", expected real for clip_value: complex numbers have no order to clip by");
-  }
+  if (t.group->clip_value < kInf) check_ordered(a, at);
 }
 
 StepCall::StepCall(double grad_scale, Clipping clipping) : grad_scale_(grad_scale), clipping_(clipping) {}
@@ -102,6 +98,7 @@ void StepCall::add_lists(const Group& group) {
   for (const py::handle states : sequence(group.source, "state_arrays")) {
     lists.emplace_back(py::reinterpret_borrow<py::object>(states));
   }
+  if (lists.size() != 2 + group.state_args.size()) throw py::value_error(label + ": not one list per state array");
   for (std::size_t k = 1; k < lists.size(); ++k) {
     if (lists[k].size() != lists[0].size()) {
       throw py::value_error(label + ": " + (k == 1 ? "grads" : group.state_args[k - 2]) + " has " +
@@ -110,7 +107,6 @@ void StepCall::add_lists(const Group& group) {
     }
   }
   clips_ = clips_ || group.max_norm >= 0.0;
-  if (lists.size() != 2 + group.state_args.size()) throw py::value_error(label + ": not one list per state array");
   const py::object step = field(group.source, "step");
   const py::list indices = group.source.contains("indices") ? sequence(group.source, "indices") : py::list();
   const bool many_steps = py::isinstance<py::list>(step);
@@ -180,9 +176,7 @@ Norms StepCall::norms() {
   for (const Tensor& t : tensors_) {
     if (t.group->max_norm < 0.0) continue;
     const Array& g = t.array[1];
-    auto layout = common_layout(&g, 1, true);
-    const Strided* strided = layout ? &strided_.emplace_back(std::move(*layout)) : nullptr;
-    work.push_back({g.data, g.dtype, g.is_complex, g.numel, strided});
+    work.push_back({g.data, g.dtype, g.is_complex, g.numel, common_layout(&g, 1, true, strided_)});
   }
   Norms norms;
   {
@@ -195,7 +189,6 @@ Norms StepCall::norms() {
 }
 
 void StepCall::prepare(const Norms* norms) {
-  const FloatEnvironment environment;
   const Tensor* last = nullptr;
   double last_mul = 0.0;
   std::size_t clipped = 0;
@@ -233,8 +226,7 @@ py::object StepCall::run() {
       alias.add(t.array[k], k != 1, where(t, k));
       w.stream[k] = t.array[k].data;
     }
-    auto layout = common_layout(t.array, streams, false);
-    w.strided = layout ? &strided_.emplace_back(std::move(*layout)) : nullptr;
+    w.strided = common_layout(t.array, streams, false, strided_);
     w.streams = streams;
     w.dtype = t.array[0].dtype;
     w.rule = g.rule;

@@ -65,9 +65,6 @@ class StepCall {
     bool wide;
     std::int64_t value;
   };
-  struct alignas(16) Uniform {
-    std::byte bytes[kMaxUniformBytes];
-  };
 
   void add_param(TorchParam& p, const py::object& init);
   Where where(const Tensor& t, int k) const;
@@ -91,7 +88,7 @@ class StepCall {
   py::list touched_;
 
   std::deque<Strided> strided_;
-  std::deque<Uniform> uniforms_;
+  std::deque<UniformBytes> uniforms_;
   std::vector<StepWork> work_;
   std::vector<std::int64_t> numels_;
 };

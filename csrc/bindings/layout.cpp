@@ -60,10 +60,10 @@ bool share_an_element(const Array& a, const Array& b) {
 
 }  // namespace
 
-std::optional<Strided> common_layout(const Array* arrays, int count, bool row_major) {
+const Strided* common_layout(const Array* arrays, int count, bool row_major, std::deque<Strided>& keep) {
   bool flat = true;
   for (int k = 0; k < count; ++k) flat = flat && arrays[k].contiguous;
-  if (flat) return std::nullopt;
+  if (flat) return nullptr;
 
   const Array& first = arrays[0];
   std::vector<int> order;
@@ -109,8 +109,8 @@ std::optional<Strided> common_layout(const Array* arrays, int count, bool row_ma
       expected *= s.size[d];
     }
   }
-  if (dense) return std::nullopt;
-  return s;
+  if (dense) return nullptr;
+  return &keep.emplace_back(std::move(s));
 }
 
 bool overlaps_itself(const Array& a) {

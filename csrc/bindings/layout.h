@@ -1,15 +1,16 @@
 // Memory layout of arrays: how several are walked together, and whether they share memory.
 #pragma once
-#include <optional>
+#include <deque>
 
 #include "arrays.h"
 
 namespace fusedstep {
 
-// How `count` arrays of one shape are walked together: nothing if they lie flat, element by element in the same order;
+// How `count` arrays of one shape are walked together: null if they lie flat, element by element in the same order;
 // else their common loops, outermost first. Dimensions are put in the order of the first array's strides (any order
-// will do for a step); `row_major` keeps the logical order (a norm's order is part of the contract).
-std::optional<Strided> common_layout(const Array* arrays, int count, bool row_major);
+// will do for a step); `row_major` keeps the logical order (a norm's order is part of the contract). The result lives
+// in `keep`.
+const Strided* common_layout(const Array* arrays, int count, bool row_major, std::deque<Strided>& keep);
 
 bool overlaps_itself(const Array& a);
 

@@ -28,7 +28,7 @@ struct Gradients {
   Norms norms(double norm_type) {
     std::vector<NormWork> work;
     for (const Array& a : arrays) {
-      work.push_back({a.data, a.dtype, a.is_complex, a.numel, layout(&a, 1, true)});
+      work.push_back({a.data, a.dtype, a.is_complex, a.numel, common_layout(&a, 1, true, strided)});
     }
     const py::gil_scoped_release release;
     return run_norm(work, norm_type);
@@ -37,10 +37,7 @@ struct Gradients {
   // g <- clamp(coefficient * g); a coefficient of one without a bound leaves every bit, and is not run.
   void scale(const std::vector<double>& coefficient, double clip_value) {
     static const int rule = find_rule("clip", {});
-    struct alignas(16) Uniform {
-      std::byte bytes[kMaxUniformBytes];
-    };
-    std::deque<Uniform> uniforms;
+    std::deque<UniformBytes> uniforms;
     std::vector<StepWork> work;
     std::vector<std::int64_t> numels;
     for (std::size_t i = 0; i < arrays.size(); ++i) {
@@ -50,17 +47,16 @@ struct Gradients {
                                 uniforms.emplace_back().bytes);
       const Array both[] = {a, a};
       numels.push_back(a.numel * (a.is_complex ? 2 : 1));
-      work.push_back(
-          {{a.data, a.data}, 2, a.dtype, rule, numels.back(), uniforms.back().bytes, layout(both, 2, false)});
+      work.push_back({{a.data, a.data},
+                      2,
+                      a.dtype,
+                      rule,
+                      numels.back(),
+                      uniforms.back().bytes,
+                      common_layout(both, 2, false, strided)});
     }
     const py::gil_scoped_release release;
     run_step(work, Plan(numels), true);
-  }
-
- private:
-  const Strided* layout(const Array* a, int count, bool row_major) {
-    auto found = common_layout(a, count, row_major);
-    return found ? &strided.emplace_back(std::move(*found)) : nullptr;
   }
 };
 
@@ -96,9 +92,7 @@ void clip_value(const py::list& grads, const std::string& label, double value) {
   Reader reader;
   Gradients g(reader, grads, label.c_str(), "grads", true);
   for (std::size_t i = 0; i < g.arrays.size(); ++i) {
-    if (!g.arrays[i].is_complex) continue;
-    throw py::type_error(Where{label.c_str(), "grads", static_cast<std::int64_t>(i)}.text() + " has dtype " +
-                         g.arrays[i].dtype_text() + ", expected real: complex numbers have no order to clip by");
+    check_ordered(g.arrays[i], {label.c_str(), "grads", static_cast<std::int64_t>(i)});
   }
   g.scale(std::vector<double>(g.arrays.size(), 1.0), value);
 }
@@ -106,11 +100,13 @@ void clip_value(const py::list& grads, const std::string& label, double value) {
 }  // namespace
 
 void register_clip(py::module_& m) {
-  m.def("norm", &norm, py::arg("arrays"), py::kw_only(), py::arg("label"), py::arg("arg"), py::arg("norm_type"),
-        py::arg("per_tensor"), py::arg("error_if_nonfinite"));
-  m.def("clip_norm", &clip_norm, py::arg("grads"), py::kw_only(), py::arg("label"), py::arg("max_norm"),
-        py::arg("norm_type"), py::arg("per_tensor"), py::arg("error_if_nonfinite"), py::arg("total_norm"));
-  m.def("clip_value", &clip_value, py::arg("grads"), py::kw_only(), py::arg("label"), py::arg("value"));
+  m.def("norm", &norm, py::call_guard<FloatEnvironment>(), py::arg("arrays"), py::kw_only(), py::arg("label"),
+        py::arg("arg"), py::arg("norm_type"), py::arg("per_tensor"), py::arg("error_if_nonfinite"));
+  m.def("clip_norm", &clip_norm, py::call_guard<FloatEnvironment>(), py::arg("grads"), py::kw_only(), py::arg("label"),
+        py::arg("max_norm"), py::arg("norm_type"), py::arg("per_tensor"), py::arg("error_if_nonfinite"),
+        py::arg("total_norm"));
+  m.def("clip_value", &clip_value, py::call_guard<FloatEnvironment>(), py::arg("grads"), py::kw_only(),
+        py::arg("label"), py::arg("value"));
 }
 
 }  // namespace fusedstep

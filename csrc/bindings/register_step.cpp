@@ -1,6 +1,5 @@
 
-#include <limits>
-
+#include "../cpu/threads.h"
 #include "call.h"
 #include "register.h"
 
@@ -37,9 +36,6 @@ py::list check_params(const py::list& params, const std::string& label, std::int
 
 py::tuple step_torch(const py::list& groups, const py::dict& state, const py::object& init, double grad_scale,
                      bool error_if_nonfinite) {
-  if (!(grad_scale > 0.0 && grad_scale < std::numeric_limits<double>::infinity())) {
-    throw py::value_error("grad_scale is " + std::to_string(grad_scale) + ", expected a finite number > 0");
-  }
   const std::deque<Group> parsed = parse(groups);
   StepCall call(grad_scale, {2.0, false, error_if_nonfinite});
   call.add_torch(parsed, state, init);
@@ -50,11 +46,11 @@ py::tuple step_torch(const py::list& groups, const py::dict& state, const py::ob
 }  // namespace
 
 void register_step(py::module_& m) {
-  m.def("step_arrays", &step_arrays, py::arg("groups"), py::kw_only(), py::arg("grad_scale"), py::arg("norm_type"),
-        py::arg("per_tensor"), py::arg("error_if_nonfinite"));
+  m.def("step_arrays", &step_arrays, py::call_guard<FloatEnvironment>(), py::arg("groups"), py::kw_only(),
+        py::arg("grad_scale"), py::arg("norm_type"), py::arg("per_tensor"), py::arg("error_if_nonfinite"));
   m.def("check_params", &check_params, py::arg("params"), py::kw_only(), py::arg("label"), py::arg("first"));
-  m.def("step_torch", &step_torch, py::arg("groups"), py::arg("state"), py::arg("init"), py::kw_only(),
-        py::arg("grad_scale"), py::arg("error_if_nonfinite"));
+  m.def("step_torch", &step_torch, py::call_guard<FloatEnvironment>(), py::arg("groups"), py::arg("state"),
+        py::arg("init"), py::kw_only(), py::arg("grad_scale"), py::arg("error_if_nonfinite"));
 }
 
 }  // namespace fusedstep

@@ -214,7 +214,6 @@ void run_step(const std::vector<StepWork>& work, const Plan& plan, bool reverse)
 }
 
 Norms run_norm(const std::vector<NormWork>& work, double norm_type) {
-  const FloatEnvironment environment;
   const Kind kind = norm_type == 1.0        ? Kind::one
                     : norm_type == 2.0      ? Kind::two
                     : std::isinf(norm_type) ? Kind::inf

@@ -44,6 +44,8 @@ struct Norms {
   std::vector<double> each;  // one per tensor
   double total;
 };
+// The caller sees to the default floating-point environment (FloatEnvironment); the threads of a call do for
+// themselves.
 Norms run_norm(const std::vector<NormWork>& work, double norm_type);
 
 }  // namespace fusedstep

@@ -11,6 +11,11 @@ namespace fusedstep {
 inline constexpr int kMaxHyper = 8;
 inline constexpr int kMaxUniformBytes = 128;
 
+// A StepUniform<Rule, T> of any rule and type.
+struct alignas(16) UniformBytes {
+  std::byte bytes[kMaxUniformBytes];
+};
+
 struct RuleInfo {
   std::string name;
   std::vector<std::string> state, hyper;

@@ -107,6 +107,14 @@ def number(label: str, name: str, value: Any) -> float:
         raise TypeError(f"{label}: {name} is {value!r}, expected a number") from error
 
 
+def scale(label: str, value: Any) -> float:
+    """A gradient scale as a float, ValueError unless finite and > 0."""
+    number_ = number(label, "grad_scale", value)
+    if not 0.0 < number_ < math.inf:
+        raise ValueError(f"{label}: grad_scale is {value}, expected a finite number > 0")
+    return number_
+
+
 def flag(label: str, name: str, value: Any) -> bool:
     """``bool(value)``, or a TypeError that names the argument."""
     try:

@@ -114,12 +114,9 @@ def step_arrays(
 ) -> Any:
     """One call of the core for groups of :func:`fusedstep._rules.core_group`. Returns the norm, the norms or None."""
     label = groups[0]["label"] if groups else "step"
-    scale = _rules.number(label, "grad_scale", grad_scale)
-    if not 0.0 < scale < math.inf:
-        raise ValueError(f"{label}: grad_scale is {grad_scale}, expected a finite number > 0")
     return _core.step_arrays(
         groups,
-        grad_scale=scale,
+        grad_scale=_rules.scale(label, grad_scale),
         norm_type=check_norm_type(label, norm_type),
         per_tensor=_rules.flag(label, "per_tensor", per_tensor),
         error_if_nonfinite=_rules.flag(label, "error_if_nonfinite", error_if_nonfinite),
@@ -144,14 +141,7 @@ def _update(
         )
     call: dict[str, Any] = dict(common)
     options = {**_rules.COMMON, **hyper, **{k: call.pop(k) for k in _rules.COMMON if k in call}}
-    _rules.check(label, options)
     given = {name: as_list(arrays) for name, arrays in states.items() if arrays is not None}
-    for name in rule.states(options):
-        if f"{name}s" not in given:
-            raise TypeError(f"{label}: {name}s is None, expected an array or a list of arrays")
-    for name in ("per_tensor", "error_if_nonfinite"):
-        if _rules.flag(label, name, call.get(name, False)) and options["max_norm"] is None:
-            raise ValueError(f"{label}: {name} without max_norm, expected both or neither")
     params = as_list(params)
     group = _rules.core_group(
         label,
@@ -162,6 +152,12 @@ def _update(
         state_arrays=list(given.values()),
         step=_check_step(label, step, len(params)),
     )
+    for name in group["states"]:
+        if f"{name}s" not in given:
+            raise TypeError(f"{label}: {name}s is None, expected an array or a list of arrays")
+    for name in ("per_tensor", "error_if_nonfinite"):
+        if _rules.flag(label, name, call.get(name, False)) and options["max_norm"] is None:
+            raise ValueError(f"{label}: {name} without max_norm, expected both or neither")
     group["state_args"] = tuple(given)
     return step_arrays([group], **call)
 

@@ -89,23 +89,19 @@ class Optimizer:
         groups, stepped, start = [], [], 0
         for group in self.param_groups:
             options = group if lr is None else {**group, "lr": lr}
-            _rules.check(self._label, options)
-            names = self._rule.states(options)
+            core = _rules.core_group(self._label, self._rule, options)
             live = [k for k in range(start, start + len(group["params"])) if given[k] is not None]
             start += len(group["params"])
             for k in live:
-                if missing := [name for name in names if name not in self.state[k]]:
+                if missing := [name for name in core["states"] if name not in self.state[k]]:
                     raise ValueError(f"{self._label}: state[{k}] has no {missing[0]!r}; set the option at construction")
-            core = _rules.core_group(
-                self._label,
-                self._rule,
-                options,
-                params=[params[k] for k in live],
-                grads=[given[k] for k in live],
-                state_arrays=[[self.state[k][name] for k in live] for name in names],
-                step=[self.state[k]["step"] + 1 for k in live],
-                indices=live,
-            )
+            core |= {
+                "params": [params[k] for k in live],
+                "grads": [given[k] for k in live],
+                "state_arrays": [[self.state[k][name] for k in live] for name in core["states"]],
+                "step": [self.state[k]["step"] + 1 for k in live],
+                "indices": live,
+            }
             groups.append(core)
             stepped += live
         self.total_norm = functional.step_arrays(groups, grad_scale=grad_scale)

@@ -129,7 +129,7 @@ class FusedOptimizer(torch.optim.Optimizer):
             groups,
             self.state,
             self._new_state,
-            grad_scale=1.0 if scale is None else float(scale),
+            grad_scale=1.0 if scale is None else _rules.scale(label, scale),
             error_if_nonfinite=any(group["error_if_nonfinite"] for group in self.param_groups),
         )
         bump_versions(touched)
