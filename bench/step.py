@@ -34,6 +34,7 @@ from rich.table import Table
 
 import fusedstep
 import fusedstep.torch as fs
+from arguments import integer
 
 RULES: dict[str, tuple[str, dict[str, Any], int]] = {  # class, options, state arrays
     "SGD": ("SGD", {"lr": 1e-3}, 0),
@@ -204,14 +205,12 @@ def main() -> None:
     parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--clip", choices=["both", "on", "off"], default="both")
-    parser.add_argument("--threads", type=int, default=None, help="default: torch's own choice")
+    parser.add_argument("--threads", type=integer(1, 4096), default=None, help="default: torch's own choice")
     parser.add_argument("--seconds", type=float, default=6.0, help="measuring time per case")
     parser.add_argument("--quick", action="store_true", help="small tensors, few rounds")
     parser.add_argument("--json", type=Path, help="write raw samples, machine and versions here")
     args = parser.parse_args()
     if args.threads is not None:
-        if args.threads < 1:
-            parser.error("--threads must be at least 1")
         torch.set_num_threads(args.threads)
     console = Console(width=140 if not sys.stdout.isatty() else None)
     stream = load_stream()

@@ -21,7 +21,7 @@ import math
 import random
 import sysconfig
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -36,6 +36,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import fusedstep.torch
+from arguments import integer
 
 MAX_NORM = 1.0
 FEW = 20  # the first steps, before rounding is much amplified; the last ones, whose mean is the final loss
@@ -243,15 +244,6 @@ def draw(runs: list[Run], title: str, path: Path) -> None:
     for axes in (curves, difference):
         axes.grid(alpha=0.3)
     figure.savefig(path)
-
-
-def integer(low: int, high: int) -> Callable[[str], int]:
-    def integer(text: str) -> int:
-        if not low <= (value := int(text)) <= high:
-            raise argparse.ArgumentTypeError(f"{value} is not between {low} and {high}")
-        return value
-
-    return integer
 
 
 def image(text: str) -> Path:

@@ -30,6 +30,7 @@ from sklearn.model_selection import train_test_split
 from threadpoolctl import threadpool_limits
 
 import fusedstep.numpy
+from arguments import integer
 from fusedstep import reference
 
 MAX_NORM = 1.0
@@ -198,15 +199,6 @@ def print_table(sides: list[Side], data: list[Array], title: str, console: Conso
         accuracy = np.mean(forward(side.params, x)[1].argmax(axis=1) == y)
         table.add_row(name, f"{accuracy:.2%}", f"{ms:.3f} ms", f"{ms / times[0]:.1f}x")
     console.print(table)
-
-
-def integer(low: int, high: int) -> Callable[[str], int]:
-    def integer(text: str) -> int:
-        if not low <= (value := int(text)) <= high:
-            raise argparse.ArgumentTypeError(f"{value} is not between {low} and {high}")
-        return value
-
-    return integer
 
 
 def parse() -> argparse.Namespace:
