@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,9 +32,17 @@ def test_scalar_is_always_there_and_last() -> None:
     assert fusedstep.targets()[-1] == "scalar"
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.uname().machine != "x86_64", reason="reads /proc/cpuinfo on x86-64")
-def test_avx2_where_the_cpu_has_it() -> None:
-    assert ("avx2" in fusedstep.targets()) == ("avx2" in cpu_flags())
+NEEDS = {
+    "avx2": {"avx2"},
+    "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"},
+    "neon": {"asimd"},
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/cpuinfo")
+@pytest.mark.parametrize("name", NEEDS)
+def test_offered_where_the_cpu_has_it_and_only_there(name: str) -> None:
+    assert (name in fusedstep.targets()) == (NEEDS[name] <= cpu_flags())
 
 
 def test_forced_target_is_the_one_that_ran(target: str) -> None:
@@ -59,12 +68,26 @@ def test_environment_forces_a_target(target: str) -> None:
 
 def test_unknown_target() -> None:
     before = fusedstep.active_target()
-    with pytest.raises(ValueError, match=r"target .sse9. is not available here, expected one of: .*scalar"):
+    with pytest.raises(ValueError, match=r"target .sse9. is not known, expected one of: .*scalar"):
         fusedstep.use_target("sse9")
     assert fusedstep.active_target() == before
     result = python("-c", "import fusedstep", FUSEDSTEP_TARGET="sse9")
     assert result.returncode != 0
     assert "expected one of" in result.stderr
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_target_of_another_machine(name: str) -> None:
+    """Known, but not here: the message says so and lists what there is."""
+    if name in fusedstep.targets():
+        pytest.skip("this machine has it")
+    available = ", ".join(fusedstep.targets())
+    message = rf"target '{name}' is not (in this build|supported by this CPU), expected one of: {available}$"
+    with pytest.raises(ValueError, match=message):
+        fusedstep.use_target(name)
+    result = python("-c", "import fusedstep", FUSEDSTEP_TARGET=name)
+    assert result.returncode != 0
+    assert re.search(message, result.stderr.strip())
 
 
 def test_main_prints_what_runs(target: str) -> None:

@@ -6,41 +6,65 @@
 
 namespace fusedstep {
 
-extern const TargetTable table_scalar;
-#ifdef FS_HAVE_AVX2
-extern const TargetTable table_avx2;
-#endif
-#ifdef FS_HAVE_PLAIN_AVX2
-extern const TargetTable table_plain_avx2;
-#endif
+extern const TargetTable table_scalar, table_avx2, table_avx512, table_neon;
+extern const TargetTable table_plain_avx2, table_plain_avx512, table_simde_avx512;
 
 namespace {
 
 struct Target {
-  const TargetTable* table;
+  const char* name;
+  const TargetTable* table;  // null: not in this build
   bool (*supported)();
 };
 
-// Preferred first. A new instruction set is one line here and one in CMakeLists.txt.
+bool always() { return true; }
+
+#if defined(FS_HAVE_AVX2)
+// The compiler's own checks read CPUID and, with XGETBV, whether the system saves the wide registers.
+bool has_avx2() { return __builtin_cpu_supports("avx2") != 0; }
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+// Preferred first. A new instruction set is one entry here and one line in CMakeLists.txt. The names of other machines'
+// sets stay known, so that asking for one is told apart from a misspelling.
 const Target kTargets[] = {
-#ifdef FS_HAVE_AVX2
-    // The compiler's own check reads CPUID and, with XGETBV, whether the system saves the wide registers.
-    {&table_avx2, [] { return __builtin_cpu_supports("avx2") != 0; }},
+#if defined(FS_HAVE_AVX2)
+    {"avx512", &table_avx512, has_avx512},
+    {"avx2", &table_avx2, has_avx2},
+#else
+    {"avx512", nullptr, nullptr},
+    {"avx2", nullptr, nullptr},
 #endif
-#ifdef FS_HAVE_PLAIN_AVX2
-    {&table_plain_avx2, [] { return __builtin_cpu_supports("avx2") != 0; }},
+#if defined(FS_HAVE_NEON)
+    {"neon", &table_neon, always},  // the baseline of AArch64
+#else
+    {"neon", nullptr, nullptr},
 #endif
-    {&table_scalar, [] { return true; }},
+#if defined(FS_HAVE_PLAIN_AVX2)
+    {"plain_avx512", &table_plain_avx512, has_avx512},
+    {"plain_avx2", &table_plain_avx2, has_avx2},
+#endif
+#if defined(FS_HAVE_SIMDE_AVX512)
+    {"simde_avx512", &table_simde_avx512, always},
+#endif
+    {"scalar", &table_scalar, always},
 };
 
+bool available(const Target& t) { return t.table && t.supported(); }
+
 const TargetTable* find_target(const std::string& name) {
-  std::string known;
+  std::string why = "is not known", known;
   for (const Target& t : kTargets) {
-    if (!t.supported()) continue;
-    if (name == t.table->name) return t.table;
-    known += std::string(known.empty() ? "" : ", ") + t.table->name;
+    if (name == t.name) {
+      if (available(t)) return t.table;
+      why = t.table ? "is not supported by this CPU" : "is not in this build";
+    }
+    if (available(t)) known += std::string(known.empty() ? "" : ", ") + t.name;
   }
-  throw std::invalid_argument("target '" + name + "' is not available here, expected one of: " + known);
+  throw std::invalid_argument("target '" + name + "' " + why + ", expected one of: " + known);
 }
 
 std::atomic<const TargetTable*>& current() {
@@ -60,7 +84,7 @@ const TargetTable& active_target() { return *current().load(std::memory_order_re
 std::vector<std::string> available_targets() {
   std::vector<std::string> out;
   for (const Target& t : kTargets) {
-    if (t.supported()) out.push_back(t.table->name);
+    if (available(t)) out.push_back(t.name);
   }
   return out;
 }

@@ -19,8 +19,12 @@
 #include <cstddef>
 #include <cstdint>
 
-#if defined(_MSC_VER)
+#if defined(_MSC_VER) && !defined(__clang__)
+#include <cmath>
 #define FS_INLINE __forceinline
+#define __builtin_sqrtf(x) std::sqrt(static_cast<float>(x))
+#define __builtin_sqrt(x) std::sqrt(static_cast<double>(x))
+#define __builtin_fabs(x) std::fabs(x)
 #elif defined(__CUDACC__)
 #define FS_INLINE __host__ __device__ __forceinline__
 #else

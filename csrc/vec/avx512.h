@@ -1,0 +1,89 @@
+// 512-bit lanes: 16 float32 or 8 float64.
+// Instruction set: AVX-512 F and DQ; BW and VL come with both on every such CPU and are asked for with them.
+// Flags: -mavx512f -mavx512bw -mavx512dq -mavx512vl. F has fused multiply-add: only -ffp-contract=off keeps it out.
+// Rounding: VADDPS, VMULPS, VDIVPS and VSQRTPS are correctly rounded, VMINPS and VMAXPS return the second operand on a
+// NaN: the scalar lane, element by element. Partial loads and stores are masked and neither touch nor fault past n.
+#pragma once
+// GCC 12 takes the undefined operands inside its own intrinsics for uninitialised variables.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
+#include "../rules/rule.h"
+
+namespace fusedstep {
+namespace {
+
+template <class T>
+struct Lane;
+
+FS_INLINE unsigned first_n(int n) { return (1u << n) - 1u; }
+
+template <>
+struct Lane<float> {
+  using value_type = float;
+  static constexpr int size = 16;
+  __m512 r;
+
+  FS_INLINE Lane(float x) : r(_mm512_set1_ps(x)) {}
+  FS_INLINE Lane(__m512 x) : r(x) {}
+  FS_INLINE static Lane load(const float* at) { return _mm512_loadu_ps(at); }
+  FS_INLINE void store(float* at) const { _mm512_storeu_ps(at, r); }
+  FS_INLINE static Lane load_partial(const float* at, int n) { return _mm512_maskz_loadu_ps(first_n(n), at); }
+  FS_INLINE void store_partial(float* at, int n) const { _mm512_mask_storeu_ps(at, first_n(n), r); }
+
+  friend FS_INLINE Lane operator+(Lane a, Lane b) { return _mm512_add_ps(a.r, b.r); }
+  friend FS_INLINE Lane operator-(Lane a, Lane b) { return _mm512_sub_ps(a.r, b.r); }
+  friend FS_INLINE Lane operator*(Lane a, Lane b) { return _mm512_mul_ps(a.r, b.r); }
+  friend FS_INLINE Lane operator/(Lane a, Lane b) { return _mm512_div_ps(a.r, b.r); }
+  friend FS_INLINE Lane min(Lane a, Lane b) { return _mm512_min_ps(a.r, b.r); }
+  friend FS_INLINE Lane max(Lane a, Lane b) { return _mm512_max_ps(a.r, b.r); }
+  friend FS_INLINE Lane sqrt(Lane a) { return _mm512_sqrt_ps(a.r); }
+};
+
+template <>
+struct Lane<double> {
+  using value_type = double;
+  static constexpr int size = 8;
+  __m512d r;
+
+  FS_INLINE Lane(double x) : r(_mm512_set1_pd(x)) {}
+  FS_INLINE Lane(__m512d x) : r(x) {}
+  FS_INLINE static Lane load(const double* at) { return _mm512_loadu_pd(at); }
+  FS_INLINE void store(double* at) const { _mm512_storeu_pd(at, r); }
+  FS_INLINE static Lane load_partial(const double* at, int n) { return _mm512_maskz_loadu_pd(first_n(n), at); }
+  FS_INLINE void store_partial(double* at, int n) const { _mm512_mask_storeu_pd(at, first_n(n), r); }
+
+  friend FS_INLINE Lane operator+(Lane a, Lane b) { return _mm512_add_pd(a.r, b.r); }
+  friend FS_INLINE Lane operator-(Lane a, Lane b) { return _mm512_sub_pd(a.r, b.r); }
+  friend FS_INLINE Lane operator*(Lane a, Lane b) { return _mm512_mul_pd(a.r, b.r); }
+  friend FS_INLINE Lane operator/(Lane a, Lane b) { return _mm512_div_pd(a.r, b.r); }
+  friend FS_INLINE Lane min(Lane a, Lane b) { return _mm512_min_pd(a.r, b.r); }
+  friend FS_INLINE Lane max(Lane a, Lane b) { return _mm512_max_pd(a.r, b.r); }
+  friend FS_INLINE Lane sqrt(Lane a) { return _mm512_sqrt_pd(a.r); }
+};
+
+struct Wide {
+  static constexpr int size = 8;
+  __m512d r;
+
+  FS_INLINE static Wide zero() { return {_mm512_setzero_pd()}; }
+  FS_INLINE static Wide load(const float* at) { return {_mm512_cvtps_pd(_mm256_loadu_ps(at))}; }
+  FS_INLINE static Wide load(const double* at) { return {_mm512_loadu_pd(at)}; }
+  FS_INLINE void store(double* at) const { _mm512_storeu_pd(at, r); }
+
+  friend FS_INLINE Wide operator+(Wide a, Wide b) { return {_mm512_add_pd(a.r, b.r)}; }
+  friend FS_INLINE Wide operator*(Wide a, Wide b) { return {_mm512_mul_pd(a.r, b.r)}; }
+  friend FS_INLINE Wide abs(Wide a) { return {_mm512_andnot_pd(_mm512_set1_pd(-0.0), a.r)}; }
+  friend FS_INLINE Wide max_nan(Wide a, Wide b) {
+    return {_mm512_mask_mov_pd(_mm512_max_pd(a.r, b.r), _mm512_cmp_pd_mask(a.r, a.r, _CMP_UNORD_Q), a.r)};
+  }
+};
+
+}  // namespace
+}  // namespace fusedstep
