@@ -6,6 +6,7 @@ The cases come from the registry of the compiled core, so a rule that is added t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -146,15 +147,25 @@ def test_large_tensors(target: str, rule: dict[str, Any], common: str, dtype: ty
     check_case(rule, hyper_of(rule, "middle"), COMMON[common], 7, lists, 1)
 
 
+def special_lists(rule: dict[str, Any], dtype: type) -> Iterator[list[list[Array]]]:
+    """All pairs of special parameter and gradient: with each special state, then with states that differ."""
+    values = np.array(SPECIAL).astype(dtype)
+    p, g = (a.reshape(-1) for a in np.meshgrid(values, values))
+    for state in values if rule["state"] else values[:1]:
+        yield [[p], [g], *([np.full_like(p, state)] for _ in rule["state"])]
+    if len(rule["state"]) > 1:
+        rng = np.random.default_rng(0)
+        yield [[np.tile(p, 10)], [np.tile(g, 10)], *([rng.choice(values, 10 * p.size)] for _ in rule["state"])]
+
+
+SPECIAL_COMMON = ("plain", "l2", "decoupled", "clip_value", "max_norm")
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rule", RULES, ids=rule_id)
 def test_special_values(target: str, rule: dict[str, Any], dtype: type) -> None:
-    """All pairs of special parameter and gradient, with each special state."""
-    values = np.array(SPECIAL).astype(dtype)
-    p, g = (a.reshape(-1) for a in np.meshgrid(values, values))
-    for state in values:
-        lists = [[p], [g], *([np.full_like(p, state)] for _ in rule["state"])]
-        for common in ("plain", "l2", "decoupled", "clip_value", "max_norm"):
+    for lists in special_lists(rule, dtype):
+        for common in SPECIAL_COMMON:
             check_case(rule, hyper_of(rule, "middle"), COMMON[common], 3, lists, 0)
 
 

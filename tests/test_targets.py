@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 import fusedstep
 from fusedstep import _core, functional
+from tools import missing, need, run
 
 
 def python(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -29,7 +32,10 @@ def cpu_flags() -> set[str]:
 
 
 def test_scalar_is_always_there_and_last() -> None:
-    assert fusedstep.targets()[-1] == "scalar"
+    """After it come only those built for tests and measurements, which are never chosen unasked."""
+    assert [t for t in fusedstep.targets() if not t.startswith(("plain_", "simde_"))][-1] == "scalar"
+    after = fusedstep.targets()[fusedstep.targets().index("scalar") + 1 :]
+    assert all(t.startswith(("plain_", "simde_")) for t in after)
 
 
 NEEDS = {
@@ -76,11 +82,9 @@ def test_unknown_target() -> None:
     assert "expected one of" in result.stderr
 
 
-@pytest.mark.parametrize("name", NEEDS)
+@pytest.mark.parametrize("name", sorted(set(NEEDS) - set(fusedstep.targets())))
 def test_target_of_another_machine(name: str) -> None:
     """Known, but not here: the message says so and lists what there is."""
-    if name in fusedstep.targets():
-        pytest.skip("this machine has it")
     available = ", ".join(fusedstep.targets())
     message = rf"target '{name}' is not (in this build|supported by this CPU), expected one of: {available}$"
     with pytest.raises(ValueError, match=message):
@@ -88,6 +92,54 @@ def test_target_of_another_machine(name: str) -> None:
     result = python("-c", "import fusedstep", FUSEDSTEP_TARGET=name)
     assert result.returncode != 0
     assert re.search(message, result.stderr.strip())
+
+
+def test_simde_where_it_is_required() -> None:
+    """In CI the whole suite runs the AVX-512 lanes, whatever the CPU: they are built through SIMDe too."""
+    if sys.platform == "linux" and os.uname().machine == "x86_64" and "simde_avx512" not in fusedstep.targets():
+        missing("built without -C cmake.define.FUSEDSTEP_SIMDE=ON")
+
+
+# SSE4.2 and no AVX: the least that NumPy runs on.
+NEHALEM = ["qemu-x86_64", "-cpu", "Nehalem"]
+ON_X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs this interpreter on another x86-64 CPU")
+
+
+@ON_X86
+def test_on_a_cpu_without_avx() -> None:
+    need(NEHALEM[0])
+    code = """
+import numpy as np, fusedstep
+from fusedstep import _core, functional, reference
+rng = np.random.default_rng(0)
+same = True
+for dtype in (np.float32, np.float64):
+    p, g, m, v = arrays = [np.abs(rng.standard_normal(20_011)).astype(dtype) for _ in range(4)]
+    hyper = dict(step=3, lr=0.01, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.1)
+    norm = reference.total_norm([g])
+    want = reference.adamw(p, g, m, v, **hyper, clip_coef=reference.clip_coefficient(norm, 0.5))
+    same &= functional.adamw(*arrays, **hyper, max_norm=0.5) == norm
+    same &= all(a.tobytes() == w.tobytes() for a, w in zip((p, m, v), want))
+print(same, _core.last_target(), fusedstep.active_target(), *fusedstep.targets())
+"""
+    tested = ["simde_avx512"] if "simde_avx512" in fusedstep.targets() else []
+    out = run(*NEHALEM, sys.executable, "-c", code).stdout.split()
+    assert out == ["True", "scalar", "scalar", "scalar", *tested]
+    for name in ("avx2", "avx512"):
+        result = run(*NEHALEM, sys.executable, "-c", "import fusedstep", check=False, FUSEDSTEP_TARGET=name)
+        assert result.returncode == 1
+        message = f"ImportError: target '{name}' is not supported by this CPU, expected one of: "
+        assert result.stderr.strip().splitlines()[-1] == message + ", ".join(["scalar", *tested])
+
+
+@ON_X86
+def test_that_cpu_refuses_avx(tmp_path: Path) -> None:
+    """The emulator does not run for it what it lacks."""
+    need(NEHALEM[0], "c++")
+    source = tmp_path / "avx.cpp"
+    source.write_text('int main() { asm volatile("vaddps %ymm0, %ymm0, %ymm0"); }')
+    run("c++", source, "-o", tmp_path / "avx")
+    assert run(*NEHALEM, tmp_path / "avx", check=False).returncode == -signal.SIGILL
 
 
 def test_main_prints_what_runs(target: str) -> None:

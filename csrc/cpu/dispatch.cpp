@@ -43,6 +43,8 @@ const Target kTargets[] = {
 #else
     {"neon", nullptr, nullptr},
 #endif
+    {"scalar", &table_scalar, always},
+// To measure and to test: after scalar, which every CPU has, and so never chosen unasked.
 #if defined(FS_HAVE_PLAIN_AVX2)
     {"plain_avx512", &table_plain_avx512, has_avx512},
     {"plain_avx2", &table_plain_avx2, has_avx2},
@@ -50,7 +52,6 @@ const Target kTargets[] = {
 #if defined(FS_HAVE_SIMDE_AVX512)
     {"simde_avx512", &table_simde_avx512, always},
 #endif
-    {"scalar", &table_scalar, always},
 };
 
 bool available(const Target& t) { return t.table && t.supported(); }

@@ -1,0 +1,201 @@
+// Replays calls on the core alone, without Python, so that it runs on any machine and emulator: tests/test_replay.py
+// writes the calls with what the specification says they give. Every available target, bit for bit (a NaN equals a
+// NaN), with guard elements around each array and an inaccessible page behind it. Exit status 1 after a difference.
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <fstream>
+#include <iterator>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../../csrc/cpu/dispatch.h"
+#include "../../csrc/cpu/run.h"
+#include "../../csrc/cpu/threads.h"
+#include "../../csrc/kernels/registry.h"
+
+namespace fs = fusedstep;
+
+namespace {
+
+// Elements between the end of an array and the page that faults: none, so that a read past it faults too, and a few,
+// so that every misalignment occurs and a write past it is seen.
+constexpr int kGaps[] = {0, 1, 3};
+constexpr int kBefore = 32;
+
+struct Reader {
+  const char* at;
+  const char* end;
+
+  const char* bytes(std::int64_t n) {
+    if (n > end - at) throw std::runtime_error("the file is cut off");
+    return std::exchange(at, at + n);
+  }
+  template <class T>
+  T get() {
+    T x;
+    std::memcpy(&x, bytes(sizeof x), sizeof x);
+    return x;
+  }
+};
+
+// Memory whose end lies against an inaccessible page; kept for the next call.
+class Arena {
+ public:
+  template <class T>
+  T* place(const char* values, std::int64_t n, int gap) {
+    const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    const std::size_t need = (static_cast<std::size_t>(n + kBefore + gap) * sizeof(T) + page - 1) / page * page;
+    if (need > size_) {
+      void* memory = mmap(nullptr, need + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      if (memory == MAP_FAILED || mprotect(static_cast<char*>(memory) + need, page, PROT_NONE) != 0) std::abort();
+      end_ = static_cast<char*>(memory) + need;
+      size_ = need;
+    }
+    T* const x = reinterpret_cast<T*>(end_) - gap - n;
+    std::fill(x - kBefore, x, T(-123.456));
+    std::fill(x + n, x + n + gap, T(-123.456));
+    if (n > 0) std::memcpy(x, values, n * sizeof(T));
+    return x;
+  }
+
+ private:
+  char* end_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+std::deque<Arena> arenas;
+long calls, differences;
+std::vector<bool> seen(fs::all_rules().size());
+
+template <class T>
+void compare(const T* got, const char* want, std::int64_t n, int gap, const std::string& what) {
+  for (std::int64_t i = -kBefore; i < n + gap; ++i) {
+    T w = T(-123.456);
+    if (i >= 0 && i < n) std::memcpy(&w, want + i * sizeof(T), sizeof w);
+    if (std::memcmp(&w, &got[i], sizeof w) == 0 || (std::isnan(w) && std::isnan(got[i]))) continue;
+    if (++differences <= 5) {
+      std::printf("%s [%lld] of %lld, gap %d: %.17g, expected %.17g\n", what.c_str(), static_cast<long long>(i),
+                  static_cast<long long>(n), gap, static_cast<double>(got[i]), static_cast<double>(w));
+    }
+  }
+}
+
+// name, step, Common, hyper; then for every tensor p, g, states and the expected p, states.
+template <class T>
+void replay_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& numels, int gap) {
+  const auto length = r.get<std::int64_t>();
+  const std::string name(r.bytes(length), length);
+  int rule = -1;
+  for (std::size_t k = 0; k < fs::all_rules().size(); ++k) {
+    std::string key = fs::all_rules()[k].name;
+    for (const std::string& s : fs::all_rules()[k].state) key += "-" + s;
+    if (key == name) rule = static_cast<int>(k);
+  }
+  if (rule < 0) throw std::runtime_error("no rule " + name);
+  seen[rule] = true;
+  const auto step = r.get<std::int64_t>();
+  const auto common = r.get<fs::Common<double>>();
+  double hyper[fs::kMaxHyper];
+  for (std::size_t k = 0; k < fs::all_rules()[rule].hyper.size(); ++k) hyper[k] = r.get<double>();
+  fs::UniformBytes uniform;
+  fs::all_rules()[rule].prepare(dtype, common, hyper, step, uniform.bytes);
+
+  const int streams = 2 + static_cast<int>(fs::all_rules()[rule].state.size());
+  std::vector<fs::StepWork> work;
+  std::vector<const char*> given, expected;
+  arenas.resize(std::max(arenas.size(), numels.size() * streams));
+  for (const std::int64_t n : numels) {
+    fs::StepWork& w = work.emplace_back(fs::StepWork{{}, streams, dtype, rule, n, uniform.bytes, nullptr});
+    for (int k = 0; k < streams; ++k) {
+      given.push_back(r.bytes(n * sizeof(T)));
+      w.stream[k] = arenas[given.size() - 1].place<T>(given.back(), n, gap);
+    }
+    for (int k = 0; k < streams; ++k)
+      expected.push_back(k == 1 ? given[given.size() - streams + 1] : r.bytes(n * sizeof(T)));
+    if (name == "clip") {  // in place: the gradient stream is the written array
+      w.stream[1] = w.stream[0];
+      expected[expected.size() - 1] = expected[expected.size() - 2];
+    }
+  }
+  fs::run_step(work, fs::Plan(numels), step % 2 == 0);
+  for (std::size_t i = 0; i < work.size() * streams; ++i) {
+    const fs::StepWork& w = work[i / streams];
+    compare(static_cast<const T*>(w.stream[i % streams]), expected[i], w.numel, gap,
+            fs::active_target().name + (" " + name) + " stream " + std::to_string(i % streams));
+  }
+}
+
+// norm_type; every tensor; the expected norms, then their total.
+template <class T>
+void replay_norm(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& numels, int gap) {
+  const auto type = r.get<double>();
+  std::vector<fs::NormWork> work;
+  arenas.resize(std::max(arenas.size(), numels.size()));
+  for (const std::int64_t n : numels) {
+    const T* x = arenas[work.size()].place<T>(r.bytes(n * sizeof(T)), n, gap);
+    work.push_back({x, dtype, false, n, nullptr});
+  }
+  fs::Norms norms = fs::run_norm(work, type);
+  norms.each.push_back(norms.total);
+  std::vector<double> guarded(kBefore, -123.456);
+  guarded.insert(guarded.end(), norms.each.begin(), norms.each.end());
+  const std::string what = fs::active_target().name + (" norm " + std::to_string(type));
+  compare(guarded.data() + kBefore, r.bytes(norms.each.size() * sizeof(double)), norms.each.size(), 0, what);
+}
+
+void replay(Reader r, int gap) {
+  while (r.at < r.end) {
+    const bool norm = r.get<std::int64_t>() != 0;
+    const auto dtype = static_cast<fs::DType>(r.get<std::int64_t>());
+    std::vector<std::int64_t> numels(r.get<std::int64_t>());
+    for (std::int64_t& n : numels) n = r.get<std::int64_t>();
+    const fs::FloatEnvironment environment;
+    if (dtype == fs::DType::float32) {
+      (norm ? replay_norm<float> : replay_step<float>)(r, dtype, numels, gap);
+    } else {
+      (norm ? replay_norm<double> : replay_step<double>)(r, dtype, numels, gap);
+    }
+    ++calls;
+  }
+}
+
+// Subnormals flushed, as a caller may have set it: each call has to undo that for itself.
+void flush_subnormals() {
+#if defined(__aarch64__)
+  asm volatile("msr fpcr, %0" ::"r"(1ULL << 24));
+#elif defined(__x86_64__)
+  const unsigned flush = 0x9FC0;
+  asm volatile("ldmxcsr %0" ::"m"(flush));
+#endif
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  for (const std::string& target : fs::available_targets()) {
+    fs::use_target(target);
+    calls = differences = 0;
+    for (int i = 1; i < argc; ++i) {
+      std::ifstream file(argv[i], std::ios::binary);
+      const std::string data{std::istreambuf_iterator<char>(file), {}};
+      for (const int gap : kGaps) {
+        flush_subnormals();
+        replay({data.data(), data.data() + data.size()}, gap);
+      }
+    }
+    std::printf("%s: %ld calls, %ld differences\n", fs::last_target(), calls, differences);
+    if (differences > 0) return 1;
+  }
+  std::size_t rules = 0;
+  for (const bool s : seen) rules += s;
+  std::printf("rules: %zu of %zu\n", rules, seen.size());
+}

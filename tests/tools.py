@@ -1,0 +1,70 @@
+"""Programs that only some tests need, and the builds without Python that they make."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+REQUIRED = os.environ.get("FUSEDSTEP_REQUIRE_TOOLS", "") not in ("", "0")
+
+
+def missing(what: str) -> None:
+    """Skips the test; where ``FUSEDSTEP_REQUIRE_TOOLS`` is set, as in CI, fails it."""
+    if REQUIRED:
+        pytest.fail(f"{what}, and FUSEDSTEP_REQUIRE_TOOLS is set")
+    pytest.skip(what)
+
+
+def need(*programs: str) -> None:
+    if absent := [p for p in programs if shutil.which(p) is None]:
+        missing(f"not installed: {', '.join(absent)}")
+
+
+def run(*command: str | Path, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(
+        [str(c) for c in command],
+        env={**os.environ, **env}, capture_output=True, text=True, timeout=1200, check=False,
+    )  # fmt: skip
+    assert not check or result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    return result
+
+
+# The project's own CMake builds tests/replay, and with it the object of every target, for these machines.
+BUILDS = {
+    "native": ("FUSEDSTEP_SIMDE=ON",),
+    "aarch64": (
+        "CMAKE_SYSTEM_NAME=Linux",
+        "CMAKE_SYSTEM_PROCESSOR=aarch64",
+        "CMAKE_CXX_COMPILER=aarch64-linux-gnu-g++",
+        "CMAKE_EXE_LINKER_FLAGS=-static",
+    ),
+}
+
+
+def build_replay(folder: Path, name: str, flags: str = "") -> Path:
+    need("cmake", "aarch64-linux-gnu-g++" if name == "aarch64" else "c++")
+    if name == "native":
+        found = subprocess.run(["c++", "-xc++", "-E", "-"], input=b"#include <simde/x86/avx512.h>", capture_output=True)
+        if found.returncode != 0:
+            missing("not installed: SIMDe")
+    run(
+        "cmake", "-S", ROOT, "-B", folder, "-DFUSEDSTEP_REPLAY=ON", "-DFUSEDSTEP_WERROR=ON",
+        "-DSKBUILD_PROJECT_VERSION=0", f"-DCMAKE_CXX_FLAGS={flags}", *(f"-D{d}" for d in BUILDS[name]),
+    )  # fmt: skip
+    run("cmake", "--build", folder, "--parallel", "2")
+    return folder
+
+
+_built: dict[str, Path] = {}
+
+
+def built_replay(name: str, factory: pytest.TempPathFactory) -> Path:
+    """The same, built once."""
+    if name not in _built:
+        _built[name] = build_replay(factory.mktemp(name), name)
+    return _built[name]
