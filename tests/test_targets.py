@@ -15,7 +15,7 @@ import pytest
 
 import fusedstep
 from fusedstep import _core, functional
-from tools import missing, need, run
+from tools import need, run
 
 
 def python(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -92,12 +92,6 @@ def test_target_of_another_machine(name: str) -> None:
     result = python("-c", "import fusedstep", FUSEDSTEP_TARGET=name)
     assert result.returncode != 0
     assert re.search(message, result.stderr.strip())
-
-
-def test_simde_where_it_is_required() -> None:
-    """In CI the whole suite runs the AVX-512 lanes, whatever the CPU: they are built through SIMDe too."""
-    if sys.platform == "linux" and os.uname().machine == "x86_64" and "simde_avx512" not in fusedstep.targets():
-        missing("built without -C cmake.define.FUSEDSTEP_SIMDE=ON")
 
 
 # SSE4.2 and no AVX: the least that NumPy runs on.

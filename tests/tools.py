@@ -47,16 +47,16 @@ BUILDS = {
 
 
 def build_replay(folder: Path, name: str, flags: str = "") -> Path:
-    need("cmake", "aarch64-linux-gnu-g++" if name == "aarch64" else "c++")
+    need("cmake", "ninja", "aarch64-linux-gnu-g++" if name == "aarch64" else "c++")
     if name == "native":
         found = subprocess.run(["c++", "-xc++", "-E", "-"], input=b"#include <simde/x86/avx512.h>", capture_output=True)
         if found.returncode != 0:
             missing("not installed: SIMDe")
     run(
-        "cmake", "-S", ROOT, "-B", folder, "-DFUSEDSTEP_REPLAY=ON", "-DFUSEDSTEP_WERROR=ON",
+        "cmake", "-G", "Ninja", "-S", ROOT, "-B", folder, "-DFUSEDSTEP_REPLAY=ON", "-DFUSEDSTEP_WERROR=ON",
         "-DSKBUILD_PROJECT_VERSION=0", f"-DCMAKE_CXX_FLAGS={flags}", *(f"-D{d}" for d in BUILDS[name]),
     )  # fmt: skip
-    run("cmake", "--build", folder, "--parallel", "2")
+    run("cmake", "--build", folder)
     return folder
 
 
