@@ -111,6 +111,29 @@ def test_torch_imported_after_the_pool_was_used() -> None:
     assert out == "(250000.0, 'pool') 250000.0 openmp 1 3"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+@pytest.mark.parametrize("order", ["import torch, fusedstep", "import fusedstep, torch"])
+def test_no_second_team_beside_torchs(order: str) -> None:
+    """A step between matrix products adds no thread to the process, in whichever order the two were imported."""
+    out = run(
+        f"{order}\n"
+        + textwrap.dedent("""
+            import os, numpy as np
+            from fusedstep import _core
+            torch.set_num_threads(2)
+            fusedstep.set_num_threads(2)
+            a, p, g = torch.ones(256, 256), np.ones(1_000_000, np.float32), np.ones(1_000_000, np.float32)
+            a @ a, torch.ones(1_000_000).mul_(2)
+            before = len(os.listdir("/proc/self/task"))
+            for _ in range(5):
+                a @ a
+                fusedstep.functional.sgd(p, g, lr=0.25, max_norm=1e9)
+            print(_core.thread_backend(), len(os.listdir("/proc/self/task")) - before)
+        """)
+    )
+    assert out == "openmp 0"
+
+
 def test_environment_sets_threads() -> None:
     assert run("import fusedstep; print(fusedstep.num_threads())", OMP_NUM_THREADS="5") == "5"
 
