@@ -53,7 +53,7 @@ def build_replay(folder: Path, name: str, flags: str = "") -> Path:
         if found.returncode != 0:
             missing("not installed: SIMDe")
     run(
-        "cmake", "-G", "Ninja", "-S", ROOT, "-B", folder, "-DFUSEDSTEP_REPLAY=ON", "-DFUSEDSTEP_WERROR=ON",
+        "cmake", "-G", "Ninja", "-S", ROOT, "-B", folder, "-DFUSEDSTEP_PROGRAMS=ON", "-DFUSEDSTEP_WERROR=ON",
         "-DSKBUILD_PROJECT_VERSION=0", f"-DCMAKE_CXX_FLAGS={flags}", *(f"-D{d}" for d in BUILDS[name]),
     )  # fmt: skip
     run("cmake", "--build", folder)
