@@ -130,7 +130,7 @@ def check_case(
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("common", COMMON)
 @pytest.mark.parametrize("rule", RULES, ids=rule_id)
-def test_small_tensors(target: str, rule: dict[str, Any], common: str, dtype: type, offset: int) -> None:
+def test_small_tensors(backend: str, rule: dict[str, Any], common: str, dtype: type, offset: int) -> None:
     rng = np.random.default_rng(offset)
     lists = random_arrays(rng, SMALL, dtype, 2 + len(rule["state"]))
     for kind, t in zip(HYPER, (2, 1, 1000), strict=True):
@@ -140,7 +140,7 @@ def test_small_tensors(target: str, rule: dict[str, Any], common: str, dtype: ty
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("common", ["plain", "all"])
 @pytest.mark.parametrize("rule", RULES, ids=rule_id)
-def test_large_tensors(target: str, rule: dict[str, Any], common: str, dtype: type) -> None:
+def test_large_tensors(backend: str, rule: dict[str, Any], common: str, dtype: type) -> None:
     rng = np.random.default_rng(1)
     lists = random_arrays(rng, LARGE, dtype, 2 + len(rule["state"]))
     check_case(rule, hyper_of(rule, "middle"), COMMON[common], 7, lists, 1)
@@ -148,7 +148,7 @@ def test_large_tensors(target: str, rule: dict[str, Any], common: str, dtype: ty
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rule", RULES, ids=rule_id)
-def test_special_values(target: str, rule: dict[str, Any], dtype: type) -> None:
+def test_special_values(backend: str, rule: dict[str, Any], dtype: type) -> None:
     """All pairs of special parameter and gradient, with each special state."""
     values = np.array(SPECIAL).astype(dtype)
     p, g = (a.reshape(-1) for a in np.meshgrid(values, values))
