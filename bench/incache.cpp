@@ -67,12 +67,14 @@ void run(fs::DType dtype, std::int64_t bytes, int rounds) {
     std::vector<void*> at;
     for (std::vector<T>& a : arrays) at.push_back(a.data());
     for (std::int64_t i = 0; i < n; ++i) arrays[1][i] = T(i % 2 ? 1e-3 : -1e-3);
-    std::vector<double> hyper;
+    fs::StepOptions options{{}, 1e-6, 0.0, 1e30, -1.0, 1.0, false, false};
     std::string name = info.name;
     for (const std::string& s : info.state) name += "-" + s;
-    for (const std::string& h : info.hyper) hyper.push_back(h == "lr" ? 1e-6 : h == "eps" ? 1e-8 : 0.9);
+    for (std::size_t k = 0; k < info.hyper.size(); ++k) {
+      options.hyper[k] = info.hyper[k] == "lr" ? 1e-6 : info.hyper[k] == "eps" ? 1e-8 : 0.9;
+    }
     fs::UniformBytes uniform;
-    info.prepare(dtype, {1.0, 1e30, 0.0, 1.0}, hyper.data(), 10, uniform.bytes);
+    fs::prepare(static_cast<int>(rule), dtype, options, 0.0, 10, uniform.bytes);
     report(name, dtype, n, rounds, [&](const fs::TargetTable& t) { t.step[rule][d](uniform.bytes, at.data(), n); });
   }
   const std::vector<T> x(fs::kNormBlock, T(0.5));

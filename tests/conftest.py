@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+import devices
 import fusedstep
 from fusedstep import _core
 
@@ -16,6 +17,22 @@ settings.load_profile("shared")
 @pytest.fixture(params=fusedstep.targets())
 def target(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every instruction set this machine has, forced in turn."""
+    before = fusedstep.active_target()
+    fusedstep.use_target(request.param)
+    yield request.param
+    fusedstep.use_target(before)
+
+
+CUDA = [pytest.param("cuda", marks=pytest.mark.cuda)] if devices.HOST or devices.GPU else []
+
+
+@pytest.fixture(params=[*fusedstep.targets(), *CUDA])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every instruction set, and CUDA: a GPU, or its kernels run on the CPU in the build for that."""
+    if request.param == "cuda":
+        with devices.arrays_on_cuda():
+            yield "cuda"
+        return
     before = fusedstep.active_target()
     fusedstep.use_target(request.param)
     yield request.param

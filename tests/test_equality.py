@@ -131,7 +131,7 @@ def check_case(
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("common", COMMON)
 @pytest.mark.parametrize("rule", RULES, ids=rule_id)
-def test_small_tensors(target: str, rule: dict[str, Any], common: str, dtype: type, offset: int) -> None:
+def test_small_tensors(backend: str, rule: dict[str, Any], common: str, dtype: type, offset: int) -> None:
     rng = np.random.default_rng(offset)
     lists = random_arrays(rng, SMALL, dtype, 2 + len(rule["state"]))
     for kind, t in zip(HYPER, (2, 1, 1000), strict=True):
@@ -141,7 +141,7 @@ def test_small_tensors(target: str, rule: dict[str, Any], common: str, dtype: ty
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("common", ["plain", "all"])
 @pytest.mark.parametrize("rule", RULES, ids=rule_id)
-def test_large_tensors(target: str, rule: dict[str, Any], common: str, dtype: type) -> None:
+def test_large_tensors(backend: str, rule: dict[str, Any], common: str, dtype: type) -> None:
     rng = np.random.default_rng(1)
     lists = random_arrays(rng, LARGE, dtype, 2 + len(rule["state"]))
     check_case(rule, hyper_of(rule, "middle"), COMMON[common], 7, lists, 1)
@@ -163,7 +163,7 @@ SPECIAL_COMMON = ("plain", "l2", "decoupled", "clip_value", "max_norm")
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rule", RULES, ids=rule_id)
-def test_special_values(target: str, rule: dict[str, Any], dtype: type) -> None:
+def test_special_values(backend: str, rule: dict[str, Any], dtype: type) -> None:
     for lists in special_lists(rule, dtype):
         for common in SPECIAL_COMMON:
             check_case(rule, hyper_of(rule, "middle"), COMMON[common], 3, lists, 0)

@@ -42,7 +42,7 @@ def arrays(dtype: type) -> list[Array]:
 @pytest.mark.parametrize("param", LAYOUTS)
 @pytest.mark.parametrize("grad", LAYOUTS)
 @pytest.mark.parametrize("state", LAYOUTS)
-def test_step(target: str, dtype: type, param: str, grad: str, state: str) -> None:
+def test_step(backend: str, dtype: type, param: str, grad: str, state: str) -> None:
     values = arrays(dtype)
     norm = reference.total_norm([values[1]])
     want = reference.adamw(
@@ -61,7 +61,7 @@ def test_step(target: str, dtype: type, param: str, grad: str, state: str) -> No
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("norm_type", [1, 2, np.inf])
-def test_norm_and_clip(target: str, layout: str, norm_type: float) -> None:
+def test_norm_and_clip(backend: str, layout: str, norm_type: float) -> None:
     x = np.random.default_rng(1).standard_normal((37, 41, 11)).astype(np.float32)
     norm = reference.total_norm([x], norm_type)
     g = LAYOUTS[layout](x.copy())

@@ -34,7 +34,7 @@ def test_constants() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("norm_type", EXACT)
-def test_every_size(target: str, norm_type: float, dtype: type) -> None:
+def test_every_size(backend: str, norm_type: float, dtype: type) -> None:
     arrays = [random(n, dtype, n) for n in SIZES]
     each = functional.total_norm(arrays, norm_type, per_tensor=True)
     assert each == [reference.total_norm([a], norm_type) for a in arrays]
@@ -43,7 +43,7 @@ def test_every_size(target: str, norm_type: float, dtype: type) -> None:
 
 
 @pytest.mark.parametrize("norm_type", EXACT)
-def test_special_values(target: str, norm_type: float) -> None:
+def test_special_values(backend: str, norm_type: float) -> None:
     for value in SPECIAL:
         for at in (0, 31, 32, 2048, 2999):
             x = random(3000, np.float32)
@@ -99,7 +99,7 @@ def test_complex(dtype: type, norm_type: float) -> None:
 
 
 @pytest.mark.parametrize("per_tensor", [False, True])
-def test_clip(target: str, per_tensor: bool) -> None:
+def test_clip(backend: str, per_tensor: bool) -> None:
     arrays = [random(n, np.float32, n) for n in (5, 3000, 40_000)]
     grads = [a.copy() for a in arrays]
     norms = functional.clip_grad_norm(grads, 1.0, per_tensor=per_tensor)

@@ -66,30 +66,28 @@ def header(norm: bool, dtype: type, arrays: Sequence[Array]) -> bytes:
 def step_call(rule: dict[str, Any], kind: str, common: dict[str, Any], t: int, lists: list[list[Array]]) -> bytes:
     """One multi-tensor step, and what it gives."""
     hyper = hyper_of(rule, kind)
-    if rule["name"] == "clip":  # it has no decay, and nothing to be scaled by
+    if rule["name"] == "clip":
         common = {k: v for k, v in common.items() if k in ("clip_value", "max_norm")}
-        t = 1
-        coefficient = 1.0
-        if (max_norm := common.pop("max_norm", None)) is not None:
-            coefficient = reference.clip_coefficient(reference.total_norm(lists[0]), max_norm)
-        results: list[tuple[Array, ...]] = [reference.clip(g, clip_coef=coefficient, **common) for g in lists[0]]
-        multiplier = coefficient
+    norm = None if "max_norm" not in common else reference.total_norm(lists[1]) / common.get("grad_scale", 1.0)
+    if rule["name"] == "clip":
+        options = {k: v for k, v in common.items() if k != "max_norm"}
+        if norm is not None:
+            options["clip_coef"] = reference.clip_coefficient(norm, common["max_norm"])
+        results: list[tuple[Array, ...]] = [reference.clip(g, **options) for g in lists[1]]
+        lists = [lists[1], lists[1]]  # in place
     else:
-        results, norm = expected(rule, hyper, common, t, *lists[:2], lists[2:])
-        multiplier = 1.0 if norm is None else reference.clip_coefficient(norm, common["max_norm"])
-        multiplier /= common.get("grad_scale", 1.0)
-        multiplier *= -1.0 if common.get("maximize") else 1.0
-    decay = common.get("weight_decay", 0.0)
-    decoupled = common.get("decoupled", False)
-    bound = common.get("clip_value", math.inf)
-    numbers = [multiplier, bound, 0.0 if decoupled else decay, 1.0 - hyper.get("lr", 0.0) * decay if decoupled else 1.0]
+        results, _ = expected(rule, hyper, common, t, *lists[:2], lists[2:])
+    defaults = {"weight_decay": 0.0, "clip_value": math.inf, "max_norm": -1.0, "grad_scale": 1.0}
+    defaults |= {"decoupled": False, "maximize": False}
+    numbers = [*hyper.values(), hyper.get("lr", 0.0), *({**defaults, **common}[k] for k in defaults)]
+    numbers.append(0.0 if norm is None else norm)
     name = rule_id(rule).encode()
     parts = [
         header(False, lists[0][0].dtype.type, lists[0]),
         np.int64(len(name)).tobytes(),
         name,
         np.int64(t).tobytes(),
-        np.array([*numbers, *hyper.values()], np.float64).tobytes(),
+        np.array(numbers, np.float64).tobytes(),
     ]
     for *streams, result in zip(*lists, results, strict=True):
         parts += [a.tobytes() for a in (*streams, *result)]

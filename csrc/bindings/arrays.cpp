@@ -10,6 +10,8 @@ namespace fusedstep {
 namespace {
 
 bool exchange_enabled = true;
+int (*placed_device)(const void*, bool) = nullptr;
+void* (*placed_stream)(int) = nullptr;
 
 std::string str(py::handle h) { return py::cast<std::string>(py::str(h)); }
 
@@ -28,7 +30,9 @@ std::string dtype_of(PyObject* object) {
 }
 
 [[noreturn]] void wrong_device(const std::string& device, const Where& where) {
-  throw py::value_error(where.text() + " is on device " + device + ", expected cpu");
+  static const std::string expected =
+      cuda::built_with().empty() ? "cpu (this build of fusedstep has no CUDA)" : "cpu or cuda";
+  throw py::value_error(where.text() + " is on device " + device + ", expected " + expected);
 }
 
 template <class Dims>
@@ -132,6 +136,8 @@ std::string Where::text() const { return std::string(label) + ": " + arg + "[" +
 
 std::string Array::shape_text() const { return tuple_text(shape, ndim); }
 
+std::string Array::device_text() const { return device == kHost ? "cpu" : "cuda:" + std::to_string(device); }
+
 std::string Array::dtype_text() const {
   if (is_complex) return dtype == DType::float32 ? "complex64" : "complex128";
   return dtype_name(dtype);
@@ -139,6 +145,19 @@ std::string Array::dtype_text() const {
 
 Reader::~Reader() {
   for (Py_buffer& b : buffers_) PyBuffer_Release(&b);
+}
+
+void Reader::note_stream(const TypeFacts& facts, const Array& a) {
+  void* stream = given_stream_.value_or(nullptr);
+  if (!given_stream_ && placed_device) {
+    stream = placed_stream(a.device);
+  } else if (!given_stream_ && facts.kind == TypeFacts::exchange && facts.api->current_work_stream) {
+    if (facts.api->current_work_stream(dlpack::kCuda, a.device, &stream) != 0) throw py::error_already_set();
+  } else if (!given_stream_ && facts.kind == TypeFacts::attributes) {
+    const py::object current = py::module_::import("torch").attr("cuda").attr("current_stream")(a.device);
+    stream = reinterpret_cast<void*>(py::cast<std::uintptr_t>(current.attr("cuda_stream")));
+  }
+  streams_.emplace(a.device, stream);
 }
 
 Array Reader::fetch(PyObject* object, const TypeFacts& facts, const Where& where) {
@@ -163,7 +182,9 @@ Array Reader::fetch(PyObject* object, const TypeFacts& facts, const Where& where
 
 Array Reader::read(PyObject* object, const Where& where) {
   const TypeFacts& facts = facts_of(object);
-  const Array a = fetch(object, facts, where);
+  Array a = fetch(object, facts, where);
+  if (placed_device) a.device = placed_device(a.data, false);
+  if (a.device != kHost && !streams_.contains(a.device)) note_stream(facts, a);
   if (facts.kind == TypeFacts::exchange || facts.kind == TypeFacts::attributes) {
     check_not_lazy(object, a, where);
     check_storage(object, a, where);
@@ -177,7 +198,8 @@ Array Reader::read(PyObject* object, const Where& where) {
 }
 
 Array Reader::read_scalar(PyObject* object, const Where& where) {
-  const Array a = fetch(object, facts_of(object), where);
+  Array a = fetch(object, facts_of(object), where);
+  if (placed_device) a.device = placed_device(a.data, true);
   if (a.numel != 1 || a.is_complex) {
     throw py::value_error(where.text() + " has shape " + a.shape_text() + " and dtype " + a.dtype_text() +
                           ", expected one real number");
@@ -186,7 +208,8 @@ Array Reader::read_scalar(PyObject* object, const Where& where) {
 }
 
 Array Reader::from_dlpack(PyObject* object, const dlpack::Tensor& t, const Where& where) {
-  if (t.device.type != dlpack::kCpu && t.device.type != dlpack::kCudaHost) {
+  const bool on_cuda = t.device.type == dlpack::kCuda || t.device.type == dlpack::kCudaManaged;
+  if (t.device.type != dlpack::kCpu && t.device.type != dlpack::kCudaHost && (!on_cuda || cuda::built_with().empty())) {
     std::string device = "type " + std::to_string(t.device.type) + " of DLPack";
     if (py::hasattr(object, "device")) device = str(py::handle(object).attr("device"));
     wrong_device(device, where);
@@ -201,6 +224,7 @@ Array Reader::from_dlpack(PyObject* object, const dlpack::Tensor& t, const Where
   }
   a.dtype = bits == 32 ? DType::float32 : DType::float64;
   a.is_complex = t.dtype.code == dlpack::kComplex;
+  a.device = on_cuda ? t.device.id : kHost;
   a.data = static_cast<char*>(t.data) + t.byte_offset;
   a.ndim = t.ndim;
   a.shape = t.shape;
@@ -224,8 +248,12 @@ Array Reader::from_attributes(PyObject* object, const Where& where) {
     throw py::type_error(where.text() + " has layout " + layout +
                          ", expected a dense tensor: use torch.optim.SparseAdam, or sparse=False in the embedding");
   }
-  if (const py::object device = t.attr("device"); str(device.attr("type")) != "cpu") wrong_device(str(device), where);
   Array a{};
+  a.device = kHost;
+  if (const py::object device = t.attr("device"); str(device.attr("type")) != "cpu") {
+    if (str(device.attr("type")) != "cuda" || cuda::built_with().empty()) wrong_device(str(device), where);
+    a.device = py::cast<int>(device.attr("index"));
+  }
   const std::string name = dtype_of(object);
   a.is_complex = name == "complex64" || name == "complex128";
   if (name == "float32" || name == "complex64") {
@@ -253,6 +281,7 @@ Array Reader::from_buffer(PyObject* object, const Where& where) {
   }
   buffers_.push_back(view);
   Array a{};
+  a.device = kHost;
   const char* format = view.format ? view.format : "B";
   if (*format == '@' || *format == '=') ++format;
   a.is_complex = *format == 'Z';
@@ -285,11 +314,17 @@ Array Reader::from_capsule(PyObject* object, const Where& where) {
   const py::handle o(object);
   py::object capsule;
   try {
+    py::dict on_stream;  // for the producer to order its own work before ours; 1 is the legacy default stream
+    if (py::hasattr(o, "__dlpack_device__")) {
+      const auto type = py::cast<std::int32_t>(py::tuple(o.attr("__dlpack_device__")())[0]);
+      const auto stream = reinterpret_cast<std::intptr_t>(given_stream_.value_or(nullptr));
+      if (type == dlpack::kCuda || type == dlpack::kCudaManaged) on_stream["stream"] = stream == 0 ? 1 : stream;
+    }
     try {
-      capsule = o.attr("__dlpack__")(py::arg("max_version") = py::make_tuple(1, 1));
+      capsule = o.attr("__dlpack__")(**on_stream, py::arg("max_version") = py::make_tuple(1, 1));
     } catch (py::error_already_set& e) {
       if (!e.matches(PyExc_TypeError)) throw;  // a TypeError is a producer from before DLPack 1.0
-      capsule = o.attr("__dlpack__")();
+      capsule = o.attr("__dlpack__")(**on_stream);
     }
   } catch (py::error_already_set& e) {
     if (!e.matches(PyExc_Exception)) throw;  // KeyboardInterrupt and the like are not about the array
@@ -311,7 +346,20 @@ Array Reader::from_capsule(PyObject* object, const Where& where) {
   throw py::type_error(where.text() + " gave no DLPack 0.x or 1.x capsule");
 }
 
+Number read_number(Reader& reader, PyObject* object, const Where& where) {
+  if (PyFloat_Check(object)) return {PyFloat_AS_DOUBLE(object), {}};
+  const Array a = reader.read_scalar(object, where);
+  const bool wide = a.dtype == DType::float64;
+  if (a.device != kHost) return {0.0, {a.data, wide}, a.device};
+  return {wide ? *static_cast<const double*>(a.data) : *static_cast<const float*>(a.data), {}};
+}
+
 void set_exchange_api(bool on) { exchange_enabled = on; }
+
+void set_placement(int (*device_of)(const void*, bool), void* (*stream_of)(int)) {
+  placed_device = device_of;
+  placed_stream = stream_of;
+}
 
 void check_writable(const Array& a, const Where& where) {
   if (a.read_only) throw py::value_error(where.text() + " is read-only, expected a writable array");
@@ -327,8 +375,18 @@ void check_ordered(const Array& a, const Where& where) {
                        ", expected real for clip_value: complex numbers have no order to clip by");
 }
 
+void check_one_kind(const Array& a, const Where& where, const Array& first) {
+  if ((a.device == kHost) == (first.device == kHost)) return;
+  throw py::value_error(where.text() + " is on device " + a.device_text() + ", expected " + first.device_text() +
+                        " as " + where.arg + "[0]; CPU and CUDA arrays need calls of their own");
+}
+
 void check_matches(const Array& a, const Where& where, const Array& param) {
   const auto to_match = [&where] { return " to match params[" + std::to_string(where.index) + "]"; };
+  if (a.device != param.device) {
+    throw py::value_error(where.text() + " is on device " + a.device_text() + ", expected " + param.device_text() +
+                          to_match());
+  }
   if (a.dtype != param.dtype || a.is_complex != param.is_complex) {
     throw py::type_error(where.text() + " has dtype " + a.dtype_text() + ", expected " + param.dtype_text() +
                          to_match());

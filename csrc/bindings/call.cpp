@@ -45,11 +45,6 @@ void check_finite(const Norms& norms, const Clipping& clipping, const char* labe
   }
 }
 
-double clip_coefficient(double norm, double max_norm) {
-  const double coefficient = max_norm / (norm + 1e-6);
-  return coefficient > 1.0 ? 1.0 : coefficient;
-}
-
 Group::Group(py::dict group) : source(std::move(group)) {
   label = field<std::string>(source, "label");
   const auto states = field<std::vector<std::string>>(source, "states");
@@ -62,17 +57,19 @@ Group::Group(py::dict group) : source(std::move(group)) {
   }
   const py::dict values = field<py::dict>(source, "hyper");
   const RuleInfo& info = all_rules()[rule];
-  for (std::size_t k = 0; k < info.hyper.size(); ++k) hyper[k] = field<double>(values, info.hyper[k].c_str());
-  weight_decay = field<double>(source, "weight_decay");
-  decay_mul = 1.0;
-  if (field<bool>(source, "decoupled")) {
-    decay_mul = 1.0 - field<double>(values, "lr") * weight_decay;
-    weight_decay = 0.0;
+  for (std::size_t k = 0; k < info.hyper.size(); ++k) {
+    options.hyper[k] = field<double>(values, info.hyper[k].c_str());
+    if (info.hyper[k] == "lr") lr_index = static_cast<std::int32_t>(k);
   }
-  maximize = field<bool>(source, "maximize");
-  max_norm = number_or(source, "max_norm", -1.0);
-  clip_value = number_or(source, "clip_value", kInf);
+  options.lr = field<double>(values, "lr");
+  options.weight_decay = field<double>(source, "weight_decay");
+  options.decoupled = field<bool>(source, "decoupled");
+  options.maximize = field<bool>(source, "maximize");
+  options.max_norm = number_or(source, "max_norm", -1.0);
+  options.clip_value = number_or(source, "clip_value", kInf);
   has_step = field<bool>(source, "has_step");
+  capturable = source.contains("capturable") && field<bool>(source, "capturable");
+  if (source.contains("lr_tensor")) lr = field(source, "lr_tensor");
 }
 
 Where StepCall::where(const Tensor& t, int k) const {
@@ -85,10 +82,17 @@ void StepCall::read(Tensor& t, int k, PyObject* object) {
   const Array& a = t.array[k] = reader_.read(object, at);
   if (k > 0) check_matches(a, at, t.array[0]);
   if (k != 1) check_writable(a, at);
-  if (t.group->clip_value < kInf) check_ordered(a, at);
+  if (t.group->options.clip_value < kInf) check_ordered(a, at);
+  if (k == 0) check_one_kind(a, at, tensors_.front().array[0]);
 }
 
-StepCall::StepCall(double grad_scale, Clipping clipping) : grad_scale_(grad_scale), clipping_(clipping) {}
+StepCall::StepCall(const CallOptions& o)
+    : clipping_(o.clipping),
+      grad_scale_(read_number(reader_, o.grad_scale.ptr(), {o.label, "grad_scale", 0})),
+      found_inf_(o.found_inf.is_none() ? Number{} : read_number(reader_, o.found_inf.ptr(), {o.label, "found_inf", 0})),
+      norm_out_(o.norm_out) {
+  if (!o.stream.is_none()) reader_.use_stream(reinterpret_cast<void*>(py::cast<std::uintptr_t>(o.stream)));
+}
 
 StepCall::~StepCall() = default;
 
@@ -106,7 +110,7 @@ void StepCall::add_lists(const Group& group) {
                             " to match params");
     }
   }
-  clips_ = clips_ || group.max_norm >= 0.0;
+  clips_ = clips_ || group.options.max_norm >= 0.0;
   const py::object step = field(group.source, "step");
   const py::list indices = group.source.contains("indices") ? sequence(group.source, "indices") : py::list();
   const bool many_steps = py::isinstance<py::list>(step);
@@ -116,32 +120,56 @@ void StepCall::add_lists(const Group& group) {
     t.index = indices.empty() ? params_ : py::cast<std::int64_t>(indices[i]);
     ++params_;
     t.step = py::cast<std::int64_t>(many_steps ? py::object(py::list(step)[i]) : step);
+    t.host_step = group.has_step;
     for (std::size_t k = 0; k < lists.size(); ++k) read(t, static_cast<int>(k), PyList_GET_ITEM(lists[k].ptr(), i));
   }
   for (py::list& l : lists) keep_.push_back(std::move(l));
 }
 
-std::int64_t StepCall::read_step(PyObject* object, const Where& where) {
-  const Array a = reader_.read_scalar(object, where);
+// The count on the host is checked and written back; on a device it is neither read nor written here.
+void StepCall::add_step(Tensor& t, TorchParam& p, const py::object& to_device) {
+  const Group& group = *t.group;
+  py::object& step = p.item[group.state_keys.size()];
+  const Where where{group.label.c_str(), "step", p.index};
+  Array a = reader_.read_scalar(step.ptr(), where);
+  const int device = t.array[0].device;
+  if (device != kHost && a.device == kHost && (group.capturable || found_inf_.device != kHost)) {
+    step = to_device(step, p.param);
+    a = reader_.read_scalar(step.ptr(), where);
+    if (t.fresh) {
+      new_state_.back().second["step"] = step;
+    } else {
+      moved_steps_.emplace_back(p.entry, step);
+    }
+  }
   check_writable(a, where);
+  if (a.device != kHost && a.device != device) {
+    throw py::value_error(where.text() + " is on device " + a.device_text() + ", expected " + t.array[0].device_text() +
+                          " to match params[" + std::to_string(p.index) + "]");
+  }
   const bool wide = a.dtype == DType::float64;
+  t.host_step = a.device == kHost;
+  if (!t.host_step) {
+    t.step_at = {a.data, wide};
+    return;
+  }
   const double value = wide ? *static_cast<double*>(a.data) : *static_cast<float*>(a.data);
   if (!(value >= 0.0 && value < 9e15) || value != std::floor(value)) {
     throw py::value_error(where.text() + " is " + std::to_string(value) + ", expected a whole number >= 0");
   }
-  const std::int64_t next = static_cast<std::int64_t>(value) + 1;
-  counts_.push_back({a.data, wide, next});
-  return next;
+  t.step = static_cast<std::int64_t>(value) + 1;
+  counts_.push_back({a.data, wide, t.step});
 }
 
-void StepCall::add_torch(const std::deque<Group>& groups, const py::dict& state, const py::object& init) {
+void StepCall::add_torch(const std::deque<Group>& groups, const py::dict& state, const py::object& init,
+                         const py::object& to_device) {
   state_ = state;
-  for (const Group& group : groups) clips_ = clips_ || group.max_norm >= 0.0;
+  for (const Group& group : groups) clips_ = clips_ || group.options.max_norm >= 0.0;
   walk_ = std::make_unique<TorchWalk>(groups, state);
-  walk_->each([&](TorchParam& p) { add_param(p, init); });
+  walk_->each([&](TorchParam& p) { add_param(p, init, to_device); });
 }
 
-void StepCall::add_param(TorchParam& p, const py::object& init) {
+void StepCall::add_param(TorchParam& p, const py::object& init, const py::object& to_device) {
   const Group& group = *p.group;
   const std::size_t keys = group.state_keys.size();
   Tensor& t = tensors_.emplace_back();
@@ -167,14 +195,15 @@ void StepCall::add_param(TorchParam& p, const py::object& init) {
   }
   for (std::size_t k = 0; k < keys; ++k) read(t, static_cast<int>(2 + k), p.item[k].ptr());
   t.step = fresh ? 1 : 2;
-  if (group.has_step) t.step = read_step(p.item[keys].ptr(), {group.label.c_str(), "step", p.index});
+  t.fresh = fresh;
+  if (group.has_step) add_step(t, p, to_device);
   touched_.append(p.param);
 }
 
 Norms StepCall::norms() {
   std::vector<NormWork> work;
   for (const Tensor& t : tensors_) {
-    if (t.group->max_norm < 0.0) continue;
+    if (t.group->options.max_norm < 0.0) continue;
     const Array& g = t.array[1];
     work.push_back({g.data, g.dtype, g.is_complex, g.numel, common_layout(&g, 1, true, strided_)});
   }
@@ -183,37 +212,37 @@ Norms StepCall::norms() {
     const py::gil_scoped_release release;
     norms = run_norm(work, clipping_.norm_type);
   }
-  norms.total /= grad_scale_;
-  for (double& n : norms.each) n /= grad_scale_;
+  norms.total /= grad_scale_.value;
+  for (double& n : norms.each) n /= grad_scale_.value;
   return norms;
 }
 
 void StepCall::prepare(const Norms* norms) {
   const Tensor* last = nullptr;
-  double last_mul = 0.0;
+  double last_norm = 0.0;
   std::size_t clipped = 0;
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
     const Tensor& t = tensors_[i];
     const Group& g = *t.group;
-    double mul = 1.0;
-    if (norms && g.max_norm >= 0.0) {
-      mul = clip_coefficient(clipping_.per_tensor ? norms->each[clipped] : norms->total, g.max_norm);
+    double norm = 0.0;
+    if (norms && g.options.max_norm >= 0.0) {
+      norm = clipping_.per_tensor ? norms->each[clipped] : norms->total;
       ++clipped;
     }
-    mul /= grad_scale_;
-    if (g.maximize) mul = -mul;
     const DType dtype = t.array[0].dtype;
-    if (!last || last->group != &g || last->step != t.step || last->array[0].dtype != dtype || !(last_mul == mul)) {
-      const Common<double> common{mul, g.clip_value, g.weight_decay, g.decay_mul};
-      all_rules()[g.rule].prepare(dtype, common, g.hyper, t.step, uniforms_.emplace_back().bytes);
+    if (!last || last->group != &g || last->step != t.step || last->array[0].dtype != dtype || !(last_norm == norm)) {
+      StepOptions options = g.options;
+      options.grad_scale = grad_scale_.value;
+      fusedstep::prepare(g.rule, dtype, options, norm, t.step, uniforms_.emplace_back().bytes);
     }
     last = &t;
-    last_mul = mul;
+    last_norm = norm;
     work_[i].uniform = uniforms_.back().bytes;
   }
 }
 
-py::object StepCall::run() {
+// The arrays of all tensors as work, once they are known not to share memory.
+void StepCall::collect() {
   AliasCheck alias;
   alias.reserve(tensors_.size() * kMaxStreams);
   work_.reserve(tensors_.size());
@@ -234,18 +263,10 @@ py::object StepCall::run() {
     numels_.push_back(w.numel);
   }
   alias.verify();
+}
 
-  py::object result = py::none();
-  if (clips_) {
-    const Norms found = norms();
-    check_finite(found, clipping_, tensors_.empty() ? "" : tensors_.front().group->label.c_str());
-    result = clipping_.per_tensor ? py::cast(found.each) : py::cast(found.total);
-    prepare(&found);
-  } else {
-    prepare(nullptr);
-  }
-  const Plan plan(numels_);
-  // Everything that can fail has been done.
+// State made for this call becomes the caller's.
+void StepCall::commit() {
   for (const auto& [param, fresh] : new_state_) {
     if (state_.contains(param) && py::len(state_[param]) > 0) {
       state_[param].attr("update")(fresh);
@@ -253,10 +274,11 @@ py::object StepCall::run() {
       state_[param] = fresh;
     }
   }
-  {
-    const py::gil_scoped_release release;
-    run_step(work_, plan, clips_);
-  }
+  for (const auto& [entry, step] : moved_steps_) entry["step"] = step;
+}
+
+// The step counts of the host, once the step has happened.
+void StepCall::count() {
   for (const StepCount& c : counts_) {
     if (c.wide) {
       *static_cast<double*>(c.at) = static_cast<double>(c.value);
@@ -264,6 +286,28 @@ py::object StepCall::run() {
       *static_cast<float*>(c.at) = static_cast<float>(c.value);
     }
   }
+}
+
+py::object StepCall::run() {
+  collect();
+  if (on_cuda()) return run_cuda();
+  py::object result = py::none();
+  if (clips_) {
+    const Norms found = norms();
+    check_finite(found, clipping_, label());
+    result = clipping_.per_tensor ? py::cast(found.each) : py::cast(found.total);
+    prepare(&found);
+  } else {
+    prepare(nullptr);
+  }
+  const Plan plan(numels_);
+  // Everything that can fail has been done.
+  commit();
+  {
+    const py::gil_scoped_release release;
+    run_step(work_, plan, clips_);
+  }
+  count();
   return result;
 }
 

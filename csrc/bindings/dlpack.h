@@ -11,7 +11,7 @@ struct Version {
 struct Device {
   std::int32_t type, id;
 };
-inline constexpr std::int32_t kCpu = 1, kCudaHost = 3;
+inline constexpr std::int32_t kCpu = 1, kCuda = 2, kCudaHost = 3, kCudaManaged = 13;
 
 struct DataType {
   std::uint8_t code, bits;
@@ -52,7 +52,7 @@ struct ExchangeApi {
   void* managed_tensor_from_py_object_no_sync;
   void* managed_tensor_to_py_object_no_sync;
   int (*dltensor_from_py_object_no_sync)(void* py_object, Tensor* out);
-  void* current_work_stream;
+  int (*current_work_stream)(std::int32_t device_type, std::int32_t device_id, void** out);
 };
 
 }  // namespace fusedstep::dlpack

@@ -5,4 +5,7 @@ PYBIND11_MODULE(_core, m) {
   fusedstep::register_info(m);
   fusedstep::register_step(m);
   fusedstep::register_clip(m);
+#ifdef FS_CUDA_ON_HOST
+  fusedstep::register_cuda_host(m);
+#endif
 }

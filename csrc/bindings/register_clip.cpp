@@ -9,104 +9,180 @@
 namespace fusedstep {
 namespace {
 
-struct Gradients {
-  std::deque<Array> arrays;
-  std::deque<Strided> strided;
-
-  Gradients(Reader& reader, const py::list& objects, const char* label, const char* arg, bool written) {
+class Gradients {
+ public:
+  Gradients(const py::list& objects, const char* label, const char* arg, bool written, const py::object& stream)
+      : label_(label), arg_(arg) {
+    if (!stream.is_none()) reader_.use_stream(reinterpret_cast<void*>(py::cast<std::uintptr_t>(stream)));
     AliasCheck alias;
     for (const py::handle object : objects) {
-      const Where where{label, arg, static_cast<std::int64_t>(arrays.size())};
-      const Array& a = arrays.emplace_back(reader.read(object.ptr(), where));
+      const Where at = where(arrays_.size());
+      const Array& a = arrays_.emplace_back(reader_.read(object.ptr(), at));
+      check_one_kind(a, at, arrays_.front());
       if (!written) continue;
-      check_writable(a, where);
-      alias.add(a, true, where);
+      check_writable(a, at);
+      alias.add(a, true, at);
     }
     alias.verify();
   }
 
-  Norms norms(double norm_type) {
+  Where where(std::size_t i) const { return {label_, arg_, static_cast<std::int64_t>(i)}; }
+  bool on_cuda() const { return !arrays_.empty() && arrays_.front().device != kHost; }
+
+  Norms norms(const Clipping& clipping) {
     std::vector<NormWork> work;
-    for (const Array& a : arrays) {
-      work.push_back({a.data, a.dtype, a.is_complex, a.numel, common_layout(&a, 1, true, strided)});
+    for (const Array& a : arrays_) {
+      work.push_back({a.data, a.dtype, a.is_complex, a.numel, common_layout(&a, 1, true, strided_)});
     }
-    const py::gil_scoped_release release;
-    return run_norm(work, norm_type);
+    Norms found;
+    {
+      const py::gil_scoped_release release;
+      found = run_norm(work, clipping.norm_type);
+    }
+    check_finite(found, clipping, label_);
+    return found;
   }
 
-  // g <- clamp(coefficient * g); a coefficient of one without a bound leaves every bit, and is not run.
-  void scale(const std::vector<double>& coefficient, double clip_value) {
+  // g <- clamp(coefficient * g) with the coefficient of each norm; one of 1 without a bound leaves every bit, and is
+  // not run.
+  void scale(const Norms& norms, bool per_tensor, const StepOptions& options) {
     static const int rule = find_rule("clip", {});
     std::deque<UniformBytes> uniforms;
     std::vector<StepWork> work;
     std::vector<std::int64_t> numels;
-    for (std::size_t i = 0; i < arrays.size(); ++i) {
-      const Array& a = arrays[i];
-      if (coefficient[i] == 1.0 && clip_value == std::numeric_limits<double>::infinity()) continue;
-      all_rules()[rule].prepare(a.dtype, {coefficient[i], clip_value, 0.0, 1.0}, nullptr, 1,
-                                uniforms.emplace_back().bytes);
-      const Array both[] = {a, a};
-      numels.push_back(a.numel * (a.is_complex ? 2 : 1));
-      work.push_back({{a.data, a.data},
-                      2,
-                      a.dtype,
-                      rule,
-                      numels.back(),
-                      uniforms.back().bytes,
-                      common_layout(both, 2, false, strided)});
+    for (std::size_t i = 0; i < arrays_.size(); ++i) {
+      const double norm = per_tensor ? norms.each[i] : norms.total;
+      if (options.clip_value == kInf && prepare_common(options, norm).grad_mul == 1.0) continue;
+      prepare(rule, arrays_[i].dtype, options, norm, 1, uniforms.emplace_back().bytes);
+      work.push_back(work_of(i, rule));
+      work.back().uniform = uniforms.back().bytes;
+      numels.push_back(work.back().numel);
     }
     const py::gil_scoped_release release;
     run_step(work, Plan(numels), true);
   }
+
+  // Norm and scaling on CUDA devices, as one call. The norm(s) come back if the caller has no norm_out for them.
+  py::object run_cuda(const Clipping& clipping, const StepOptions* options, bool has_norm, const py::object& norm_out,
+                      const py::object& given_norm) {
+    static const int rule = find_rule("clip", {});
+    cuda::Call call;
+    call.options.push_back({options ? *options : StepOptions{}, {}, -1});
+    call.options.back().host.grad_scale = 1.0;
+    call.steps = options != nullptr;
+    call.has_norm = has_norm;
+    call.per_tensor = clipping.per_tensor;
+    if (has_norm) call.norm = cuda_norm(clipping.norm_type, label_);
+    for (std::size_t i = 0; i < arrays_.size(); ++i) {
+      if (has_norm) check_norm_kind(arrays_[i], where(i), call.norm);
+      const Strided* const row_major = has_norm ? common_layout(&arrays_[i], 1, true, strided_) : nullptr;
+      call.work.push_back({work_of(i, rule), row_major, has_norm, arrays_[i].device, 0, 1, {}});
+    }
+    if (!norm_out.is_none()) {
+      const Where at{label_, "norm_out", 0};
+      const Array a = reader_.read(norm_out.ptr(), at);
+      check_norm_out(a, at, clipping.per_tensor ? arrays_.size() : 1);
+      call.norm_out = static_cast<double*>(a.data);
+      call.norm_device = a.device;
+    }
+    if (!given_norm.is_none()) {
+      const Where at{label_, "total_norm", 0};
+      const Number norm = read_number(reader_, given_norm.ptr(), at);
+      if (norm.device == kHost) throw py::value_error(at.text() + " is on device cpu, expected that of the gradients");
+      call.given_norm = norm.at;
+      call.scalar_device = norm.device;
+    }
+    call.streams = reader_.streams();
+    const bool wanted = has_norm && (norm_out.is_none() || clipping.error_if_nonfinite);
+    std::vector<double> norms;
+    cuda::Run run(std::move(call));
+    if (wanted) {
+      {
+        const py::gil_scoped_release release;
+        norms = run.norms();
+      }
+      check_finite({norms, clipping.per_tensor ? 0.0 : norms[0]}, clipping, label_);
+    }
+    if (options || !wanted) run.step();
+    if (!wanted) return py::none();
+    return clipping.per_tensor ? py::cast(norms) : py::cast(norms[0]);
+  }
+
+  void check_all_ordered() const {
+    for (std::size_t i = 0; i < arrays_.size(); ++i) check_ordered(arrays_[i], where(i));
+  }
+
+  static constexpr double kInf = std::numeric_limits<double>::infinity();
+
+ private:
+  StepWork work_of(std::size_t i, int rule) {
+    const Array& a = arrays_[i];
+    const Array both[] = {a, a};
+    const std::int64_t numel = a.numel * (a.is_complex ? 2 : 1);
+    return {{a.data, a.data}, 2, a.dtype, rule, numel, nullptr, common_layout(both, 2, false, strided_)};
+  }
+
+  const char* label_;
+  const char* arg_;
+  Reader reader_;
+  std::deque<Array> arrays_;
+  std::deque<Strided> strided_;
 };
+
+// Options of the rule "clip": a bound on the norm, or none, and on each element.
+StepOptions clip_options(double max_norm, double value) {
+  StepOptions o{};
+  o.max_norm = max_norm;
+  o.clip_value = value;
+  o.grad_scale = 1.0;
+  return o;
+}
 
 py::object result(const Norms& n, bool per_tensor) { return per_tensor ? py::cast(n.each) : py::cast(n.total); }
 
 py::object norm(const py::list& arrays, const std::string& label, const std::string& arg, double norm_type,
-                bool per_tensor, bool error_if_nonfinite) {
-  Reader reader;
-  Gradients g(reader, arrays, label.c_str(), arg.c_str(), false);
-  const Norms n = g.norms(norm_type);
-  check_finite(n, {norm_type, per_tensor, error_if_nonfinite}, label.c_str());
-  return result(n, per_tensor);
+                bool per_tensor, bool error_if_nonfinite, const py::object& norm_out, const py::object& stream) {
+  Gradients g(arrays, label.c_str(), arg.c_str(), false, stream);
+  const Clipping clipping{norm_type, per_tensor, error_if_nonfinite};
+  if (g.on_cuda()) return g.run_cuda(clipping, nullptr, true, norm_out, py::none());
+  return result(g.norms(clipping), per_tensor);
 }
 
 py::object clip_norm(const py::list& grads, const std::string& label, double max_norm, double norm_type,
-                     bool per_tensor, bool error_if_nonfinite, const std::optional<double>& total_norm) {
-  Reader reader;
-  Gradients g(reader, grads, label.c_str(), "grads", true);
-  Norms n{{}, total_norm.value_or(0.0)};
-  if (!total_norm) {
-    n = g.norms(norm_type);
-    check_finite(n, {norm_type, per_tensor, error_if_nonfinite}, label.c_str());
-  }
-  std::vector<double> coefficient;
-  for (std::size_t i = 0; i < g.arrays.size(); ++i) {
-    coefficient.push_back(clip_coefficient(per_tensor ? n.each[i] : n.total, max_norm));
-  }
-  g.scale(coefficient, std::numeric_limits<double>::infinity());
+                     bool per_tensor, bool error_if_nonfinite, const py::object& total_norm, const py::object& norm_out,
+                     const py::object& stream) {
+  Gradients g(grads, label.c_str(), "grads", true, stream);
+  const Clipping clipping{norm_type, per_tensor, error_if_nonfinite};
+  const StepOptions options = clip_options(max_norm, Gradients::kInf);
+  const bool has_norm = total_norm.is_none();
+  if (g.on_cuda()) return g.run_cuda(clipping, &options, has_norm, norm_out, total_norm);
+  const Norms n = has_norm ? g.norms(clipping) : Norms{{}, py::cast<double>(py::float_(total_norm))};
+  g.scale(n, per_tensor, options);
   return result(n, per_tensor);
 }
 
-void clip_value(const py::list& grads, const std::string& label, double value) {
-  Reader reader;
-  Gradients g(reader, grads, label.c_str(), "grads", true);
-  for (std::size_t i = 0; i < g.arrays.size(); ++i) {
-    check_ordered(g.arrays[i], {label.c_str(), "grads", static_cast<std::int64_t>(i)});
+void clip_value(const py::list& grads, const std::string& label, double value, const py::object& stream) {
+  Gradients g(grads, label.c_str(), "grads", true, stream);
+  g.check_all_ordered();
+  const StepOptions options = clip_options(-1.0, value);
+  if (g.on_cuda()) {
+    g.run_cuda({}, &options, false, py::none(), py::none());
+  } else {
+    g.scale({}, false, options);
   }
-  g.scale(std::vector<double>(g.arrays.size(), 1.0), value);
 }
 
 }  // namespace
 
 void register_clip(py::module_& m) {
   m.def("norm", &norm, py::call_guard<FloatEnvironment>(), py::arg("arrays"), py::kw_only(), py::arg("label"),
-        py::arg("arg"), py::arg("norm_type"), py::arg("per_tensor"), py::arg("error_if_nonfinite"));
+        py::arg("arg"), py::arg("norm_type"), py::arg("per_tensor"), py::arg("error_if_nonfinite"),
+        py::arg("norm_out") = py::none(), py::arg("stream") = py::none());
   m.def("clip_norm", &clip_norm, py::call_guard<FloatEnvironment>(), py::arg("grads"), py::kw_only(), py::arg("label"),
         py::arg("max_norm"), py::arg("norm_type"), py::arg("per_tensor"), py::arg("error_if_nonfinite"),
-        py::arg("total_norm"));
+        py::arg("total_norm"), py::arg("norm_out") = py::none(), py::arg("stream") = py::none());
   m.def("clip_value", &clip_value, py::call_guard<FloatEnvironment>(), py::arg("grads"), py::kw_only(),
-        py::arg("label"), py::arg("value"));
+        py::arg("label"), py::arg("value"), py::arg("stream") = py::none());
 }
 
 }  // namespace fusedstep

@@ -19,7 +19,8 @@ namespace fusedstep {
 
 void register_info(py::module_& m) {
   m.attr("compiler") = FS_COMPILER;
-  m.attr("cuda") = false;
+  m.attr("cuda") = cuda::built_with();
+  m.def("cuda_devices", &cuda::device_count);
   m.attr("chunk") = kChunk;
   m.attr("norm_block") = kNormBlock;
   m.attr("norm_lanes") = kNormLanes;

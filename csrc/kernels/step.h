@@ -1,20 +1,9 @@
-// The step loop: load, common part, rule, store. One update() serves whole lanes and the tail (partial loads).
+// The step loop of a CPU: load, update, store. One update serves whole lanes and the tail (partial loads).
 #pragma once
-#include <utility>
-
-#include "table.h"
+#include "update.h"
 
 namespace fusedstep {
 namespace {
-
-template <class Rule, class T, class V, std::size_t... S>
-FS_INLINE void update_one(const StepUniform<Rule, T>& u, V g, V& p, V* state, std::index_sequence<S...>) {
-  g = g * u.common.grad_mul;
-  g = max(V(-u.common.clip_value), min(V(u.common.clip_value), g));  // in this order a NaN stays
-  if (u.common.weight_decay != T(0)) g = g + u.common.weight_decay * p;
-  p = u.common.param_mul * p;
-  Rule::update(u.rule, g, p, state[S]...);
-}
 
 // The arithmetic of a wide rule fills the reorder buffer, so that the core itself looks too few lines ahead. Fetching
 // 512 bytes ahead takes AdamW over 32M elements from 1.34 to 1.40-1.9 times the speed of torch's fused step (2-core Zen

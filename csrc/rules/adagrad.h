@@ -21,7 +21,7 @@ struct Adagrad {
   struct Uniform {
     T decayed_lr, eps;
   };
-  static Uniform<double> prepare(const Hyper& h, std::int64_t step) {
+  FS_INLINE static Uniform<double> prepare(const Hyper& h, std::int64_t step) {
     return {h.lr / (1.0 + static_cast<double>(step - 1) * h.lr_decay), h.eps};
   }
 

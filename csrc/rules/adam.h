@@ -31,7 +31,7 @@ struct Adam {
   struct Uniform {
     T beta1, one_minus_beta1, beta2, one_minus_beta2, step_size, eps;
   };
-  static Uniform<double> prepare(const Hyper& h, std::int64_t step) {
+  FS_INLINE static Uniform<double> prepare(const Hyper& h, std::int64_t step) {
     const double correction1 = 1.0 - power(h.beta1, step);
     const double root2 = __builtin_sqrt(1.0 - power(h.beta2, step));
     return {h.beta1, 1.0 - h.beta1, h.beta2, 1.0 - h.beta2, h.lr * root2 / correction1, h.eps * root2};

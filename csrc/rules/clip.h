@@ -14,7 +14,7 @@ struct Clip {
   struct Hyper {};
   template <class T>
   struct Uniform {};
-  static Uniform<double> prepare(const Hyper&, std::int64_t) { return {}; }
+  FS_INLINE static Uniform<double> prepare(const Hyper&, std::int64_t) { return {}; }
 
   template <class V, class T>
   FS_INLINE static void update(const Uniform<T>&, V g, V& p) {

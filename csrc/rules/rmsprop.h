@@ -35,7 +35,7 @@ struct Rmsprop {
   struct Uniform {
     T lr, alpha, one_minus_alpha, eps, momentum;
   };
-  static Uniform<double> prepare(const Hyper& h, std::int64_t) {
+  FS_INLINE static Uniform<double> prepare(const Hyper& h, std::int64_t) {
     return {h.lr, h.alpha, 1.0 - h.alpha, h.eps, h.momentum};
   }
 

@@ -6,7 +6,7 @@
 //     static constexpr auto hyper = names(...); fields of Hyper, in order
 //     struct Hyper { double ...; };             what the caller passes, doubles only
 //     template <class T> struct Uniform { T ...; };  constant during one step, Ts only
-//     static Uniform<double> prepare(const Hyper&, std::int64_t step);   float64, once per step
+//     FS_INLINE static Uniform<double> prepare(const Hyper&, std::int64_t step);   float64, once per step
 //     template <class V, class T>
 //     FS_INLINE static void update(const Uniform<T>& u, V g, V& p, V& state...);
 //   };
@@ -19,16 +19,19 @@
 #include <cstddef>
 #include <cstdint>
 
-#if defined(_MSC_VER) && !defined(__clang__)
-#include <cmath>
+#if defined(__CUDACC__)
+#define FS_INLINE __host__ __device__ __forceinline__
+#elif defined(_MSC_VER)
 #define FS_INLINE __forceinline
+#else
+#define FS_INLINE inline __attribute__((always_inline))
+#endif
+
+#if defined(_MSC_VER) && !defined(__clang__) && !defined(__CUDACC__)
+#include <cmath>
 #define __builtin_sqrtf(x) std::sqrt(static_cast<float>(x))
 #define __builtin_sqrt(x) std::sqrt(static_cast<double>(x))
 #define __builtin_fabs(x) std::fabs(x)
-#elif defined(__CUDACC__)
-#define FS_INLINE __host__ __device__ __forceinline__
-#else
-#define FS_INLINE inline __attribute__((always_inline))
 #endif
 
 namespace fusedstep {
@@ -68,7 +71,7 @@ struct StepUniform {
 };
 
 // beta^step with multiplications only. libm's pow differs between platforms; this does not.
-inline double power(double beta, std::int64_t step) {
+FS_INLINE double power(double beta, std::int64_t step) {
   double result = 1.0;
   for (; step > 0; step >>= 1) {
     if (step & 1) result *= beta;

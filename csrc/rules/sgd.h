@@ -23,7 +23,7 @@ struct Sgd {
   struct Uniform {
     T lr;
   };
-  static Uniform<double> prepare(const Hyper& h, std::int64_t) { return {h.lr}; }
+  FS_INLINE static Uniform<double> prepare(const Hyper& h, std::int64_t) { return {h.lr}; }
 
   template <class V, class T>
   FS_INLINE static void update(const Uniform<T>& u, V g, V& p) {
@@ -42,7 +42,7 @@ struct SgdMomentum {
   struct Uniform {
     T lr, momentum, one_minus_dampening, nesterov, first;
   };
-  static Uniform<double> prepare(const Hyper& h, std::int64_t step) {
+  FS_INLINE static Uniform<double> prepare(const Hyper& h, std::int64_t step) {
     return {h.lr, h.momentum, 1.0 - h.dampening, h.nesterov != 0.0 ? 1.0 : 0.0, step == 1 ? 1.0 : 0.0};
   }
 

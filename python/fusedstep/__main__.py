@@ -14,7 +14,7 @@ def main() -> None:
         ("compiler", _core.compiler),
         ("targets", targets),
         ("threads", f"{fusedstep.num_threads()} ({_core.thread_backend()})"),
-        ("CUDA", "built in" if _core.cuda else "not built"),
+        ("CUDA", f"{_core.cuda}, {_core.cuda_devices()} devices" if _core.cuda else "not built"),
     ):
         print(f"{name:<10} {value}")
 

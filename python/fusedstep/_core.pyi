@@ -2,7 +2,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 compiler: str
-cuda: bool
+cuda: str  # version of the runtime that was built in, "" without, "host" where the CPU runs its kernels
 chunk: int
 norm_block: int
 norm_lanes: int
@@ -16,27 +16,47 @@ def set_num_threads(n: int) -> None: ...
 def thread_backend() -> str: ...
 def set_exchange_api(on: bool) -> None: ...
 def rules() -> list[dict[str, Any]]: ...
+def cuda_devices() -> int: ...
 def plan(numels: Sequence[int], parts: int) -> list[list[tuple[int, int, int]]]: ...
 
 # A group: label, rule, states, state_args, hyper, weight_decay, decoupled, maximize, max_norm, clip_value, has_step,
-# params; for step_arrays also grads, state_arrays, step and perhaps indices (of the parameters, for messages).
+# params, perhaps capturable and lr_tensor; for step_arrays also grads, state_arrays, step and perhaps indices (of the
+# parameters, for messages).
 Group = dict[str, Any]
 
 def step_arrays(
-    groups: list[Group], *, grad_scale: float, norm_type: float, per_tensor: bool, error_if_nonfinite: bool
+    groups: list[Group],
+    *,
+    grad_scale: float,
+    norm_type: float,
+    per_tensor: bool,
+    error_if_nonfinite: bool,
+    norm_out: Any | None = None,
+    stream: int | None = None,
 ) -> float | list[float] | None: ...
 def check_params(params: list[Any], *, label: str, first: int) -> list[tuple[tuple[int, ...], str]]: ...
 def step_torch(
     groups: list[Group],
     state: Mapping[Any, Any],
     init: Callable[[Any, Group], dict[str, Any]],
+    to_device: Callable[[Any, Any], Any],
     *,
-    grad_scale: float,
+    grad_scale: Any,
+    found_inf: Any | None,
+    norm_out: Any | None = None,
     error_if_nonfinite: bool,
 ) -> tuple[float | None, list[Any]]: ...
 def norm(
-    arrays: list[Any], *, label: str, arg: str, norm_type: float, per_tensor: bool, error_if_nonfinite: bool
-) -> float | list[float]: ...
+    arrays: list[Any],
+    *,
+    label: str,
+    arg: str,
+    norm_type: float,
+    per_tensor: bool,
+    error_if_nonfinite: bool,
+    norm_out: Any | None = None,
+    stream: int | None = None,
+) -> float | list[float] | None: ...
 def clip_norm(
     grads: list[Any],
     *,
@@ -45,6 +65,8 @@ def clip_norm(
     norm_type: float,
     per_tensor: bool,
     error_if_nonfinite: bool,
-    total_norm: float | None,
-) -> float | list[float]: ...
-def clip_value(grads: list[Any], *, label: str, value: float) -> None: ...
+    total_norm: Any | None,
+    norm_out: Any | None = None,
+    stream: int | None = None,
+) -> float | list[float] | None: ...
+def clip_value(grads: list[Any], *, label: str, value: float, stream: int | None = None) -> None: ...

@@ -1,12 +1,18 @@
 """Optimizer updates and clipping, in place, on arrays.
 
-Every function takes one array or a list of arrays: NumPy arrays, torch CPU tensors, or anything else on the CPU that
-speaks DLPack, of dtype float32 or float64 (complex64 and complex128 are updated as pairs of reals), of any strides.
+Every function takes one array or a list of arrays: NumPy arrays, torch tensors, CuPy arrays, or anything else that
+speaks DLPack, on the CPU or on CUDA devices (not both in one call), of dtype float32 or float64 (complex64 and
+complex128 are updated as pairs of reals), of any strides.
 ``grads`` and the state lists match ``params`` in length, and each array its parameter in shape and dtype. State arrays
 start at zero and are kept by the caller.
 
 Everything is validated before anything is written: after an exception, every array is as it was. ``TypeError`` and
 ``ValueError`` name the argument and its index. Results equal :mod:`fusedstep.reference` bit for bit.
+
+On CUDA devices a call puts its work on ``stream`` (the address of a CUDA stream as an int; default: torch's current one
+for torch tensors, else the legacy default stream) and returns without waiting, unless a norm is to be returned as a
+float. With ``norm_out``, a float64 array on the device of one element (``per_tensor``: one per gradient), the norm is
+left there, and nothing waits. Norms are of order 1, 2 or inf there.
 """
 
 from __future__ import annotations
@@ -62,6 +68,10 @@ class Common(TypedDict, total=False):
     """Bound on each element of the gradient, after ``max_norm``. Not for complex gradients, which raise TypeError."""
     error_if_nonfinite: bool
     """RuntimeError, with nothing changed, if the norm is infinite or NaN. Default False; needs a ``max_norm``."""
+    norm_out: Any
+    """On CUDA devices: where to leave the norm, instead of returning it. Default None; needs a ``max_norm``."""
+    stream: int | None
+    """On CUDA devices: the stream to work on. Default None."""
 
 
 def as_list(arrays: Arrays) -> list[Any]:
@@ -85,6 +95,17 @@ def check_limit(label: str, name: str, value: Any) -> float:
     if not limit >= 0:
         raise ValueError(f"{label}: {name} is {value}, expected a number >= 0")
     return limit
+
+
+def check_stream(label: str, stream: Any) -> int | None:
+    """A CUDA stream's address as an int, or None."""
+    try:
+        address = None if stream is None else operator.index(stream)
+    except Exception as error:  # whatever an object's __index__ raises
+        raise TypeError(f"{label}: stream is {stream!r}, expected the address of a CUDA stream or None") from error
+    if address is not None and not 0 <= address < 2**64:
+        raise ValueError(f"{label}: stream is {stream!r}, expected the address of a CUDA stream or None")
+    return address
 
 
 def _check_step(label: str, step: Any, count: int) -> int | list[int]:
@@ -111,6 +132,8 @@ def step_arrays(
     norm_type: float = 2.0,
     per_tensor: bool = False,
     error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
 ) -> Any:
     """One call of the core for groups of :func:`fusedstep._rules.core_group`. Returns the norm, the norms or None."""
     label = groups[0]["label"] if groups else "step"
@@ -120,6 +143,8 @@ def step_arrays(
         norm_type=check_norm_type(label, norm_type),
         per_tensor=_rules.flag(label, "per_tensor", per_tensor),
         error_if_nonfinite=_rules.flag(label, "error_if_nonfinite", error_if_nonfinite),
+        norm_out=norm_out,
+        stream=check_stream(label, stream),
     )
 
 
@@ -158,6 +183,8 @@ def _update(
     for name in ("per_tensor", "error_if_nonfinite"):
         if _rules.flag(label, name, call.get(name, False)) and options["max_norm"] is None:
             raise ValueError(f"{label}: {name} without max_norm, expected both or neither")
+    if call.get("norm_out") is not None and options["max_norm"] is None:
+        raise ValueError(f"{label}: norm_out without max_norm, expected both or neither")
     group["state_args"] = tuple(given)
     return step_arrays([group], **call)
 
@@ -340,7 +367,13 @@ def _adam(
 
 
 def total_norm(
-    arrays: Arrays, norm_type: float = 2.0, *, per_tensor: bool = False, error_if_nonfinite: bool = False
+    arrays: Arrays,
+    norm_type: float = 2.0,
+    *,
+    per_tensor: bool = False,
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
 ) -> Any:
     """The norm of all elements of ``arrays`` as one vector, a float; a list of one norm each with ``per_tensor``.
 
@@ -357,6 +390,8 @@ def total_norm(
         norm_type=check_norm_type("total_norm", norm_type),
         per_tensor=_rules.flag("total_norm", "per_tensor", per_tensor),
         error_if_nonfinite=_rules.flag("total_norm", "error_if_nonfinite", error_if_nonfinite),
+        norm_out=norm_out,
+        stream=check_stream("total_norm", stream),
     )
 
 
@@ -367,6 +402,8 @@ def clip_grad_norm(
     *,
     per_tensor: bool = False,
     error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
 ) -> Any:
     """Scale ``grads`` in place so that their norm, as one vector, is at most ``max_norm``.
 
@@ -386,11 +423,16 @@ def clip_grad_norm(
         per_tensor=_rules.flag("clip_grad_norm", "per_tensor", per_tensor),
         error_if_nonfinite=_rules.flag("clip_grad_norm", "error_if_nonfinite", error_if_nonfinite),
         total_norm=None,
+        norm_out=norm_out,
+        stream=check_stream("clip_grad_norm", stream),
     )
 
 
-def clip_grad_value(grads: Arrays, clip_value: float) -> None:
+def clip_grad_value(grads: Arrays, clip_value: float, *, stream: int | None = None) -> None:
     """Bound every element of ``grads`` to [-``clip_value``, ``clip_value``], in place. NaN stays NaN."""
     _core.clip_value(
-        as_list(grads), label="clip_grad_value", value=check_limit("clip_grad_value", "clip_value", clip_value)
+        as_list(grads),
+        label="clip_grad_value",
+        value=check_limit("clip_grad_value", "clip_value", clip_value),
+        stream=check_stream("clip_grad_value", stream),
     )

@@ -89,7 +89,7 @@ void compare(const T* got, const char* want, std::int64_t n, int gap, const std:
   }
 }
 
-// name, step, Common, hyper; then for every tensor p, g, states and the expected p, states.
+// name, step, options (hyper first), norm; then for every tensor p, g, states and the expected p, states.
 template <class T>
 void replay_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& numels, int gap) {
   const auto length = r.get<std::int64_t>();
@@ -103,11 +103,16 @@ void replay_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& nu
   if (rule < 0) throw std::runtime_error("no rule " + name);
   seen[rule] = true;
   const auto step = r.get<std::int64_t>();
-  const auto common = r.get<fs::Common<double>>();
-  double hyper[fs::kMaxHyper];
-  for (std::size_t k = 0; k < fs::all_rules()[rule].hyper.size(); ++k) hyper[k] = r.get<double>();
+  fs::StepOptions options{};
+  for (std::size_t k = 0; k < fs::all_rules()[rule].hyper.size(); ++k) options.hyper[k] = r.get<double>();
+  for (double* x : {&options.lr, &options.weight_decay, &options.clip_value, &options.max_norm, &options.grad_scale}) {
+    *x = r.get<double>();
+  }
+  options.decoupled = r.get<double>() != 0.0;
+  options.maximize = r.get<double>() != 0.0;
+  const auto norm = r.get<double>();
   fs::UniformBytes uniform;
-  fs::all_rules()[rule].prepare(dtype, common, hyper, step, uniform.bytes);
+  fs::prepare(rule, dtype, options, norm, step, uniform.bytes);
 
   const int streams = 2 + static_cast<int>(fs::all_rules()[rule].state.size());
   std::vector<fs::StepWork> work;

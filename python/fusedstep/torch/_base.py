@@ -19,15 +19,25 @@ def bump_versions(tensors: list[torch.Tensor]) -> None:
             torch.autograd.graph.increment_version(tensor)
 
 
-def refuse(label: str, *, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False) -> None:
+def on_gpu(x: Any) -> bool:
+    """Whether this is a tensor whose value the host would have to wait for."""
+    return isinstance(x, torch.Tensor) and x.is_cuda
+
+
+def norm_out(tensors: list[torch.Tensor]) -> torch.Tensor | None:
+    """Where the core is to leave a norm of these: on their device, so that nothing has to wait; None on the CPU."""
+    if not tensors or not on_gpu(tensors[0]):
+        return None
+    return torch.empty((), dtype=torch.float64, device=tensors[0].device)
+
+
+def refuse(label: str, *, foreach: bool | None = None, differentiable: bool = False) -> None:
     """Arguments that ask for what this is not. ``fused`` asks for what it always is, and is accepted."""
     if foreach:
         raise ValueError(
             f"{label}: foreach=True asks for torch's multi-tensor loop; all tensors are updated in one pass here, "
             "leave foreach unset"
         )
-    if capturable:
-        raise ValueError(f"{label}: capturable=True is for CUDA graphs; CPU tensors need capturable=False")
     if differentiable:
         raise ValueError(f"{label}: differentiable=True needs autograd through the step; use torch.optim.{label}")
 
@@ -39,6 +49,10 @@ class FusedOptimizer(torch.optim.Optimizer):
     within the step; they are not written. :attr:`total_norm` is their norm before clipping. A non-finite norm spreads
     as with ``torch.nn.utils.clip_grad_norm_``, or raises RuntimeError with nothing changed if ``error_if_nonfinite``.
     ``clip_value``: bound on each element of the gradient, after that.
+
+    On CUDA devices a step is one launch per rule and dtype (three with ``max_norm``) and waits for nothing but an
+    ``error_if_nonfinite``; ``lr`` may be a tensor there. ``capturable``: step counts live on the device, so that a step
+    can be captured in a CUDA graph, after a first one that makes the state.
     """
 
     _step_supports_amp_scaling = True  # torch.amp.GradScaler leaves unscaling and skipping to step()
@@ -52,12 +66,11 @@ class FusedOptimizer(torch.optim.Optimizer):
         *,
         foreach: bool | None,
         differentiable: bool,
-        capturable: bool = False,
         **more: Any,
     ) -> None:
         """Before torch's constructor: what that does not know, for :meth:`add_param_group` to put into each group."""
         label = type(self).__name__
-        refuse(label, foreach=foreach, capturable=capturable, differentiable=differentiable)
+        refuse(label, foreach=foreach, differentiable=differentiable)
         if error_if_nonfinite and max_norm is None:
             raise ValueError(
                 f"{label}: error_if_nonfinite without max_norm, expected both or neither (inf clips nothing)"
@@ -68,9 +81,15 @@ class FusedOptimizer(torch.optim.Optimizer):
         if extra := self.__dict__.get("_extra"):
             self.defaults.update(extra)
         if isinstance(param_group, dict):
-            _rules.check(type(self).__name__, {**self.defaults, **param_group})
+            _rules.check(type(self).__name__, _on_host({**self.defaults, **param_group}))
             refuse(type(self).__name__, **{k: v for k, v in param_group.items() if k in _UNUSED})
         super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        if group.get("capturable") and not all(map(on_gpu, group["params"])):
+            self.param_groups.pop()
+            raise ValueError(
+                f"{type(self).__name__}: capturable=True is for CUDA graphs; CPU tensors need capturable=False"
+            )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         present = self.__dict__.get("param_groups", [])
@@ -91,7 +110,8 @@ class FusedOptimizer(torch.optim.Optimizer):
         state: dict[str, Any] = {}
         if self._rule.has_step:
             wide = torch.get_default_dtype() == torch.float64
-            state["step"] = torch.tensor(0.0, dtype=torch.float64 if wide else torch.float32)
+            device = param.device if options.get("capturable") else None
+            state["step"] = torch.zeros((), dtype=torch.float64 if wide else torch.float32, device=device)
         for name in self._rule.states(options):
             state[name] = torch.full_like(param, initial, memory_format=torch.preserve_format, requires_grad=False)
         return state
@@ -100,7 +120,19 @@ class FusedOptimizer(torch.optim.Optimizer):
     def total_norm(self) -> torch.Tensor | None:
         """Norm of the gradients at the last step, before clipping, as float64; None if that had no ``max_norm``."""
         norm = self.__dict__.get("_total_norm")
-        return None if norm is None else torch.tensor(norm, dtype=torch.float64)
+        if norm is None:
+            return None
+        return norm.clone() if isinstance(norm, torch.Tensor) else torch.tensor(norm, dtype=torch.float64)
+
+    def _norm_out(self) -> torch.Tensor | None:
+        """The one place for the norm of all steps, which a captured graph goes on writing."""
+        params: list[torch.Tensor] = next((g["params"] for g in self.param_groups if g["max_norm"] is not None), [])
+        if not params or not on_gpu(params[0]):
+            return None
+        out: torch.Tensor | None = self.__dict__.get("_norm_on_device")
+        if out is None or out.device != params[0].device:
+            self._norm_on_device = out = norm_out(params)
+        return out
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -116,26 +148,50 @@ class FusedOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        found_inf = getattr(self, "found_inf", None)
-        if found_inf is not None and float(found_inf) != 0:
-            return loss
-        scale = getattr(self, "grad_scale", None)
         label = type(self).__name__
+        scale = getattr(self, "grad_scale", None)
+        if not on_gpu(scale):
+            scale = 1.0 if scale is None else _rules.scale(label, scale)
         groups = [
-            _rules.core_group(label, self._rule, group, least_lr=_LEAST_LR, params=group["params"], options=group)
+            _rules.core_group(
+                label,
+                self._rule,
+                _on_host(group),
+                least_lr=_LEAST_LR,
+                params=group["params"],
+                options=group,
+                capturable=group.get("capturable", False),
+                lr_tensor=group["lr"] if isinstance(group["lr"], torch.Tensor) else None,
+            )
             for group in self.param_groups
         ]
-        self._total_norm, touched = _core.step_torch(
+        out = self._norm_out()
+        norm, touched = _core.step_torch(
             groups,
             self.state,
             self._new_state,
-            grad_scale=1.0 if scale is None else _rules.scale(label, scale),
+            _step_on_device,
+            grad_scale=scale,
+            found_inf=getattr(self, "found_inf", None),
+            norm_out=out,
             error_if_nonfinite=any(group["error_if_nonfinite"] for group in self.param_groups),
         )
+        if touched or norm is not None:
+            clips = any(group["max_norm"] is not None for group in self.param_groups)
+            self._total_norm = out if norm is None and clips else norm
         bump_versions(touched)
         return loss
 
 
+def _on_host(group: dict[str, Any]) -> dict[str, Any]:
+    """A group whose learning rate can be looked at without waiting for a device."""
+    return {**group, "lr": 0.0} if on_gpu(group["lr"]) else group
+
+
+def _step_on_device(step: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
+    return step.to(param.device, non_blocking=True)
+
+
 _OWN: dict[str, Any] = {"max_norm": None, "clip_value": None, "error_if_nonfinite": False}
-_UNUSED: dict[str, Any] = {"foreach": None, "capturable": False, "differentiable": False}
+_UNUSED: dict[str, Any] = {"foreach": None, "differentiable": False}
 _LEAST_LR = -1e-12  # torch's LinearLR to zero ends a rounding error below it

@@ -6,12 +6,13 @@ import functools
 import warnings
 from collections.abc import Iterable
 from types import GeneratorType
+from typing import Any
 
 import torch
 
 from .. import _core
 from ..functional import check_limit, check_norm_type
-from ._base import bump_versions, refuse
+from ._base import bump_versions, norm_out, on_gpu, refuse
 
 Tensors = torch.Tensor | Iterable[torch.Tensor]
 
@@ -29,9 +30,20 @@ def _grads(label: str, parameters: Tensors) -> list[torch.Tensor]:
     return [p.grad for p in _listed(label, parameters) if p.grad is not None]
 
 
-def _as_tensor(norm: float, tensors: list[torch.Tensor]) -> torch.Tensor:
+def _as_tensor(norm: Any, out: torch.Tensor | None, tensors: list[torch.Tensor]) -> torch.Tensor:
+    """The norm in the tensors' dtype, and where it is: returned by the core, or left in ``out``."""
     dtypes = {t.dtype.to_real() for t in tensors}
-    return torch.tensor(norm, dtype=functools.reduce(torch.promote_types, dtypes) if dtypes else None)
+    dtype = functools.reduce(torch.promote_types, dtypes) if dtypes else torch.get_default_dtype()
+    if norm is None and out is not None:
+        return out.to(dtype)
+    return torch.tensor(norm, dtype=dtype, device=None if out is None else out.device)
+
+
+def _number_beside(grads: list[torch.Tensor], number: Any) -> Any:
+    """A number where the gradients are: a float64 tensor on their device, a float on the CPU."""
+    if not grads or not on_gpu(grads[0]):
+        return float(number)
+    return torch.as_tensor(number, dtype=torch.float64).to(grads[0].device, non_blocking=True)
 
 
 @torch.no_grad()
@@ -45,11 +57,13 @@ def clip_grad_norm_(
     """:func:`torch.nn.utils.clip_grad_norm_`: scale the gradients in place to a total norm of at most ``max_norm``.
 
     The norm is computed in float64, so that it does not overflow where the gradients do not, and clips right even
-    where the returned tensor, which has the gradients' dtype as in torch, is infinite. ``max_norm=`` of an optimizer
-    here clips within the step instead and never writes the gradients.
+    where the returned tensor, which has the gradients' dtype as in torch, is infinite. On CUDA devices nothing waits,
+    unless ``error_if_nonfinite``, and orders are 1, 2 and inf. ``max_norm=`` of an optimizer here clips within the step
+    instead and never writes the gradients.
     """
     refuse("clip_grad_norm_", foreach=foreach)
     grads = _grads("clip_grad_norm_", parameters)
+    out = norm_out(grads)
     norm = _core.clip_norm(
         grads,
         label="clip_grad_norm_",
@@ -58,10 +72,11 @@ def clip_grad_norm_(
         per_tensor=False,
         error_if_nonfinite=error_if_nonfinite,
         total_norm=None,
+        norm_out=out,
+        stream=None,
     )
     bump_versions(grads)
-    assert isinstance(norm, float)
-    return _as_tensor(norm, grads)
+    return _as_tensor(norm, out, grads)
 
 
 @torch.no_grad()
@@ -70,7 +85,7 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | Non
     refuse("clip_grad_value_", foreach=foreach)
     grads = _grads("clip_grad_value_", parameters)
     value = check_limit("clip_grad_value_", "clip_value", clip_value)
-    _core.clip_value(grads, label="clip_grad_value_", value=value)
+    _core.clip_value(grads, label="clip_grad_value_", value=value, stream=None)
     bump_versions(grads)
 
 
@@ -81,6 +96,7 @@ def get_total_norm(
     """:func:`torch.nn.utils.get_total_norm`: the norm of all elements, in the first tensor's dtype."""
     refuse("get_total_norm", foreach=foreach)
     listed = _listed("get_total_norm", tensors)
+    out = norm_out(listed)
     norm = _core.norm(
         listed,
         label="get_total_norm",
@@ -88,9 +104,10 @@ def get_total_norm(
         norm_type=check_norm_type("get_total_norm", norm_type),
         per_tensor=False,
         error_if_nonfinite=error_if_nonfinite,
+        norm_out=out,
+        stream=None,
     )
-    assert isinstance(norm, float)
-    return _as_tensor(norm, listed)
+    return _as_tensor(norm, out, listed)
 
 
 @torch.no_grad()
@@ -107,6 +124,8 @@ def clip_grads_with_norm_(
         norm_type=2.0,
         per_tensor=False,
         error_if_nonfinite=False,
-        total_norm=float(total_norm),
+        total_norm=_number_beside(grads, total_norm),
+        norm_out=None,
+        stream=None,
     )
     bump_versions(grads)

@@ -95,15 +95,8 @@ class RMSprop(FusedOptimizer, torch.optim.RMSprop):
         clip_value: float | None = None,
         error_if_nonfinite: bool = False,
     ) -> None:
-        self._start(
-            max_norm,
-            clip_value,
-            error_if_nonfinite,
-            foreach=foreach,
-            differentiable=differentiable,
-            capturable=capturable,
-        )
-        super().__init__(params, lr, alpha, eps, weight_decay, momentum, centered, maximize=maximize)
+        self._start(max_norm, clip_value, error_if_nonfinite, foreach=foreach, differentiable=differentiable)
+        super().__init__(params, lr, alpha, eps, weight_decay, momentum, centered, capturable, maximize=maximize)
 
 
 class Adam(FusedOptimizer, torch.optim.Adam):
@@ -135,16 +128,8 @@ class Adam(FusedOptimizer, torch.optim.Adam):
         error_if_nonfinite: bool = False,
     ) -> None:
         more = {"decoupled_weight_decay": decoupled_weight_decay}  # torch's own constructor has it from 2.7 only
-        self._start(
-            max_norm,
-            clip_value,
-            error_if_nonfinite,
-            foreach=foreach,
-            differentiable=differentiable,
-            capturable=capturable,
-            **more,
-        )
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
+        self._start(max_norm, clip_value, error_if_nonfinite, foreach=foreach, differentiable=differentiable, **more)
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, capturable=capturable)
 
 
 class AdamW(FusedOptimizer, torch.optim.AdamW):
@@ -174,12 +159,5 @@ class AdamW(FusedOptimizer, torch.optim.AdamW):
         clip_value: float | None = None,
         error_if_nonfinite: bool = False,
     ) -> None:
-        self._start(
-            max_norm,
-            clip_value,
-            error_if_nonfinite,
-            foreach=foreach,
-            differentiable=differentiable,
-            capturable=capturable,
-        )
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
+        self._start(max_norm, clip_value, error_if_nonfinite, foreach=foreach, differentiable=differentiable)
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, capturable=capturable)

@@ -1,0 +1,147 @@
+// A step call on CUDA devices: nothing here waits for a device, unless the caller wants a number back.
+
+#include <cmath>
+
+#include "call.h"
+
+namespace fusedstep {
+
+Norm cuda_norm(double norm_type, const char* label) {
+  if (norm_type == 1.0) return Norm::one;
+  if (norm_type == 2.0) return Norm::two;
+  if (std::isinf(norm_type)) return Norm::inf;
+  throw py::value_error(std::string(label) + ": norm_type is " + std::to_string(norm_type) +
+                        ", expected 1, 2 or inf for arrays on CUDA devices");
+}
+
+void check_norm_out(const Array& a, const Where& where, std::size_t count) {
+  if (a.device == kHost || a.dtype != DType::float64 || a.is_complex || !a.contiguous ||
+      a.numel != static_cast<std::int64_t>(count)) {
+    throw py::value_error(where.text() + " is " + a.dtype_text() + " of shape " + a.shape_text() + " on " +
+                          a.device_text() + ", expected " + std::to_string(count) +
+                          " contiguous float64 on the CUDA device of the gradients");
+  }
+  check_writable(a, where);
+}
+
+void check_norm_kind(const Array& a, const Where& where, Norm norm) {
+  if (!a.is_complex || norm == Norm::two) return;
+  throw py::type_error(where.text() + " has dtype " + a.dtype_text() +
+                       ", expected real for a norm of order 1 or inf on a CUDA device");
+}
+
+cuda::Call StepCall::cuda_call() {
+  cuda::Call call;
+  const Group* last = nullptr;
+  for (std::size_t i = 0; i < tensors_.size(); ++i) {
+    const Tensor& t = tensors_[i];
+    const Group& g = *t.group;
+    const Array& param = t.array[0];
+    if (&g != last) {
+      last = &g;
+      cuda::DeviceOptions& o = call.options.emplace_back();
+      o.host = g.options;
+      o.host.grad_scale = grad_scale_.value;
+      o.lr_index = g.lr_index;
+      if (g.lr && !g.lr.is_none()) {
+        const Number lr = read_number(reader_, g.lr.ptr(), {g.label.c_str(), "lr", 0});
+        if (lr.device != kHost && lr.device != param.device) {
+          throw py::value_error(g.label + ": lr is on device cuda:" + std::to_string(lr.device) + ", expected " +
+                                param.device_text() + " to match params[" + std::to_string(t.index) + "]");
+        }
+        o.lr = lr.at;
+      }
+    } else if (call.options.back().lr.at && param.device != call.work.back().device) {
+      throw py::value_error(g.label + ": params[" + std::to_string(t.index) + "] is on device " + param.device_text() +
+                            ", expected that of the group's lr, cuda:" + std::to_string(call.work.back().device));
+    }
+    cuda::Work& w = call.work.emplace_back();
+    w.tensor = work_[i];
+    w.normed = g.options.max_norm >= 0.0;
+    w.norm_layout = nullptr;
+    w.device = param.device;
+    w.options = static_cast<std::uint32_t>(call.options.size() - 1);
+    w.step = t.step;
+    w.step_at = t.step_at;
+    if (!w.normed) continue;
+    w.norm_layout = common_layout(&t.array[1], 1, true, strided_);
+    call.norm = cuda_norm(clipping_.norm_type, g.label.c_str());
+    check_norm_kind(t.array[1], where(t, 1), call.norm);
+    call.has_norm = true;
+  }
+  call.streams = reader_.streams();
+  call.per_tensor = clipping_.per_tensor;
+  call.scale = grad_scale_.value;
+  call.grad_scale = grad_scale_.at;
+  call.found_inf = found_inf_.at;
+  call.scalar_device = grad_scale_.device != kHost ? grad_scale_.device : found_inf_.device;
+  if (grad_scale_.device != kHost && found_inf_.device != kHost && grad_scale_.device != found_inf_.device) {
+    throw py::value_error(std::string(label()) + ": grad_scale and found_inf are on different devices");
+  }
+  if (!norm_out_.is_none() && call.has_norm) {
+    const Where at{label(), "norm_out", 0};
+    const Array a = reader_.read(norm_out_.ptr(), at);
+    std::size_t count = 0;
+    for (const cuda::Work& w : call.work) count += w.normed;
+    check_norm_out(a, at, clipping_.per_tensor ? count : 1);
+    call.norm_out = static_cast<double*>(a.data);
+    call.norm_device = a.device;
+  }
+  return call;
+}
+
+// A graph repeats what is captured: what the host would do once, or count, has no place in it.
+void StepCall::check_capture(const cuda::Call& call) {
+  bool capturing = false;
+  for (const auto& [device, stream] : call.streams) capturing = capturing || cuda::is_capturing(device, stream);
+  if (!capturing) return;
+  const auto refuse = [this](const Tensor& t, const std::string& why) {
+    throw std::runtime_error(t.group->label + ": params[" + std::to_string(t.index) +
+                             "] cannot be part of a CUDA graph: " + why);
+  };
+  for (const Tensor& t : tensors_) {
+    if (t.fresh) refuse(t, "its state would be made anew by every replay; run a step before the capture");
+    if (t.host_step) refuse(t, "its step is counted on the host, expected a torch optimizer with capturable=True");
+    if (call.has_norm && (!call.norm_out || clipping_.error_if_nonfinite)) {
+      refuse(t, "its norm is wanted on the host (no norm_out, or error_if_nonfinite)");
+    }
+  }
+}
+
+py::object StepCall::run_cuda() {
+  cuda::Call call = cuda_call();
+  check_capture(call);
+  if (found_inf_.device != kHost) {
+    // Where no step count tells the first step from later ones, a skipped first step must leave no state behind.
+    for (const Tensor& t : tensors_) {
+      if (!t.fresh || t.group->has_step) continue;
+      for (const auto& [device, stream] : call.streams) {
+        if (device == found_inf_.device && cuda::read(found_inf_.at, device, stream) != 0.0) return py::none();
+      }
+      break;
+    }
+  }
+  const bool has_norm = call.has_norm;
+  const bool wanted = has_norm && (!call.norm_out || clipping_.error_if_nonfinite);
+  std::vector<double> norms;
+  {
+    cuda::Run run(std::move(call));
+    if (wanted) {
+      {
+        const py::gil_scoped_release release;
+        norms = run.norms();
+      }
+      Norms found{norms, clipping_.per_tensor ? 0.0 : norms[0]};
+      check_finite(found, clipping_, label());
+    }
+    commit();
+    const py::gil_scoped_release release;
+    run.step();
+  }
+  count();
+  if (!clips_ || (!wanted && has_norm)) return py::none();
+  if (clipping_.per_tensor) return py::cast(norms);
+  return py::cast(has_norm ? norms[0] : 0.0);
+}
+
+}  // namespace fusedstep

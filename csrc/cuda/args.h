@@ -1,0 +1,120 @@
+// What travels to the device. Kernel arguments carry what changes from step to step, and all of it while it fits; what
+// does not fit lies in device memory, and the kernels read either through a Ref.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "../kernels/prepare.h"
+#include "../plan.h"
+
+#ifndef __CUDACC__
+#define FS_DEVICE
+#else
+#define FS_DEVICE __device__ __forceinline__
+#endif
+
+namespace fusedstep::cuda {
+
+inline constexpr int kThreads = 256;         // of a step or norm block: a warp per norm block of a chunk
+inline constexpr int kFinishThreads = 1024;  // of the one block that folds and prepares
+
+// One tensor of a batch (one rule, one dtype): what stays the same from step to step.
+struct Entry {
+  void* written[1 + kMaxState];  // the parameter, state
+  std::int64_t numel;
+  std::uint32_t first_chunk;  // in its batch
+  std::uint32_t uniform;      // index of its StepUniform
+  std::int32_t layout;        // of all streams: offset of a Layout in the table, in int64s; -1: flat
+  std::int32_t norm_layout;   // of the gradient in row-major order; -1: flat
+  std::int32_t sum;           // index of its sum among those of the call; -1: not part of the norm
+};
+
+// A Layout in a table is int64s: dimensions, their sizes, then their strides for each stream (p, g, state) in turn.
+
+// In device memory, or at an offset in the inline bytes of the same argument.
+struct Ref {
+  const void* device = nullptr;
+  std::uint32_t offset = 0;
+};
+
+// A number that may live on the device, as float32 or float64.
+struct Scalar {
+  void* at = nullptr;
+  bool wide = false;
+
+  FS_DEVICE double read() const { return wide ? *static_cast<double*>(at) : double(*static_cast<float*>(at)); }
+  FS_DEVICE void write(double x) const {
+    if (wide) {
+      *static_cast<double*>(at) = x;
+    } else {
+      *static_cast<float*>(at) = static_cast<float>(x);
+    }
+  }
+};
+
+// Of the step kernels and the norm kernels.
+struct BatchHead {
+  Ref entries, grads, uniforms;  // Entry[tensors] and layouts; void*[tensors]; UniformBytes[]
+  double* sums;                  // one per chunk, written by the norm kernels
+  Scalar found_inf;              // null, or: other than zero means that nothing happens
+  std::uint32_t tensors, chunks;
+  bool reverse;  // last chunk first: its gradient is what the norm kernel has left in L2
+};
+
+// The sums of one tensor's chunks, to be folded into sums[into].
+struct Fold {
+  std::uint32_t first, count, into;
+};
+
+// Options of a group whose numbers may live on the device.
+struct DeviceOptions {
+  StepOptions host;
+  Scalar lr;              // null: host.lr
+  std::int32_t lr_index;  // in host.hyper
+};
+
+// One StepUniform to prepare.
+struct Record {
+  Scalar step_at;     // null, or: the step count, advanced by one
+  std::int64_t step;  // without step_at
+  std::uint32_t options;
+  std::int32_t sum;  // whose norm limits it with per_tensor
+  std::uint8_t rule;
+  DType dtype;
+};
+
+struct FinishHead {
+  Ref folds, records, options;  // Fold[folds_count], the `large` ones first; Record[]; DeviceOptions[]
+  double *chunk_sums, *sums;
+  double* norm;  // result: the total, or one per tensor; null if nobody asks
+  UniformBytes* uniforms;
+  Scalar grad_scale, found_inf, given_norm;  // null, or read on the device
+  double scale;                              // without grad_scale
+  std::uint32_t fold_count, large, sum_count, record_count;
+  Norm kind;
+  bool per_tensor;
+  bool fold, total, prepare;  // which phases run: several devices share their sums in between
+};
+
+// At most this many chunk sums are folded by one warp.
+inline constexpr std::uint32_t kWarpFold = 1024;
+
+// Kernel arguments reach 32,764 bytes (CUDA 12.1, Volta and later). A small model does not pay for copying as much.
+template <class Head, int kBytes>
+struct Args {
+  Head head;
+  alignas(16) std::byte bytes[kBytes - (sizeof(Head) + 15) / 16 * 16];
+};
+inline constexpr int kSmallArgs = 4080, kLargeArgs = 32752;
+
+template <class T, class A>
+FS_DEVICE const T* resolve(const A& args, const Ref& ref) {
+  return static_cast<const T*>(ref.device ? ref.device : args.bytes + ref.offset);
+}
+
+struct FillHead {
+  std::byte* to;
+  std::uint32_t size;
+};
+
+}  // namespace fusedstep::cuda

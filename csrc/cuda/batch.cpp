@@ -1,0 +1,46 @@
+#include "batch.h"
+
+#include <stdexcept>
+
+namespace fusedstep::cuda {
+namespace {
+
+// Appends a Layout to the table; its offset there.
+std::int32_t add_layout(std::vector<std::byte>& table, const Strided* s, int streams) {
+  if (!s) return -1;
+  const std::int32_t at = static_cast<std::int32_t>(table.size() / sizeof(std::int64_t));
+  append(table, static_cast<std::int64_t>(s->size.size()));
+  for (const std::int64_t size : s->size) append(table, size);
+  for (int k = 0; k < streams; ++k) {
+    for (const std::int64_t stride : s->stride[k]) append(table, stride);
+  }
+  return at;
+}
+
+}  // namespace
+
+void Batch::build(const Call& call, const std::vector<std::uint32_t>& uniform_of,
+                  const std::vector<std::int32_t>& sum_of) {
+  std::int64_t next_chunk = 0;
+  entries.resize(works.size() * sizeof(Entry));
+  for (std::size_t i = 0; i < works.size(); ++i) {
+    const Work& w = call.work[works[i]];
+    Entry e{};
+    e.written[0] = w.tensor.stream[0];
+    for (int k = 2; k < w.tensor.streams; ++k) e.written[k - 1] = w.tensor.stream[k];
+    e.numel = w.tensor.numel;
+    e.first_chunk = static_cast<std::uint32_t>(next_chunk);
+    e.uniform = uniform_of[works[i]];
+    e.layout = add_layout(entries, w.tensor.strided, w.tensor.streams);
+    e.norm_layout = add_layout(entries, w.normed ? w.norm_layout : nullptr, 1);
+    e.sum = sum_of[works[i]];
+    next_chunk += (e.numel + kChunk - 1) / kChunk;
+    normed = normed || w.normed;
+    std::copy_n(reinterpret_cast<const std::byte*>(&e), sizeof e, entries.data() + i * sizeof e);
+    append(grads, w.tensor.stream[1]);
+  }
+  if (next_chunk > INT32_MAX) throw std::length_error("more elements in one step than a launch has room for");
+  chunks = static_cast<std::uint32_t>(next_chunk);
+}
+
+}  // namespace fusedstep::cuda

@@ -1,0 +1,76 @@
+// The tensors of one call on one device, as kernel arguments and device memory.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "launch.h"
+#include "run.h"
+#include "runtime.h"
+
+namespace fusedstep::cuda {
+
+// Offsets into one allocation, made when everything that needs room has asked.
+class Room {
+ public:
+  std::size_t add(std::size_t bytes) {
+    const std::size_t offset = size_;
+    size_ += (bytes + 255) / 256 * 256;
+    return offset;
+  }
+  std::size_t size() const { return size_; }
+
+ private:
+  std::size_t size_ = 0;
+};
+
+// Bytes that did not fit into an argument: where they go, and what is to point at them.
+struct Upload {
+  std::vector<std::byte> bytes;
+  std::size_t offset;
+  Ref* ref;
+};
+
+// Arguments of a launch as they fill up.
+template <class Head>
+class Packed {
+ public:
+  Packed() : args_(new Args<Head, kLargeArgs>) {}
+  Head& head() { return args_->head; }
+  const Head& head() const { return args_->head; }
+  bool small() const { return used_ <= sizeof(Args<Head, kSmallArgs>::bytes); }
+  const void* data() const { return args_.get(); }
+
+  // Into the argument, if there is room; else false.
+  bool inlined(const std::vector<std::byte>& bytes, Ref& ref) {
+    if (used_ + bytes.size() > sizeof args_->bytes) return false;
+    ref = {nullptr, static_cast<std::uint32_t>(used_)};
+    std::copy(bytes.begin(), bytes.end(), args_->bytes + used_);
+    used_ += (bytes.size() + 15) / 16 * 16;
+    return true;
+  }
+
+ private:
+  std::unique_ptr<Args<Head, kLargeArgs>> args_;
+  std::size_t used_ = 0;
+};
+
+// The tensors of one rule and one dtype on one device.
+struct Batch {
+  int rule;
+  DType dtype;
+  bool normed = false;               // some tensor is part of the norm
+  std::vector<std::uint32_t> works;  // indices into the call's
+  std::vector<std::byte> entries, grads;
+  std::uint32_t chunks = 0, first_sum = 0;  // of this device's chunk sums
+  Packed<BatchHead> args;
+
+  void build(const Call& call, const std::vector<std::uint32_t>& uniform_of, const std::vector<std::int32_t>& sum_of);
+};
+
+template <class T>
+void append(std::vector<std::byte>& to, const T& value) {
+  const auto* bytes = reinterpret_cast<const std::byte*>(&value);
+  to.insert(to.end(), bytes, bytes + sizeof value);
+}
+
+}  // namespace fusedstep::cuda

@@ -1,0 +1,44 @@
+# CUDA: AUTO where there is a compiler for it, ON or OFF, or HOST: the same sources compiled for the CPU, for tests.
+set(FUSEDSTEP_CUDA AUTO CACHE STRING "Build the CUDA kernels: AUTO, ON, OFF, or HOST to run them on the CPU in tests")
+set(cuda_sources csrc/cuda/batch.cpp csrc/cuda/norm.cu csrc/cuda/run.cpp csrc/cuda/runtime.cpp csrc/cuda/step.cu)
+
+set(cuda ${FUSEDSTEP_CUDA})
+if(cuda STREQUAL "AUTO")
+  include(CheckLanguage)
+  check_language(CUDA)
+  set(cuda OFF)
+  if(CMAKE_CUDA_COMPILER)
+    set(cuda ON)
+  endif()
+endif()
+
+if(cuda STREQUAL "HOST")
+  message(STATUS "fusedstep: CUDA kernels run on the CPU, for tests")
+  set_source_files_properties(csrc/cuda/norm.cu csrc/cuda/step.cu PROPERTIES
+                              LANGUAGE CXX COMPILE_OPTIONS "-x;c++;-Wno-unknown-pragmas")
+  target_sources(_core PRIVATE ${cuda_sources} tests/cuda_host/fibers.cpp tests/cuda_host/hooks.cpp
+                               tests/cuda_host/runtime.cpp)
+  target_include_directories(_core PRIVATE tests/cuda_host)
+  target_compile_definitions(_core PRIVATE FS_CUDA_ON_HOST)
+elseif(cuda)
+  # One binary for Ampere and Ada, one for Hopper, and code that newer drivers translate for what comes after: half a
+  # minute on two cores. Wheels list every architecture.
+  if(NOT CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90)
+  endif()
+  enable_language(CUDA)
+  find_package(CUDAToolkit 12.1 REQUIRED)  # the first whose kernel arguments reach 32,764 bytes
+  message(STATUS "fusedstep: CUDA ${CMAKE_CUDA_COMPILER_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
+  set(CMAKE_CUDA_STANDARD 20)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  # The rounding contract, as nvcc spells it.
+  add_library(fs_cuda OBJECT ${cuda_sources})
+  target_compile_options(fs_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-O3 -fmad=false -prec-div=true -prec-sqrt=true
+                         -ftz=false -Xcompiler=-ffp-contract=off>)
+  target_link_libraries(fs_cuda PRIVATE fs_flags CUDA::cudart_static)
+  target_link_libraries(_core PRIVATE fs_cuda $<TARGET_OBJECTS:fs_cuda> CUDA::cudart_static)
+  set_target_properties(_core PROPERTIES LINKER_LANGUAGE CXX)
+else()
+  message(STATUS "fusedstep: no CUDA compiler, for the CPU alone (FUSEDSTEP_CUDA=ON requires one)")
+  target_sources(_core PRIVATE csrc/cuda/absent.cpp)
+endif()

@@ -1,0 +1,34 @@
+// Kernels as data, so that the code that plans and launches is compiled once and by any compiler.
+#pragma once
+#include <cuda_runtime.h>
+
+#include "args.h"
+
+namespace fusedstep::cuda {
+
+struct Kernel {
+  cudaError_t (*launch)(const cudaLaunchConfig_t&, const void* args);
+  cudaError_t (*blocks_per_multiprocessor)(int* blocks, int threads);
+};
+
+template <class Head, int kBytes, void (*kKernel)(Args<Head, kBytes>)>
+constexpr Kernel kernel_of() {
+  return {[](const cudaLaunchConfig_t& config, const void* args) {
+            return cudaLaunchKernelEx(&config, kKernel, *static_cast<const Args<Head, kBytes>*>(args));
+          },
+          [](int* blocks, int threads) {
+            return cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, kKernel, threads, 0);
+          }};
+}
+
+// For arguments of kSmallArgs and of kLargeArgs bytes.
+struct BatchKernel {
+  Kernel small, large;
+};
+
+const BatchKernel& step_kernel_of(int rule, DType dtype);
+const BatchKernel& norm_kernel_of(Norm norm, DType dtype);
+const Kernel& finish_kernel();
+const Kernel& fill_kernel();
+
+}  // namespace fusedstep::cuda

@@ -1,0 +1,394 @@
+#include "run.h"
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <tuple>
+
+#include "batch.h"
+
+namespace fusedstep::cuda {
+namespace {
+
+void launch(const Kernel& kernel, const char* name, unsigned blocks, unsigned threads, cudaStream_t stream,
+            const void* args) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(blocks);
+  config.blockDim = dim3(threads);
+  config.stream = stream;
+  check(kernel.launch(config, args), name);
+}
+
+// As many blocks as run at once on the current device. Asking also fails early for a kernel this device cannot run.
+unsigned resident_blocks(const Kernel& kernel, int device, int threads = kThreads) {
+  static std::mutex mutex;
+  static std::map<std::pair<int, decltype(kernel.launch)>, unsigned> known;
+  const std::lock_guard lock(mutex);
+  unsigned& blocks = known[{device, kernel.launch}];
+  if (blocks == 0) {
+    int per_multiprocessor = 0;
+    check(kernel.blocks_per_multiprocessor(&per_multiprocessor, threads),
+          "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+    blocks = static_cast<unsigned>(std::max(1, per_multiprocessor) * multiprocessors());
+  }
+  return blocks;
+}
+
+class Event {
+ public:
+  Event() { FS_CUDA(cudaEventCreateWithFlags, &event_, cudaEventDisableTiming); }
+  ~Event() { cudaEventDestroy(event_); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  cudaEvent_t get() const { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+// `later` goes on when what is on `earlier` now has been done; each on its own device.
+void order(int earlier_device, cudaStream_t earlier, int later_device, cudaStream_t later) {
+  const DeviceGuard guard(earlier_device);
+  const Event event;
+  FS_CUDA(cudaEventRecord, event.get(), earlier);
+  const DeviceGuard other(later_device);
+  FS_CUDA(cudaStreamWaitEvent, later, event.get(), 0);
+}
+
+// What one device does.
+struct Part {
+  int device;
+  cudaStream_t stream;
+  bool kept_tables;  // not in a capture
+  std::vector<std::unique_ptr<Batch>> batches;
+  bool has_finish = false;  // the finish kernel runs
+  std::vector<std::byte> folds, records, options, uniforms;
+  std::uint32_t chunk_sums = 0, uniform_count = 0;
+  Packed<FinishHead> finish;
+  Room room;
+  std::vector<Upload> uploads;
+  Scratch scratch;
+
+  template <class Head>
+  void place(Packed<Head>& args, Ref& ref, const std::vector<std::byte>& bytes, bool stays) {
+    if (args.inlined(bytes, ref)) return;
+    if (stays && kept_tables) {
+      ref.device = kept_copy(bytes, stream);
+      if (ref.device) return;
+    }
+    uploads.push_back({bytes, room.add(bytes.size()), &ref});
+  }
+};
+
+}  // namespace
+
+std::string built_with() {
+  int version = 0;
+#ifdef FS_CUDA_ON_HOST
+  return "host";
+#endif
+  cudaRuntimeGetVersion(&version);
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+int device_count() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  cudaGetLastError();
+  return 0;
+}
+
+bool is_capturing(int device, void* stream) {
+  const DeviceGuard guard(device);
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  FS_CUDA(cudaStreamIsCapturing, static_cast<cudaStream_t>(stream), &status);
+  return status != cudaStreamCaptureStatusNone;
+}
+
+double read(const Scalar& scalar, int device, void* stream) {
+  const DeviceGuard guard(device);
+  double wide = 0.0;
+  float narrow = 0.0f;
+  void* const to = scalar.wide ? static_cast<void*>(&wide) : &narrow;
+  const auto s = static_cast<cudaStream_t>(stream);
+  FS_CUDA(cudaMemcpyAsync, to, scalar.at, scalar.wide ? sizeof wide : sizeof narrow, cudaMemcpyDeviceToHost, s);
+  FS_CUDA(cudaStreamSynchronize, s);
+  return scalar.wide ? wide : narrow;
+}
+
+struct Run::Impl {
+  Call call;
+  std::vector<Part> parts;           // one per device
+  std::vector<std::int32_t> sum_of;  // of each tensor, -1: not part of the norm
+  std::uint32_t sum_count = 0;
+  bool norm_done = false;
+
+  explicit Impl(Call c) : call(std::move(c)) {
+    for (const Work& w : call.work) sum_of.push_back(w.normed ? static_cast<std::int32_t>(sum_count++) : -1);
+    for (const auto& [device, stream] : call.streams) {
+      const DeviceGuard guard(device);
+      Part& part = parts.emplace_back();
+      part.device = device;
+      part.stream = static_cast<cudaStream_t>(stream);
+      part.kept_tables = !is_capturing(device, stream);
+      plan(part);
+    }
+  }
+
+  // Copies on the part's device of what lives on another one.
+  bool is_elsewhere(const Part& part, const Scalar& s) const { return s.at && part.device != call.scalar_device; }
+
+  void plan(Part& part) {
+    part.has_finish = call.has_norm || call.given_norm.at || call.grad_scale.at;
+    for (const Work& w : call.work) {
+      if (w.device != part.device) continue;
+      part.has_finish = part.has_finish || w.step_at.at || call.options[w.options].lr.at;
+    }
+    const std::vector<std::uint32_t> uniform_of = add_uniforms(part);
+    std::map<std::pair<int, DType>, Batch*> batch_of;
+    for (std::uint32_t i = 0; i < call.work.size(); ++i) {
+      const Work& w = call.work[i];
+      if (w.device != part.device) continue;
+      Batch*& batch = batch_of[{w.tensor.rule, w.tensor.dtype}];
+      if (!batch) {
+        batch = part.batches.emplace_back(std::make_unique<Batch>()).get();
+        batch->rule = w.tensor.rule;
+        batch->dtype = w.tensor.dtype;
+      }
+      batch->works.push_back(i);
+    }
+    for (const auto& batch : part.batches) {
+      batch->build(call, uniform_of, sum_of);
+      batch->first_sum = part.chunk_sums;
+      part.chunk_sums += batch->chunks;
+    }
+    add_folds(part);
+    reserve(part);
+  }
+
+  // One record per run of tensors that share everything; the index for each tensor.
+  std::vector<std::uint32_t> add_uniforms(Part& part) {
+    std::vector<std::uint32_t> uniform_of(call.work.size());
+    const Work* last = nullptr;
+    for (std::size_t i = 0; i < call.work.size(); ++i) {
+      const Work& w = call.work[i];
+      if (w.device != part.device) continue;
+      const bool own = (call.per_tensor && w.normed) || w.step_at.at;
+      if (!last || own || last->step_at.at || (call.per_tensor && last->normed) || last->options != w.options ||
+          last->step != w.step || last->tensor.rule != w.tensor.rule || last->tensor.dtype != w.tensor.dtype) {
+        ++part.uniform_count;
+        if (part.has_finish) {
+          append(part.records, Record{w.step_at, w.step, w.options, sum_of[i], static_cast<std::uint8_t>(w.tensor.rule),
+                                      w.tensor.dtype});
+        } else {
+          UniformBytes uniform{};
+          prepare_any(AllRules{}, w.tensor.rule, w.tensor.dtype, call.options[w.options].host, 0.0, w.step,
+                      uniform.bytes);
+          append(part.uniforms, uniform);
+        }
+      }
+      uniform_of[i] = part.uniform_count - 1;
+      last = &w;
+    }
+    return uniform_of;
+  }
+
+  // Large tensors first: those are folded by the whole block.
+  void add_folds(Part& part) {
+    std::vector<Fold> folds;
+    for (const auto& batch : part.batches) {
+      std::int64_t chunk = batch->first_sum;
+      for (const std::uint32_t i : batch->works) {
+        const std::int64_t chunks = (call.work[i].tensor.numel + kChunk - 1) / kChunk;
+        if (call.work[i].normed) {
+          folds.push_back({static_cast<std::uint32_t>(chunk), static_cast<std::uint32_t>(chunks),
+                           static_cast<std::uint32_t>(sum_of[i])});
+        }
+        chunk += chunks;
+      }
+    }
+    const auto small =
+        std::stable_partition(folds.begin(), folds.end(), [](const Fold& f) { return f.count > kWarpFold; });
+    FinishHead& head = part.finish.head();
+    head = FinishHead{};
+    head.fold_count = static_cast<std::uint32_t>(folds.size());
+    head.large = static_cast<std::uint32_t>(small - folds.begin());
+    for (const Fold& f : folds) append(part.folds, f);
+    for (const DeviceOptions& o : call.options) append(part.options, o);
+  }
+
+  // Memory, tables and addresses.
+  void reserve(Part& part) {
+    const std::size_t chunk_sums = part.room.add(part.chunk_sums * sizeof(double));
+    const std::size_t sums = part.room.add(std::max<std::size_t>(1, sum_count) * sizeof(double));
+    const std::size_t norm = part.room.add(std::max<std::size_t>(1, sum_count) * sizeof(double));
+    const std::size_t uniforms = part.room.add(part.has_finish ? part.uniform_count * sizeof(UniformBytes) : 0);
+    const std::size_t scalars = part.room.add(3 * sizeof(double));
+
+    FinishHead& finish = part.finish.head();
+    if (part.has_finish) {
+      part.place(part.finish, finish.options, part.options, false);
+      part.place(part.finish, finish.records, part.records, false);
+      part.place(part.finish, finish.folds, part.folds, true);
+      resident_blocks(finish_kernel(), part.device, kFinishThreads);
+    }
+    for (const auto& batch : part.batches) {
+      BatchHead& head = batch->args.head();
+      head = BatchHead{};
+      if (!part.has_finish) part.place(batch->args, head.uniforms, part.uniforms, false);
+      part.place(batch->args, head.grads, batch->grads, false);
+      part.place(batch->args, head.entries, batch->entries, true);
+      if (call.steps) resident_blocks(pick(*batch, step_kernel_of(batch->rule, batch->dtype)), part.device);
+      if (batch->normed) resident_blocks(pick(*batch, norm_kernel_of(call.norm, batch->dtype)), part.device);
+    }
+    part.scratch = Scratch(part.room.size(), part.stream);
+    for (const Upload& u : part.uploads) u.ref->device = part.scratch.at(u.offset);
+
+    finish.chunk_sums = reinterpret_cast<double*>(part.scratch.at(chunk_sums));
+    finish.sums = reinterpret_cast<double*>(part.scratch.at(sums));
+    finish.norm = reinterpret_cast<double*>(part.scratch.at(norm));
+    if (call.norm_out && part.device == call.norm_device) finish.norm = call.norm_out;
+    finish.uniforms = reinterpret_cast<UniformBytes*>(part.scratch.at(uniforms));
+    finish.grad_scale = call.grad_scale;
+    finish.found_inf = call.found_inf;
+    finish.given_norm = call.given_norm;
+    Scalar* const copied[] = {&finish.grad_scale, &finish.found_inf, &finish.given_norm};
+    for (int k = 0; k < 3; ++k) {
+      if (is_elsewhere(part, *copied[k])) copied[k]->at = part.scratch.at(scalars + k * sizeof(double));
+    }
+    finish.scale = call.scale;
+    finish.sum_count = sum_count;
+    finish.record_count = part.uniform_count;
+    finish.kind = call.norm;
+    finish.per_tensor = call.per_tensor;
+    for (const auto& batch : part.batches) {
+      BatchHead& head = batch->args.head();
+      if (part.has_finish) head.uniforms.device = finish.uniforms;
+      head.sums = finish.chunk_sums + batch->first_sum;
+      head.found_inf = finish.found_inf;
+      head.tensors = static_cast<std::uint32_t>(batch->works.size());
+      head.chunks = batch->chunks;
+      head.reverse = call.has_norm;
+    }
+  }
+
+  static const Kernel& pick(const Batch& batch, const BatchKernel& kernels) {
+    return batch.args.small() ? kernels.small : kernels.large;
+  }
+
+  void run_batch(const Part& part, const Batch& batch, const BatchKernel& kernels, const char* name) {
+    const Kernel& kernel = pick(batch, kernels);
+    const unsigned blocks = std::min(batch.chunks, resident_blocks(kernel, part.device));
+    if (blocks > 0) launch(kernel, name, blocks, kThreads, part.stream, batch.args.data());
+  }
+
+  void finish(Part& part, bool fold, bool total, bool prepare) {
+    FinishHead& head = part.finish.head();
+    std::tie(head.fold, head.total, head.prepare) = std::tuple(fold, total, prepare);
+    launch(finish_kernel(), "cudaLaunchKernelEx(finish)", 1, kFinishThreads, part.stream, part.finish.data());
+  }
+
+  void upload() {
+    for (Part& part : parts) {
+      const DeviceGuard guard(part.device);
+      for (const Upload& u : part.uploads) fill(part.scratch.at(u.offset), u.bytes, part.stream);
+      part.uploads.clear();
+      const FinishHead& head = part.finish.head();
+      const std::pair<Scalar, Scalar> scalars[] = {
+          {call.grad_scale, head.grad_scale}, {call.found_inf, head.found_inf}, {call.given_norm, head.given_norm}};
+      for (const auto& [from, to] : scalars) {
+        if (!is_elsewhere(part, from)) continue;
+        order(call.scalar_device, stream_of(call.scalar_device), part.device, part.stream);
+        FS_CUDA(cudaMemcpyPeerAsync, to.at, part.device, from.at, call.scalar_device,
+                from.wide ? sizeof(double) : sizeof(float), part.stream);
+      }
+    }
+  }
+
+  cudaStream_t stream_of(int device) const {
+    for (const auto& [id, stream] : call.streams) {
+      if (id == device) return static_cast<cudaStream_t>(stream);
+    }
+    return nullptr;
+  }
+
+  // Chunk sums, then each tensor's sum; where there are several devices, every one gets the sums of all.
+  void sum() {
+    for (Part& part : parts) {
+      const DeviceGuard guard(part.device);
+      for (const auto& batch : part.batches) {
+        if (batch->normed) {
+          run_batch(part, *batch, norm_kernel_of(call.norm, batch->dtype), "cudaLaunchKernelEx(norm)");
+        }
+      }
+      if (parts.size() > 1) finish(part, true, false, false);
+    }
+    if (parts.size() < 2) return;
+    for (Part& to : parts) {
+      for (const Part& from : parts) {
+        if (to.device != from.device) copy_sums(from, to);
+      }
+    }
+    for (Part& part : parts) {  // whose memory may be reused when its own stream has got this far
+      for (const Part& reader : parts) {
+        if (part.device != reader.device) order(reader.device, reader.stream, part.device, part.stream);
+      }
+    }
+  }
+
+  void copy_sums(const Part& from, Part& to) {
+    order(from.device, from.stream, to.device, to.stream);
+    const DeviceGuard guard(to.device);
+    for (std::size_t i = 0; i < call.work.size(); ++i) {
+      if (call.work[i].device != from.device || sum_of[i] < 0) continue;
+      const std::size_t first = i;
+      while (i + 1 < call.work.size() && call.work[i + 1].device == from.device && sum_of[i + 1] == sum_of[i] + 1) ++i;
+      const std::size_t bytes = (i - first + 1) * sizeof(double);
+      FS_CUDA(cudaMemcpyPeerAsync, to.finish.head().sums + sum_of[first], to.device,
+              from.finish.head().sums + sum_of[first], from.device, bytes, to.stream);
+    }
+  }
+
+  std::vector<double> norms() {
+    upload();
+    sum();
+    for (Part& part : parts) {
+      const DeviceGuard guard(part.device);
+      finish(part, parts.size() == 1, true, false);
+    }
+    norm_done = true;
+    std::vector<double> out(call.per_tensor ? sum_count : 1);
+    const Part* at = &parts.front();
+    for (const Part& part : parts) {
+      if (call.norm_out && part.device == call.norm_device) at = &part;
+    }
+    const DeviceGuard guard(at->device);
+    FS_CUDA(cudaMemcpyAsync, out.data(), at->finish.head().norm, out.size() * sizeof(double), cudaMemcpyDeviceToHost,
+            at->stream);
+    FS_CUDA(cudaStreamSynchronize, at->stream);
+    return out;
+  }
+
+  void step() {
+    if (!norm_done) {
+      upload();
+      if (call.has_norm) sum();
+    }
+    for (Part& part : parts) {
+      const DeviceGuard guard(part.device);
+      const bool has_total = !norm_done && (call.has_norm || call.given_norm.at);
+      if (part.has_finish) finish(part, has_total && call.has_norm && parts.size() == 1, has_total, call.steps);
+      if (!call.steps) continue;
+      for (const auto& batch : part.batches) {
+        run_batch(part, *batch, step_kernel_of(batch->rule, batch->dtype), "cudaLaunchKernelEx(step)");
+      }
+    }
+  }
+};
+
+Run::Run(Call call) : impl_(std::make_unique<Impl>(std::move(call))) {}
+Run::~Run() = default;
+std::vector<double> Run::norms() { return impl_->norms(); }
+void Run::step() { impl_->step(); }
+
+}  // namespace fusedstep::cuda

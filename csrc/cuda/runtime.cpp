@@ -1,0 +1,162 @@
+#include "runtime.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "launch.h"
+
+namespace fusedstep::cuda {
+namespace {
+
+int current_device() {
+  int device = 0;
+  FS_CUDA(cudaGetDevice, &device);
+  return device;
+}
+
+// The default pool returns memory to the system at every synchronisation, and changing that would change it for the
+// whole process.
+cudaMemPool_t pool_of(int device) {
+  static std::mutex mutex;
+  static std::map<int, cudaMemPool_t> pools;
+  const std::lock_guard lock(mutex);
+  if (const auto known = pools.find(device); known != pools.end()) return known->second;
+  cudaMemPoolProps props{};
+  props.allocType = cudaMemAllocationTypePinned;
+  props.location.type = cudaMemLocationTypeDevice;
+  props.location.id = device;
+  cudaMemPool_t pool = nullptr;
+  FS_CUDA(cudaMemPoolCreate, &pool, &props);
+  std::uint64_t keep = UINT64_MAX;
+  FS_CUDA(cudaMemPoolSetAttribute, pool, cudaMemPoolAttrReleaseThreshold, &keep);
+  return pools[device] = pool;
+}
+
+struct Kept {
+  std::vector<std::byte> bytes;
+  void* memory;
+  cudaStream_t stream;  // that filled it
+  cudaEvent_t filled;
+};
+
+// More would be a program that runs hundreds of optimizers in turn; the oldest then makes room.
+constexpr std::size_t kMostKept = 64;
+
+struct Keeper {
+  std::deque<std::unique_ptr<Kept>> tables;
+  std::deque<std::size_t> seen;  // hashes: a wrong match only keeps a table too early
+};
+
+std::size_t hash(const std::vector<std::byte>& bytes) {
+  std::uint64_t h = bytes.size();
+  for (std::size_t i = 0; i + 8 <= bytes.size(); i += 8) {
+    std::uint64_t word;
+    std::memcpy(&word, bytes.data() + i, 8);
+    h = (h ^ word) * 0x9E3779B97F4A7C15u;
+    h ^= h >> 29;
+  }
+  return h;
+}
+
+}  // namespace
+
+void check(cudaError_t status, const char* call) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // or the next call would report it again
+  int device = -1;
+  if (cudaGetDevice(&device) != cudaSuccess) cudaGetLastError();
+  throw std::runtime_error(std::string(call) + " failed on cuda:" + std::to_string(device) + ": " +
+                           cudaGetErrorName(status) + " (" + cudaGetErrorString(status) + ")");
+}
+
+DeviceGuard::DeviceGuard(int device) : before_(current_device()) {
+  if (device != before_) FS_CUDA(cudaSetDevice, device);
+}
+
+DeviceGuard::~DeviceGuard() { cudaSetDevice(before_); }
+
+Scratch::Scratch(std::size_t bytes, cudaStream_t stream) : stream_(stream) {
+  if (bytes > 0) FS_CUDA(cudaMallocFromPoolAsync, &memory_, bytes, pool_of(current_device()), stream);
+}
+
+Scratch::Scratch(Scratch&& other) noexcept : memory_(std::exchange(other.memory_, nullptr)), stream_(other.stream_) {}
+
+Scratch& Scratch::operator=(Scratch&& other) noexcept {
+  std::swap(memory_, other.memory_);
+  std::swap(stream_, other.stream_);
+  return *this;
+}
+
+Scratch::~Scratch() {
+  if (memory_) cudaFreeAsync(memory_, stream_);
+}
+
+void fill(void* to, const std::vector<std::byte>& bytes, cudaStream_t stream) {
+  using Fill = Args<FillHead, kLargeArgs>;
+  auto args = std::make_unique<Fill>();
+  for (std::size_t done = 0; done < bytes.size(); done += sizeof args->bytes) {
+    args->head.to = static_cast<std::byte*>(to) + done;
+    args->head.size = static_cast<std::uint32_t>(std::min(sizeof args->bytes, bytes.size() - done));
+    std::memcpy(args->bytes, bytes.data() + done, args->head.size);
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(1);
+    config.blockDim = dim3(kThreads);
+    config.stream = stream;
+    check(fill_kernel().launch(config, args.get()), "cudaLaunchKernelEx(fill)");
+  }
+}
+
+const void* kept_copy(const std::vector<std::byte>& bytes, cudaStream_t stream) {
+  static std::mutex mutex;
+  static std::map<int, Keeper> keepers;
+  const std::lock_guard lock(mutex);
+  Keeper& keeper = keepers[current_device()];
+  for (const auto& kept : keeper.tables) {
+    if (kept->bytes != bytes) continue;
+    if (kept->stream != stream) FS_CUDA(cudaStreamWaitEvent, stream, kept->filled, 0);
+    return kept->memory;
+  }
+  const std::size_t key = hash(bytes);
+  const auto before = std::find(keeper.seen.begin(), keeper.seen.end(), key);
+  if (before == keeper.seen.end()) {
+    keeper.seen.push_back(key);
+    if (keeper.seen.size() > kMostKept) keeper.seen.pop_front();
+    return nullptr;
+  }
+  if (keeper.tables.size() == kMostKept) {
+    Kept& oldest = *keeper.tables.front();
+    FS_CUDA(cudaFree, oldest.memory);  // waits for the device, and so for every kernel that reads it
+    cudaEventDestroy(oldest.filled);
+    keeper.tables.pop_front();
+  }
+  auto fresh = std::make_unique<Kept>(Kept{bytes, nullptr, stream, nullptr});
+  FS_CUDA(cudaMalloc, &fresh->memory, bytes.size());
+  try {
+    FS_CUDA(cudaEventCreateWithFlags, &fresh->filled, cudaEventDisableTiming);
+    fill(fresh->memory, bytes, stream);
+    FS_CUDA(cudaEventRecord, fresh->filled, stream);
+  } catch (...) {
+    if (fresh->filled) cudaEventDestroy(fresh->filled);
+    cudaFree(fresh->memory);
+    throw;
+  }
+  keeper.seen.erase(before);
+  keeper.tables.push_back(std::move(fresh));
+  return keeper.tables.back()->memory;
+}
+
+int multiprocessors() {
+  int count = 0;
+  FS_CUDA(cudaDeviceGetAttribute, &count, cudaDevAttrMultiProcessorCount, current_device());
+  return count;
+}
+
+}  // namespace fusedstep::cuda

@@ -1,0 +1,84 @@
+// What is constant during a step, from the caller's options: computed in float64, in this one place on every device,
+// and rounded once to the compute type.
+#pragma once
+#include <cstring>
+
+#include "table.h"
+
+namespace fusedstep {
+
+inline constexpr int kMaxHyper = 8;
+inline constexpr int kMaxUniformBytes = 128;
+
+// A StepUniform<Rule, T> of any rule and type.
+struct alignas(16) UniformBytes {
+  std::byte bytes[kMaxUniformBytes];
+};
+
+// The options of a group of tensors, as the caller gave them.
+struct StepOptions {
+  double hyper[kMaxHyper];                                    // the rule's, in the order of its header
+  double lr, weight_decay, clip_value, max_norm, grad_scale;  // max_norm < 0: the norm is not limited
+  bool decoupled, maximize;
+};
+
+namespace {
+
+// min(1, max_norm / (norm + 1e-6)), NaN if the norm is: torch.nn.utils.clip_grad_norm_ in float64.
+FS_INLINE double clip_coefficient(double norm, double max_norm) {
+  const double coefficient = max_norm / (norm + 1e-6);
+  return coefficient > 1.0 ? 1.0 : coefficient;
+}
+
+// `norm` is that of the unscaled gradients; it counts where the options have a max_norm.
+FS_INLINE Common<double> prepare_common(const StepOptions& o, double norm) {
+  double mul = o.max_norm >= 0.0 ? clip_coefficient(norm, o.max_norm) : 1.0;
+  mul /= o.grad_scale;
+  if (o.maximize) mul = -mul;
+  if (o.decoupled) return {mul, o.clip_value, 0.0, 1.0 - o.lr * o.weight_decay};
+  return {mul, o.clip_value, o.weight_decay, 1.0};
+}
+
+// Uniforms hold nothing but numbers of one type, so one is rounded to another as an array.
+template <class To, class From>
+FS_INLINE void round_each(const From* from, To* to) {
+  constexpr std::size_t n = sizeof(From) / sizeof(double);
+  double wide[n];
+  std::memcpy(wide, from, sizeof wide);
+  float narrow[n];
+  for (std::size_t k = 0; k < n; ++k) narrow[k] = static_cast<float>(wide[k]);
+  static_assert(sizeof narrow == sizeof(To));
+  std::memcpy(to, narrow, sizeof narrow);
+}
+
+template <class Rule>
+FS_INLINE void prepare_rule(DType dtype, const StepOptions& options, double norm, std::int64_t step, void* out) {
+  using Wide = StepUniform<Rule, double>;
+  using Narrow = StepUniform<Rule, float>;
+  static_assert(sizeof(Wide) <= kMaxUniformBytes);
+  typename Rule::Hyper hyper;
+  if constexpr (Rule::hyper.size > 0) {
+    static_assert(sizeof hyper == Rule::hyper.size * sizeof(double) && Rule::hyper.size <= kMaxHyper);
+    std::memcpy(&hyper, options.hyper, sizeof hyper);
+  }
+  const Wide wide{prepare_common(options, norm), Rule::prepare(hyper, step)};
+  if (dtype == DType::float64) {
+    std::memcpy(out, &wide, sizeof wide);
+    return;
+  }
+  Narrow narrow;
+  round_each(&wide.common, &narrow.common);
+  if constexpr (Rule::hyper.size > 0) round_each(&wide.rule, &narrow.rule);
+  std::memcpy(out, &narrow, sizeof narrow);
+}
+
+// Fills StepUniform<Rule, T> at `out` (kMaxUniformBytes) for the rule of that index in AllRules.
+template <class... Rule>
+FS_INLINE void prepare_any(RuleList<Rule...>, int rule, DType dtype, const StepOptions& options, double norm,
+                           std::int64_t step, void* out) {
+  int k = 0;
+  (void)((rule == k++ ? (prepare_rule<Rule>(dtype, options, norm, step, out), true) : false) || ...);
+}
+
+}  // namespace
+}  // namespace fusedstep
