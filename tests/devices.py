@@ -7,7 +7,7 @@ device. On a real GPU each array is copied there with its layout, alignment and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -94,11 +94,46 @@ ARRAY_CALLS = ("step_arrays", "norm", "clip_norm", "clip_value")
 def arrays_on_cuda() -> Iterator[None]:
     """Every array that reaches the core lies on a CUDA device, and every call has ended when it returns."""
     wrap = synchronized if HOST else mirrored
-    with mock.patch.multiple(_core, **{name: wrap(getattr(_core, name)) for name in ARRAY_CALLS}):
-        if HOST:
-            _core.cuda_host.pretend(True)
-        try:
-            yield
-        finally:
-            if HOST:
-                _core.cuda_host.pretend(False)
+    calls = {name: wrap(getattr(_core, name)) for name in ARRAY_CALLS}
+    with mock.patch.multiple(_core, **calls), pretending() if HOST else nullcontext():
+        yield
+
+
+@contextmanager
+def pretending(scalars: bool = False) -> Iterator[Any]:
+    """In the host build: arrays count as lying on device 0, and single numbers (step counts, lr, found_inf) if
+    ``scalars``. Calls return before their work is done, as on a GPU."""
+    host = _core.cuda_host
+    host.pretend(True, scalars)
+    before = host.allocations()
+    try:
+        yield host
+        host.synchronize()
+        assert host.last_error() == ""
+        kept = 64 * 2  # tables stay
+        assert host.allocations() - before <= kept, "device memory was not freed"
+    finally:
+        host.synchronize()
+        host.pretend(False)
+
+
+@contextmanager
+def torch_pretending(scalars: bool = False) -> Iterator[Any]:
+    """:func:`pretending`, with the torch layer treating every tensor as one on a GPU.
+
+    Norms wait, since torch's own operations on them would not.
+    """
+    import torch
+
+    from fusedstep.torch import _base, clip
+
+    def on_gpu(x: Any) -> bool:
+        return isinstance(x, torch.Tensor)
+
+    with (
+        mock.patch.object(_base, "on_gpu", on_gpu),
+        mock.patch.object(clip, "on_gpu", on_gpu),
+        mock.patch.multiple(_core, **{name: synchronized(getattr(_core, name)) for name in ARRAY_CALLS[1:]}),
+        pretending(scalars) as host,
+    ):
+        yield host

@@ -36,7 +36,7 @@ elseif(cuda)
   target_compile_options(fs_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-O3 -fmad=false -prec-div=true -prec-sqrt=true
                          -ftz=false -Xcompiler=-ffp-contract=off>)
   target_link_libraries(fs_cuda PRIVATE fs_flags CUDA::cudart_static)
-  target_link_libraries(_core PRIVATE fs_cuda $<TARGET_OBJECTS:fs_cuda> CUDA::cudart_static)
+  target_link_libraries(_core PRIVATE fs_cuda CUDA::cudart_static)
   set_target_properties(_core PROPERTIES LINKER_LANGUAGE CXX)
 else()
   message(STATUS "fusedstep: no CUDA compiler, for the CPU alone (FUSEDSTEP_CUDA=ON requires one)")

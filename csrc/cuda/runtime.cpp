@@ -83,20 +83,26 @@ DeviceGuard::DeviceGuard(int device) : before_(current_device()) {
 
 DeviceGuard::~DeviceGuard() { cudaSetDevice(before_); }
 
-Scratch::Scratch(std::size_t bytes, cudaStream_t stream) : stream_(stream) {
-  if (bytes > 0) FS_CUDA(cudaMallocFromPoolAsync, &memory_, bytes, pool_of(current_device()), stream);
+Scratch::Scratch(std::size_t bytes, cudaStream_t stream) : stream_(stream), device_(current_device()) {
+  if (bytes > 0) FS_CUDA(cudaMallocFromPoolAsync, &memory_, bytes, pool_of(device_), stream);
 }
 
-Scratch::Scratch(Scratch&& other) noexcept : memory_(std::exchange(other.memory_, nullptr)), stream_(other.stream_) {}
+Scratch::Scratch(Scratch&& other) noexcept { *this = std::move(other); }
 
 Scratch& Scratch::operator=(Scratch&& other) noexcept {
   std::swap(memory_, other.memory_);
   std::swap(stream_, other.stream_);
+  std::swap(device_, other.device_);
   return *this;
 }
 
 Scratch::~Scratch() {
-  if (memory_) cudaFreeAsync(memory_, stream_);
+  if (!memory_) return;
+  int before = 0;
+  cudaGetDevice(&before);
+  cudaSetDevice(device_);
+  cudaFreeAsync(memory_, stream_);
+  cudaSetDevice(before);
 }
 
 void fill(void* to, const std::vector<std::byte>& bytes, cudaStream_t stream) {

@@ -38,6 +38,7 @@ class Scratch {
  private:
   void* memory_ = nullptr;
   cudaStream_t stream_ = nullptr;
+  int device_ = 0;  // a null stream means another one on each device
 };
 
 // Puts bytes into memory of the current device by kernel arguments alone.

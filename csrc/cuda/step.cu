@@ -43,8 +43,9 @@ __device__ __forceinline__ void step_chunk(const StepUniform<Rule, T>& u, T* p, 
       update_pack<Rule, T, kWidth>(u, p, g, s, i, states);
     }
   }
-  for (int i = done + static_cast<int>(threadIdx.x); i < n; i += kThreads)
+  for (int i = done + static_cast<int>(threadIdx.x); i < n; i += kThreads) {
     update_pack<Rule, T, 1>(u, p, g, s, i, states);
+  }
 }
 
 template <class Rule, class T, class A, std::size_t... S>

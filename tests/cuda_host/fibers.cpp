@@ -1,7 +1,7 @@
 // A block of threads as fibers.
 #include <sys/mman.h>
 
-#include <cstring>
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -129,6 +129,19 @@ void release_warp(unsigned first, std::vector<unsigned>& ready) {
   }
 }
 
+// All threads, warps in random order.
+void make_ready(std::vector<unsigned>& ready) {
+  std::vector<unsigned> warps;
+  for (unsigned first = 0; first < count; first += kWarp) warps.push_back(first);
+  for (std::size_t k = warps.size(); k > 1; --k) std::swap(warps[k - 1], warps[random() % k]);
+  for (const unsigned first : warps) {
+    for (unsigned i = first; i < std::min(first + kWarp, count); ++i) {
+      fibers[i].state = State::ready;
+      ready.push_back(i);
+    }
+  }
+}
+
 }  // namespace
 
 void run_block(const std::function<void()>& thread, dim3 grid, dim3 block, unsigned index) {
@@ -139,10 +152,11 @@ void run_block(const std::function<void()>& thread, dim3 grid, dim3 block, unsig
   body = &thread;
   if (fibers.size() < count) fibers.resize(count, Fiber{});
   std::vector<unsigned> ready;
-  for (unsigned i = 0; i < count; ++i) {
-    start(fibers[i]);
-    ready.push_back(i);
-  }
+  for (unsigned i = 0; i < count; ++i) start(fibers[i]);
+  make_ready(ready);
+  // Half of the blocks draw every thread at random. The others go on with the warp that last ran for as long as it can:
+  // one far ahead of the rest is what a missing barrier shows itself by.
+  const bool one_warp_ahead = random() % 2;
   unsigned waiting = 0, done = 0;
   while (done < count) {
     if (ready.empty()) {
@@ -151,13 +165,10 @@ void run_block(const std::function<void()>& thread, dim3 grid, dim3 block, unsig
           if (fibers[i].state != State::at_barrier) throw std::runtime_error(at(i) + " does not reach a barrier");
         }
       }
-      for (unsigned i = 0; i < count; ++i) {
-        fibers[i].state = State::ready;
-        ready.push_back(i);
-      }
+      make_ready(ready);
       waiting = 0;
     }
-    std::swap(ready[random() % ready.size()], ready.back());
+    if (!one_warp_ahead) std::swap(ready[random() % ready.size()], ready.back());
     const unsigned next = ready.back();
     ready.pop_back();
     run(next);
