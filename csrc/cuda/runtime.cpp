@@ -73,8 +73,9 @@ void check(cudaError_t status, const char* call) {
   cudaGetLastError();  // or the next call would report it again
   int device = -1;
   if (cudaGetDevice(&device) != cudaSuccess) cudaGetLastError();
-  throw std::runtime_error(std::string(call) + " failed on cuda:" + std::to_string(device) + ": " +
-                           cudaGetErrorName(status) + " (" + cudaGetErrorString(status) + ")");
+  const std::string where = device < 0 ? "" : " on cuda:" + std::to_string(device);
+  throw std::runtime_error(std::string(call) + " failed" + where + ": " + cudaGetErrorName(status) + " (" +
+                           cudaGetErrorString(status) + ")");
 }
 
 DeviceGuard::DeviceGuard(int device) : before_(current_device()) {
