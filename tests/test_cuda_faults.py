@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +12,15 @@ from pathlib import Path
 import pytest
 
 from devices import HOST
+from tools import REQUIRED, ROOT, need
 
-ROOT = Path(__file__).resolve().parent.parent
-pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not HOST, reason="needs the build with FUSEDSTEP_CUDA=HOST")]
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(
+        not (HOST or REQUIRED), reason="takes minutes: for the host build, or FUSEDSTEP_REQUIRE_TOOLS=1"
+    ),
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="the fibers are written for x86-64"),
+]
 
 SOURCES = [
     *(f"csrc/cuda/{name}" for name in ("batch.cpp", "norm.cu", "run.cpp", "runtime.cpp", "step.cu")),
@@ -110,6 +117,7 @@ def run(objects: list[Path], program: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Path]]:
     """A copy of the sources, with two families of rules to compile instead of all, and its objects."""
+    need("g++")
     tree = tmp_path_factory.mktemp("faults")
     for folder in ("csrc", "tests/cuda_host"):
         shutil.copytree(ROOT / folder, tree / folder)

@@ -22,8 +22,8 @@ if(cuda STREQUAL "HOST")
   target_compile_definitions(_core PRIVATE FS_CUDA_ON_HOST)
 elseif(cuda)
   # One binary for Ampere and Ada, one for Hopper, and code that newer drivers translate for what comes after: half a
-  # minute on two cores. Wheels list every architecture.
-  if(NOT CMAKE_CUDA_ARCHITECTURES)
+  # minute on two cores. Wheels have a binary for every architecture (pyproject.toml).
+  if(NOT CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
     set(CMAKE_CUDA_ARCHITECTURES 80-real 90)
   endif()
   enable_language(CUDA)
