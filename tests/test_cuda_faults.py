@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 SOURCES = [
-    *(f"csrc/cuda/{name}" for name in ("batch.cpp", "norm.cu", "run.cpp", "runtime.cpp", "step.cu")),
+    *(f"csrc/cuda/{name}" for name in ("batch.cpp", "launch.cpp", "norm.cu", "run.cpp", "runtime.cpp", "step.cu")),
     *(f"csrc/cpu/{name}" for name in ("dispatch.cpp", "run.cpp", "target.cpp", "threads.cpp")),
     *(f"tests/cuda_host/{name}" for name in ("fibers.cpp", "runtime.cpp", "selfcheck.cpp")),
     "csrc/kernels/registry.cpp",

@@ -123,8 +123,9 @@ void check_not_lazy(PyObject* object, const Array& a, const Where& where) {
 // A tensor keeps its shape when its storage is resized to nothing, as sharding libraries do between uses. Its address
 // is then null plus the offset into the storage, so only low addresses need the question, which costs 500 ns.
 void check_storage(PyObject* object, const Array& a, const Where& where) {
-  constexpr std::uintptr_t kLow = std::uintptr_t{1} << 36;
-  if (a.numel == 0 || reinterpret_cast<std::uintptr_t>(a.data) >= kLow) return;
+  // CUDA's virtual memory starts at 12 GB.
+  const std::uintptr_t low = std::uintptr_t{1} << (a.device == kHost ? 36 : 32);
+  if (a.numel == 0 || reinterpret_cast<std::uintptr_t>(a.data) >= low) return;
   const py::handle t(object);
   if (py::cast<std::int64_t>(t.attr("untyped_storage")().attr("nbytes")()) > 0) return;
   throw py::value_error(where.text() + " has no memory: its storage was resized to 0 bytes");
@@ -198,8 +199,10 @@ Array Reader::read(PyObject* object, const Where& where) {
 }
 
 Array Reader::read_scalar(PyObject* object, const Where& where) {
-  Array a = fetch(object, facts_of(object), where);
+  const TypeFacts& facts = facts_of(object);
+  Array a = fetch(object, facts, where);
   if (placed_device) a.device = placed_device(a.data, true);
+  if (a.device != kHost && !streams_.contains(a.device)) note_stream(facts, a);
   if (a.numel != 1 || a.is_complex) {
     throw py::value_error(where.text() + " has shape " + a.shape_text() + " and dtype " + a.dtype_text() +
                           ", expected one real number");
@@ -359,42 +362,6 @@ void set_exchange_api(bool on) { exchange_enabled = on; }
 void set_placement(int (*device_of)(const void*, bool), void* (*stream_of)(int)) {
   placed_device = device_of;
   placed_stream = stream_of;
-}
-
-void check_writable(const Array& a, const Where& where) {
-  if (a.read_only) throw py::value_error(where.text() + " is read-only, expected a writable array");
-  if (!a.contiguous && overlaps_itself(a)) {
-    throw py::value_error(where.text() + " has elements that share memory (an expanded or overlapping view)" +
-                          ", expected one location per element");
-  }
-}
-
-void check_ordered(const Array& a, const Where& where) {
-  if (!a.is_complex) return;
-  throw py::type_error(where.text() + " has dtype " + a.dtype_text() +
-                       ", expected real for clip_value: complex numbers have no order to clip by");
-}
-
-void check_one_kind(const Array& a, const Where& where, const Array& first) {
-  if ((a.device == kHost) == (first.device == kHost)) return;
-  throw py::value_error(where.text() + " is on device " + a.device_text() + ", expected " + first.device_text() +
-                        " as " + where.arg + "[0]; CPU and CUDA arrays need calls of their own");
-}
-
-void check_matches(const Array& a, const Where& where, const Array& param) {
-  const auto to_match = [&where] { return " to match params[" + std::to_string(where.index) + "]"; };
-  if (a.device != param.device) {
-    throw py::value_error(where.text() + " is on device " + a.device_text() + ", expected " + param.device_text() +
-                          to_match());
-  }
-  if (a.dtype != param.dtype || a.is_complex != param.is_complex) {
-    throw py::type_error(where.text() + " has dtype " + a.dtype_text() + ", expected " + param.dtype_text() +
-                         to_match());
-  }
-  if (a.ndim != param.ndim || !std::equal(a.shape, a.shape + a.ndim, param.shape)) {
-    throw py::value_error(where.text() + " has shape " + a.shape_text() + ", expected " + param.shape_text() +
-                          to_match());
-  }
 }
 
 }  // namespace fusedstep

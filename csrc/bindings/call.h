@@ -23,6 +23,7 @@ Norm cuda_norm(double norm_type, const char* label);
 void check_norm_kind(const Array& gradient, const Where& where, Norm norm);
 // `out` is to hold `count` norms.
 void check_norm_out(const Array& out, const Where& where, std::size_t count);
+bool is_captured(const cuda::Call& call);
 
 // A group as Python hands it over (_core.pyi: Group).
 struct Group {
@@ -104,6 +105,7 @@ class StepCall {
   py::object run_cuda();
   cuda::Call cuda_call();
   void check_capture(const cuda::Call& call);
+  bool overflowed(const cuda::Call& call, bool norm_wanted);
 
   const Clipping clipping_;
   Reader reader_;

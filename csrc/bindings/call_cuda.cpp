@@ -1,5 +1,6 @@
 // A step call on CUDA devices: nothing here waits for a device, unless the caller wants a number back.
 
+#include <algorithm>
 #include <cmath>
 
 #include "call.h"
@@ -69,7 +70,6 @@ cuda::Call StepCall::cuda_call() {
     check_norm_kind(t.array[1], where(t, 1), call.norm);
     call.has_norm = true;
   }
-  call.streams = reader_.streams();
   call.per_tensor = clipping_.per_tensor;
   call.scale = grad_scale_.value;
   call.grad_scale = grad_scale_.at;
@@ -87,42 +87,56 @@ cuda::Call StepCall::cuda_call() {
     call.norm_out = static_cast<double*>(a.data);
     call.norm_device = a.device;
   }
+  call.streams = reader_.streams();
   return call;
+}
+
+bool is_captured(const cuda::Call& call) {
+  return std::any_of(call.streams.begin(), call.streams.end(),
+                     [](const auto& s) { return cuda::is_capturing(s.first, s.second); });
 }
 
 // A graph repeats what is captured: what the host would do once, or count, has no place in it.
 void StepCall::check_capture(const cuda::Call& call) {
-  bool capturing = false;
-  for (const auto& [device, stream] : call.streams) capturing = capturing || cuda::is_capturing(device, stream);
-  if (!capturing) return;
-  const auto refuse = [this](const Tensor& t, const std::string& why) {
+  if (!is_captured(call)) return;
+  const auto refuse = [](const Tensor& t, const std::string& why) {
     throw std::runtime_error(t.group->label + ": params[" + std::to_string(t.index) +
                              "] cannot be part of a CUDA graph: " + why);
   };
   for (const Tensor& t : tensors_) {
     if (t.fresh) refuse(t, "its state would be made anew by every replay; run a step before the capture");
-    if (t.host_step) refuse(t, "its step is counted on the host, expected a torch optimizer with capturable=True");
+    if (t.host_step) {
+      refuse(t,
+             "its step is counted on the host, expected a torch optimizer with capturable=True (Adam, AdamW, RMSprop)");
+    }
+    if (t.array[0].device != tensors_.front().array[0].device) refuse(t, "it is on another device than the first");
     if (call.has_norm && (!call.norm_out || clipping_.error_if_nonfinite)) {
       refuse(t, "its norm is wanted on the host (no norm_out, or error_if_nonfinite)");
     }
   }
 }
 
+// Whether the gradients have overflowed, where the host has to know: to raise for a norm that is not finite only if
+// that is no overflow of loss scaling, and to leave no state behind where no step count tells a skipped first step.
+bool StepCall::overflowed(const cuda::Call& call, bool norm_wanted) {
+  if (found_inf_.device == kHost) return false;
+  const bool first =
+      std::any_of(tensors_.begin(), tensors_.end(), [](const Tensor& t) { return t.fresh && !t.group->has_step; });
+  if (!first && !norm_wanted) return false;
+  for (const auto& [device, stream] : call.streams) {
+    if (device != found_inf_.device) continue;
+    const py::gil_scoped_release release;
+    return cuda::read(found_inf_.at, device, stream) != 0.0;
+  }
+  return false;
+}
+
 py::object StepCall::run_cuda() {
   cuda::Call call = cuda_call();
   check_capture(call);
-  if (found_inf_.device != kHost) {
-    // Where no step count tells the first step from later ones, a skipped first step must leave no state behind.
-    for (const Tensor& t : tensors_) {
-      if (!t.fresh || t.group->has_step) continue;
-      for (const auto& [device, stream] : call.streams) {
-        if (device == found_inf_.device && cuda::read(found_inf_.at, device, stream) != 0.0) return py::none();
-      }
-      break;
-    }
-  }
   const bool has_norm = call.has_norm;
   const bool wanted = has_norm && (!call.norm_out || clipping_.error_if_nonfinite);
+  if (overflowed(call, wanted)) return py::none();
   std::vector<double> norms;
   {
     cuda::Run run(std::move(call));

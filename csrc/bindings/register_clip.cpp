@@ -94,6 +94,11 @@ class Gradients {
     }
     call.streams = reader_.streams();
     const bool wanted = has_norm && (norm_out.is_none() || clipping.error_if_nonfinite);
+    if (wanted && is_captured(call)) {
+      throw std::runtime_error(std::string(label_) +
+                               ": cannot be part of a CUDA graph: the norm is wanted on the host " +
+                               "(no norm_out, or error_if_nonfinite)");
+    }
     std::vector<double> norms;
     cuda::Run run(std::move(call));
     if (wanted) {

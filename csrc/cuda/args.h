@@ -58,7 +58,8 @@ struct BatchHead {
   double* sums;                  // one per chunk, written by the norm kernels
   Scalar found_inf;              // null, or: other than zero means that nothing happens
   std::uint32_t tensors, chunks;
-  bool reverse;  // last chunk first: its gradient is what the norm kernel has left in L2
+  bool one_each;  // every tensor is one chunk
+  bool reverse;   // last chunk first: its gradient is what the norm kernel has left in L2
 };
 
 // The sums of one tensor's chunks, to be folded into sums[into].

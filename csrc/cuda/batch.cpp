@@ -36,6 +36,7 @@ void Batch::build(const Call& call, const std::vector<std::uint32_t>& uniform_of
     e.sum = sum_of[works[i]];
     next_chunk += (e.numel + kChunk - 1) / kChunk;
     normed = normed || w.normed;
+    one_each = one_each && e.numel > 0 && e.numel <= kChunk;
     std::copy_n(reinterpret_cast<const std::byte*>(&e), sizeof e, entries.data() + i * sizeof e);
     append(grads, w.tensor.stream[1]);
   }

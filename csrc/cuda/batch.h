@@ -59,6 +59,7 @@ struct Batch {
   int rule;
   DType dtype;
   bool normed = false;               // some tensor is part of the norm
+  bool one_each = true;              // every tensor is one chunk
   std::vector<std::uint32_t> works;  // indices into the call's
   std::vector<std::byte> entries, grads;
   std::uint32_t chunks = 0, first_sum = 0;  // of this device's chunk sums

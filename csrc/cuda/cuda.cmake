@@ -1,6 +1,6 @@
 # CUDA: AUTO where there is a compiler for it, ON or OFF, or HOST: the same sources compiled for the CPU, for tests.
 set(FUSEDSTEP_CUDA AUTO CACHE STRING "Build the CUDA kernels: AUTO, ON, OFF, or HOST to run them on the CPU in tests")
-set(cuda_sources csrc/cuda/batch.cpp csrc/cuda/norm.cu csrc/cuda/run.cpp csrc/cuda/runtime.cpp csrc/cuda/step.cu)
+set(cuda_sources csrc/cuda/batch.cpp csrc/cuda/launch.cpp csrc/cuda/norm.cu csrc/cuda/run.cpp csrc/cuda/runtime.cpp csrc/cuda/step.cu)
 
 set(cuda ${FUSEDSTEP_CUDA})
 if(cuda STREQUAL "AUTO")
@@ -8,7 +8,12 @@ if(cuda STREQUAL "AUTO")
   check_language(CUDA)
   set(cuda OFF)
   if(CMAKE_CUDA_COMPILER)
-    set(cuda ON)
+    execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --version OUTPUT_VARIABLE version)
+    if(version MATCHES "release ([0-9.]+)" AND CMAKE_MATCH_1 VERSION_GREATER_EQUAL 12.1)
+      set(cuda ON)
+    else()
+      message(STATUS "fusedstep: ${CMAKE_CUDA_COMPILER} is older than CUDA 12.1")
+    endif()
   endif()
 endif()
 

@@ -22,13 +22,19 @@ constexpr Kernel kernel_of() {
 }
 
 // For arguments of kSmallArgs and of kLargeArgs bytes.
-struct BatchKernel {
+struct KernelPair {
   Kernel small, large;
 };
 
-const BatchKernel& step_kernel_of(int rule, DType dtype);
-const BatchKernel& norm_kernel_of(Norm norm, DType dtype);
-const Kernel& finish_kernel();
+const KernelPair& step_kernel_of(int rule, DType dtype);
+const KernelPair& norm_kernel_of(Norm norm, DType dtype);
+const KernelPair& finish_kernel();
 const Kernel& fill_kernel();
+
+void launch(const Kernel& kernel, const char* name, unsigned blocks, unsigned threads, cudaStream_t stream,
+            const void* args);
+
+// As many blocks as run at once on the current device. Asking also fails early for a kernel this device cannot run.
+unsigned resident_blocks(const Kernel& kernel, int device, int threads = kThreads);
 
 }  // namespace fusedstep::cuda

@@ -31,8 +31,11 @@ __device__ __forceinline__ double warp_block(int n, const At& at) {
       acc = accumulate<kNorm>(acc, Wide::load(at(row * kWarp + lane)));
     }
   } else {
-#pragma unroll 1
-    for (int i = lane; i < n; i += kWarp) acc = accumulate<kNorm>(acc, Wide::load(at(i)));
+    // Zeros past the end, which add nothing: so all lanes stay together and the loads need not wait for each other.
+#pragma unroll kUnroll
+    for (int first = 0; first < n; first += kWarp) {
+      acc = accumulate<kNorm>(acc, first + lane < n ? Wide::load(at(first + lane)) : Wide::zero());
+    }
   }
   double sum = acc.r;
   for (int half = kWarp / 2; half > 0; half /= 2) sum = fold<kNorm>(sum, __shfl_down_sync(kAll, sum, half));
@@ -46,7 +49,7 @@ __device__ __forceinline__ void norm_all(const A& args) {
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
   const Entry* const entries = resolve<Entry>(args, head.entries);
   for (std::uint32_t chunk = blockIdx.x; chunk < head.chunks; chunk += gridDim.x) {
-    const Entry& e = entry_of(entries, head.tensors, chunk);
+    const Entry& e = entry_of(entries, head, chunk);
     if (e.sum < 0) continue;
     const T* const g = global<T>(resolve<void*>(args, head.grads)[&e - entries]);
     const std::int64_t begin = static_cast<std::int64_t>(chunk - e.first_chunk) * kChunk + warp * kNormBlock;
@@ -184,34 +187,35 @@ __global__ void __launch_bounds__(kFinishThreads)
 // and a captured graph holds the contents. A copy from pageable memory may also wait for the device.
 template <int kBytes>
 __global__ void __launch_bounds__(kThreads) fill_kernel_of(const __grid_constant__ Args<FillHead, kBytes> args) {
-  for (std::uint32_t i = threadIdx.x * 4; i < args.head.size; i += kThreads * 4) {
+  for (std::uint32_t i = (blockIdx.x * kThreads + threadIdx.x) * 4; i < args.head.size; i += gridDim.x * kThreads * 4) {
     *reinterpret_cast<std::uint32_t*>(args.head.to + i) = *reinterpret_cast<const std::uint32_t*>(args.bytes + i);
   }
 }
 
 template <Norm kNorm, class T>
-constexpr BatchKernel both_sizes() {
+constexpr KernelPair both_sizes() {
   return {kernel_of<BatchHead, kSmallArgs, norm_kernel<kNorm, T, kSmallArgs>>(),
           kernel_of<BatchHead, kLargeArgs, norm_kernel<kNorm, T, kLargeArgs>>()};
 }
 
 template <Norm kNorm>
-const BatchKernel& pick(DType dtype) {
-  static const BatchKernel kernels[kDTypes] = {both_sizes<kNorm, float>(), both_sizes<kNorm, double>()};
+const KernelPair& pick(DType dtype) {
+  static const KernelPair kernels[kDTypes] = {both_sizes<kNorm, float>(), both_sizes<kNorm, double>()};
   return kernels[static_cast<int>(dtype)];
 }
 
 }  // namespace
 
-const BatchKernel& norm_kernel_of(Norm norm, DType dtype) {
+const KernelPair& norm_kernel_of(Norm norm, DType dtype) {
   return norm == Norm::one   ? pick<Norm::one>(dtype)
          : norm == Norm::two ? pick<Norm::two>(dtype)
                              : pick<Norm::inf>(dtype);
 }
 
-const Kernel& finish_kernel() {
-  static const Kernel kernel = kernel_of<FinishHead, kLargeArgs, finish_kernel_of<kLargeArgs>>();
-  return kernel;
+const KernelPair& finish_kernel() {
+  static const KernelPair kernels = {kernel_of<FinishHead, kSmallArgs, finish_kernel_of<kSmallArgs>>(),
+                                     kernel_of<FinishHead, kLargeArgs, finish_kernel_of<kLargeArgs>>()};
+  return kernels;
 }
 
 const Kernel& fill_kernel() {

@@ -2,58 +2,12 @@
 
 #include <algorithm>
 #include <map>
-#include <mutex>
 #include <tuple>
 
 #include "batch.h"
 
 namespace fusedstep::cuda {
 namespace {
-
-void launch(const Kernel& kernel, const char* name, unsigned blocks, unsigned threads, cudaStream_t stream,
-            const void* args) {
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(blocks);
-  config.blockDim = dim3(threads);
-  config.stream = stream;
-  check(kernel.launch(config, args), name);
-}
-
-// As many blocks as run at once on the current device. Asking also fails early for a kernel this device cannot run.
-unsigned resident_blocks(const Kernel& kernel, int device, int threads = kThreads) {
-  static std::mutex mutex;
-  static std::map<std::pair<int, decltype(kernel.launch)>, unsigned> known;
-  const std::lock_guard lock(mutex);
-  unsigned& blocks = known[{device, kernel.launch}];
-  if (blocks == 0) {
-    int per_multiprocessor = 0;
-    check(kernel.blocks_per_multiprocessor(&per_multiprocessor, threads),
-          "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-    blocks = static_cast<unsigned>(std::max(1, per_multiprocessor) * multiprocessors());
-  }
-  return blocks;
-}
-
-class Event {
- public:
-  Event() { FS_CUDA(cudaEventCreateWithFlags, &event_, cudaEventDisableTiming); }
-  ~Event() { cudaEventDestroy(event_); }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-  cudaEvent_t get() const { return event_; }
-
- private:
-  cudaEvent_t event_ = nullptr;
-};
-
-// `later` goes on when what is on `earlier` now has been done; each on its own device.
-void order(int earlier_device, cudaStream_t earlier, int later_device, cudaStream_t later) {
-  const DeviceGuard guard(earlier_device);
-  const Event event;
-  FS_CUDA(cudaEventRecord, event.get(), earlier);
-  const DeviceGuard other(later_device);
-  FS_CUDA(cudaStreamWaitEvent, later, event.get(), 0);
-}
 
 // What one device does.
 struct Part {
@@ -67,14 +21,18 @@ struct Part {
   Packed<FinishHead> finish;
   Room room;
   std::vector<Upload> uploads;
+  std::vector<std::shared_ptr<const void>> tables;  // kept copies in use
   Scratch scratch;
 
   template <class Head>
   void place(Packed<Head>& args, Ref& ref, const std::vector<std::byte>& bytes, bool stays) {
     if (args.inlined(bytes, ref)) return;
     if (stays && kept_tables) {
-      ref.device = kept_copy(bytes, stream);
-      if (ref.device) return;
+      if (const auto kept = kept_copy(bytes, stream)) {
+        ref.device = kept.get();
+        tables.push_back(kept);
+        return;
+      }
     }
     uploads.push_back({bytes, room.add(bytes.size()), &ref});
   }
@@ -126,13 +84,21 @@ struct Run::Impl {
   explicit Impl(Call c) : call(std::move(c)) {
     for (const Work& w : call.work) sum_of.push_back(w.normed ? static_cast<std::int32_t>(sum_count++) : -1);
     for (const auto& [device, stream] : call.streams) {
+      if (!takes_part(device)) continue;
       const DeviceGuard guard(device);
       Part& part = parts.emplace_back();
       part.device = device;
       part.stream = static_cast<cudaStream_t>(stream);
       part.kept_tables = !is_capturing(device, stream);
+      const RelaxedCapture relaxed;
       plan(part);
     }
+  }
+
+  // Has tensors, or is to be given the norm. Other devices may hold a number that is read.
+  bool takes_part(int device) const {
+    return (call.has_norm && call.norm_out && device == call.norm_device) ||
+           std::any_of(call.work.begin(), call.work.end(), [device](const Work& w) { return w.device == device; });
   }
 
   // Copies on the part's device of what lives on another one.
@@ -219,18 +185,20 @@ struct Run::Impl {
 
   // Memory, tables and addresses.
   void reserve(Part& part) {
-    const std::size_t chunk_sums = part.room.add(part.chunk_sums * sizeof(double));
-    const std::size_t sums = part.room.add(std::max<std::size_t>(1, sum_count) * sizeof(double));
-    const std::size_t norm = part.room.add(std::max<std::size_t>(1, sum_count) * sizeof(double));
+    // A step that knows all its numbers beforehand needs none.
+    const std::size_t norms = call.has_norm || call.given_norm.at ? std::max<std::size_t>(1, sum_count) : 0;
+    const std::size_t chunk_sums = part.room.add(call.has_norm ? part.chunk_sums * sizeof(double) : 0);
+    const std::size_t sums = part.room.add(norms * sizeof(double));
+    const std::size_t norm = part.room.add(norms * sizeof(double));
     const std::size_t uniforms = part.room.add(part.has_finish ? part.uniform_count * sizeof(UniformBytes) : 0);
-    const std::size_t scalars = part.room.add(3 * sizeof(double));
+    const std::size_t scalars = part.room.add(part.device == call.scalar_device ? 0 : 3 * sizeof(double));
 
     FinishHead& finish = part.finish.head();
     if (part.has_finish) {
       part.place(part.finish, finish.options, part.options, false);
       part.place(part.finish, finish.records, part.records, false);
       part.place(part.finish, finish.folds, part.folds, true);
-      resident_blocks(finish_kernel(), part.device, kFinishThreads);
+      resident_blocks(finish_kernel_of(part), part.device, kFinishThreads);
     }
     for (const auto& batch : part.batches) {
       BatchHead& head = batch->args.head();
@@ -241,6 +209,7 @@ struct Run::Impl {
       if (call.steps) resident_blocks(pick(*batch, step_kernel_of(batch->rule, batch->dtype)), part.device);
       if (batch->normed) resident_blocks(pick(*batch, norm_kernel_of(call.norm, batch->dtype)), part.device);
     }
+    if (!part.uploads.empty()) resident_blocks(fill_kernel(), part.device);
     part.scratch = Scratch(part.room.size(), part.stream);
     for (const Upload& u : part.uploads) u.ref->device = part.scratch.at(u.offset);
 
@@ -268,15 +237,21 @@ struct Run::Impl {
       head.found_inf = finish.found_inf;
       head.tensors = static_cast<std::uint32_t>(batch->works.size());
       head.chunks = batch->chunks;
+      head.one_each = batch->one_each;
       head.reverse = call.has_norm;
     }
   }
 
-  static const Kernel& pick(const Batch& batch, const BatchKernel& kernels) {
+  static const Kernel& pick(const Batch& batch, const KernelPair& kernels) {
     return batch.args.small() ? kernels.small : kernels.large;
   }
 
-  void run_batch(const Part& part, const Batch& batch, const BatchKernel& kernels, const char* name) {
+  static const Kernel& finish_kernel_of(const Part& part) {
+    const KernelPair& kernels = finish_kernel();
+    return part.finish.small() ? kernels.small : kernels.large;
+  }
+
+  void run_batch(const Part& part, const Batch& batch, const KernelPair& kernels, const char* name) {
     const Kernel& kernel = pick(batch, kernels);
     const unsigned blocks = std::min(batch.chunks, resident_blocks(kernel, part.device));
     if (blocks > 0) launch(kernel, name, blocks, kThreads, part.stream, batch.args.data());
@@ -285,7 +260,7 @@ struct Run::Impl {
   void finish(Part& part, bool fold, bool total, bool prepare) {
     FinishHead& head = part.finish.head();
     std::tie(head.fold, head.total, head.prepare) = std::tuple(fold, total, prepare);
-    launch(finish_kernel(), "cudaLaunchKernelEx(finish)", 1, kFinishThreads, part.stream, part.finish.data());
+    launch(finish_kernel_of(part), "cudaLaunchKernelEx(finish)", 1, kFinishThreads, part.stream, part.finish.data());
   }
 
   void upload() {
@@ -301,6 +276,8 @@ struct Run::Impl {
         order(call.scalar_device, stream_of(call.scalar_device), part.device, part.stream);
         FS_CUDA(cudaMemcpyPeerAsync, to.at, part.device, from.at, call.scalar_device,
                 from.wide ? sizeof(double) : sizeof(float), part.stream);
+        // Its owner may give the memory back when its own stream has got this far.
+        order(part.device, part.stream, call.scalar_device, stream_of(call.scalar_device));
       }
     }
   }

@@ -51,8 +51,8 @@ struct Kept {
 constexpr std::size_t kMostKept = 64;
 
 struct Keeper {
-  std::deque<std::unique_ptr<Kept>> tables;
-  std::deque<std::size_t> seen;  // hashes: a wrong match only keeps a table too early
+  std::deque<std::shared_ptr<Kept>> tables;  // the last used at the end
+  std::deque<std::size_t> seen;              // hashes: a wrong match only keeps a table too early
 };
 
 std::size_t hash(const std::vector<std::byte>& bytes) {
@@ -65,6 +65,18 @@ std::size_t hash(const std::vector<std::byte>& bytes) {
   }
   return h;
 }
+
+class Event {
+ public:
+  Event() { FS_CUDA(cudaEventCreateWithFlags, &event_, cudaEventDisableTiming); }
+  ~Event() { cudaEventDestroy(event_); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  cudaEvent_t get() const { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
 
 }  // namespace
 
@@ -82,7 +94,11 @@ DeviceGuard::DeviceGuard(int device) : before_(current_device()) {
   if (device != before_) FS_CUDA(cudaSetDevice, device);
 }
 
-DeviceGuard::~DeviceGuard() { cudaSetDevice(before_); }
+// Setting a device makes a context on it, which the one before may not have had.
+DeviceGuard::~DeviceGuard() {
+  int now = 0;
+  if (cudaGetDevice(&now) == cudaSuccess && now != before_) cudaSetDevice(before_);
+}
 
 Scratch::Scratch(std::size_t bytes, cudaStream_t stream) : stream_(stream), device_(current_device()) {
   if (bytes > 0) FS_CUDA(cudaMallocFromPoolAsync, &memory_, bytes, pool_of(device_), stream);
@@ -99,11 +115,11 @@ Scratch& Scratch::operator=(Scratch&& other) noexcept {
 
 Scratch::~Scratch() {
   if (!memory_) return;
-  int before = 0;
-  cudaGetDevice(&before);
-  cudaSetDevice(device_);
-  cudaFreeAsync(memory_, stream_);
-  cudaSetDevice(before);
+  try {
+    const DeviceGuard guard(device_);
+    cudaFreeAsync(memory_, stream_);
+  } catch (...) {  // the device has failed, and said so before
+  }
 }
 
 void fill(void* to, const std::vector<std::byte>& bytes, cudaStream_t stream) {
@@ -113,23 +129,26 @@ void fill(void* to, const std::vector<std::byte>& bytes, cudaStream_t stream) {
     args->head.to = static_cast<std::byte*>(to) + done;
     args->head.size = static_cast<std::uint32_t>(std::min(sizeof args->bytes, bytes.size() - done));
     std::memcpy(args->bytes, bytes.data() + done, args->head.size);
-    cudaLaunchConfig_t config{};
-    config.gridDim = dim3(1);
-    config.blockDim = dim3(kThreads);
-    config.stream = stream;
-    check(fill_kernel().launch(config, args.get()), "cudaLaunchKernelEx(fill)");
+    const unsigned blocks = (args->head.size + 4 * kThreads - 1) / (4 * kThreads);
+    launch(fill_kernel(), "cudaLaunchKernelEx(fill)", blocks, kThreads, stream, args.get());
   }
 }
 
-const void* kept_copy(const std::vector<std::byte>& bytes, cudaStream_t stream) {
+std::shared_ptr<const void> kept_copy(const std::vector<std::byte>& bytes, cudaStream_t stream) {
   static std::mutex mutex;
   static std::map<int, Keeper> keepers;
   const std::lock_guard lock(mutex);
   Keeper& keeper = keepers[current_device()];
-  for (const auto& kept : keeper.tables) {
-    if (kept->bytes != bytes) continue;
+  const auto memory_of = [](const std::shared_ptr<Kept>& kept) {
+    return std::shared_ptr<const void>(kept, kept->memory);
+  };
+  const auto known = std::find_if(keeper.tables.begin(), keeper.tables.end(),
+                                  [&bytes](const auto& kept) { return kept->bytes == bytes; });
+  if (known != keeper.tables.end()) {
+    std::rotate(known, known + 1, keeper.tables.end());
+    const std::shared_ptr<Kept>& kept = keeper.tables.back();
     if (kept->stream != stream) FS_CUDA(cudaStreamWaitEvent, stream, kept->filled, 0);
-    return kept->memory;
+    return memory_of(kept);
   }
   const std::size_t key = hash(bytes);
   const auto before = std::find(keeper.seen.begin(), keeper.seen.end(), key);
@@ -138,13 +157,17 @@ const void* kept_copy(const std::vector<std::byte>& bytes, cudaStream_t stream) 
     if (keeper.seen.size() > kMostKept) keeper.seen.pop_front();
     return nullptr;
   }
-  if (keeper.tables.size() == kMostKept) {
-    Kept& oldest = *keeper.tables.front();
-    FS_CUDA(cudaFree, oldest.memory);  // waits for the device, and so for every kernel that reads it
-    cudaEventDestroy(oldest.filled);
-    keeper.tables.pop_front();
+  if (keeper.tables.size() >= kMostKept) {
+    // One that a call has in hand but has not launched with must stay.
+    const auto idle = std::find_if(keeper.tables.begin(), keeper.tables.end(),
+                                   [](const auto& kept) { return kept.use_count() == 1; });
+    if (idle != keeper.tables.end()) {
+      FS_CUDA(cudaFree, (*idle)->memory);  // waits for the device, and so for every kernel that reads it
+      cudaEventDestroy((*idle)->filled);
+      keeper.tables.erase(idle);
+    }
   }
-  auto fresh = std::make_unique<Kept>(Kept{bytes, nullptr, stream, nullptr});
+  auto fresh = std::make_shared<Kept>(Kept{bytes, nullptr, stream, nullptr});
   FS_CUDA(cudaMalloc, &fresh->memory, bytes.size());
   try {
     FS_CUDA(cudaEventCreateWithFlags, &fresh->filled, cudaEventDisableTiming);
@@ -156,8 +179,19 @@ const void* kept_copy(const std::vector<std::byte>& bytes, cudaStream_t stream) 
     throw;
   }
   keeper.seen.erase(before);
-  keeper.tables.push_back(std::move(fresh));
-  return keeper.tables.back()->memory;
+  keeper.tables.push_back(fresh);
+  return memory_of(fresh);
+}
+
+RelaxedCapture::RelaxedCapture() { FS_CUDA(cudaThreadExchangeStreamCaptureMode, &before_); }
+RelaxedCapture::~RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&before_); }
+
+void order(int earlier_device, cudaStream_t earlier, int later_device, cudaStream_t later) {
+  const DeviceGuard guard(earlier_device);
+  const Event event;
+  FS_CUDA(cudaEventRecord, event.get(), earlier);
+  const DeviceGuard other(later_device);
+  FS_CUDA(cudaStreamWaitEvent, later, event.get(), 0);
 }
 
 int multiprocessors() {

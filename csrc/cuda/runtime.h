@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <memory>
 #include <vector>
 
 namespace fusedstep::cuda {
@@ -33,7 +34,7 @@ class Scratch {
   Scratch& operator=(Scratch&& other) noexcept;
   ~Scratch();
 
-  std::byte* at(std::size_t offset) const { return static_cast<std::byte*>(memory_) + offset; }
+  std::byte* at(std::size_t offset) const { return memory_ ? static_cast<std::byte*>(memory_) + offset : nullptr; }
 
  private:
   void* memory_ = nullptr;
@@ -45,9 +46,25 @@ class Scratch {
 void fill(void* to, const std::vector<std::byte>& bytes, cudaStream_t stream);
 
 // A copy in memory of the current device of bytes that come back step after step, or null while they have not been seen
-// before. Compared whole with what is there, so that nothing in it can be out of date. Not for captures: a graph
-// outlives what is kept here.
-const void* kept_copy(const std::vector<std::byte>& bytes, cudaStream_t stream);
+// before. Compared whole with what is there, so that nothing in it can be out of date. To be held until what reads it
+// has been launched. Not for captures: a graph outlives what is kept here.
+std::shared_ptr<const void> kept_copy(const std::vector<std::byte>& bytes, cudaStream_t stream);
+
+// Lets this thread load kernels and make pools while its stream is captured, for a scope: none of that becomes part of
+// the graph.
+class RelaxedCapture {
+ public:
+  RelaxedCapture();
+  ~RelaxedCapture();
+  RelaxedCapture(const RelaxedCapture&) = delete;
+  RelaxedCapture& operator=(const RelaxedCapture&) = delete;
+
+ private:
+  cudaStreamCaptureMode before_ = cudaStreamCaptureModeRelaxed;
+};
+
+// `later` goes on when what is on `earlier` now has been done; each on its own device.
+void order(int earlier_device, cudaStream_t earlier, int later_device, cudaStream_t later);
 
 int multiprocessors();  // of the current device
 

@@ -56,7 +56,7 @@ __device__ __forceinline__ void step_all(const A& args, std::index_sequence<S...
   const Entry* const entries = resolve<Entry>(args, head.entries);
   for (std::uint32_t c = blockIdx.x; c < head.chunks; c += gridDim.x) {
     const std::uint32_t chunk = head.reverse ? head.chunks - 1 - c : c;
-    const Entry& e = entry_of(entries, head.tensors, chunk);
+    const Entry& e = entry_of(entries, head, chunk);
     const StepUniform<Rule, T> u =
         *reinterpret_cast<const StepUniform<Rule, T>*>(resolve<UniformBytes>(args, head.uniforms) + e.uniform);
     const T* const g = global<T>(resolve<void*>(args, head.grads)[&e - entries]);
@@ -86,19 +86,19 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 3 : 2)
 }
 
 template <class Rule, class T>
-constexpr BatchKernel both_sizes() {
+constexpr KernelPair both_sizes() {
   return {kernel_of<BatchHead, kSmallArgs, step_kernel<Rule, T, kSmallArgs>>(),
           kernel_of<BatchHead, kLargeArgs, step_kernel<Rule, T, kLargeArgs>>()};
 }
 
 template <class... Rule>
-const BatchKernel& pick(RuleList<Rule...>, int rule, DType dtype) {
-  static const BatchKernel kernels[][kDTypes] = {{both_sizes<Rule, float>(), both_sizes<Rule, double>()}...};
+const KernelPair& pick(RuleList<Rule...>, int rule, DType dtype) {
+  static const KernelPair kernels[][kDTypes] = {{both_sizes<Rule, float>(), both_sizes<Rule, double>()}...};
   return kernels[rule][static_cast<int>(dtype)];
 }
 
 }  // namespace
 
-const BatchKernel& step_kernel_of(int rule, DType dtype) { return pick(AllRules{}, rule, dtype); }
+const KernelPair& step_kernel_of(int rule, DType dtype) { return pick(AllRules{}, rule, dtype); }
 
 }  // namespace fusedstep::cuda

@@ -39,6 +39,7 @@ void register_cuda_host(py::module_& core) {
         [](std::uintptr_t address, std::size_t bytes, int device) { placed[address] = {address + bytes, device}; });
   m.def("use_stream", [](std::uintptr_t stream) { current_stream = stream; });
   m.def("synchronize", &cuda_host::synchronize);
+  m.def("overwrite", &cuda_host::overwrite);
   m.def("begin_capture", &cuda_host::begin_capture);
   m.def("end_capture", &cuda_host::end_capture);
   m.def("replay", &cuda_host::replay);

@@ -15,6 +15,8 @@ std::uint64_t random();
 void seed(std::uint64_t value);
 
 void synchronize();  // every stream of every device
+// What the owner of memory may do with it when its stream has got to where it is now.
+void overwrite(std::uintptr_t address, std::size_t bytes, int device, std::uintptr_t stream);
 void begin_capture(int device, std::uintptr_t stream);
 int end_capture(int device, std::uintptr_t stream);  // the graph
 void replay(int graph, int device, std::uintptr_t stream);

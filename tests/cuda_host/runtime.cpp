@@ -141,6 +141,11 @@ void synchronize() {
   });
 }
 
+void overwrite(std::uintptr_t address, std::size_t bytes, int on, std::uintptr_t stream) {
+  queues[{on, reinterpret_cast<cudaStream_t>(stream)}].operations.push_back(
+      {[=] { std::memset(reinterpret_cast<void*>(address), 0xFF, bytes); }, nullptr});
+}
+
 void begin_capture(int on, std::uintptr_t stream) {
   queues[{on, reinterpret_cast<cudaStream_t>(stream)}].capturing = true;
 }
@@ -242,6 +247,10 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (q.capturing) return cudaErrorStreamCaptureUnsupported;
   drain([&q] { return q.operations.empty(); });
   return error.empty() ? cudaSuccess : cudaErrorLaunchFailure;
+}
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
+  static thread_local cudaStreamCaptureMode current = cudaStreamCaptureModeGlobal;
+  return std::swap(*mode, current), cudaSuccess;
 }
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
   FAILS("cudaStreamIsCapturing");
