@@ -5,7 +5,8 @@
 Needs nvcc, cuobjdump and nvdisasm: ``pip install ".[nvcc]"`` brings them. For each kernel of a step or a norm: nothing
 is kept in local memory; each stream of a step is loaded and stored 16 bytes at a time; the loop that does so has, for
 float32, no float64 arithmetic; and no multiply-add is contracted: there is none in the PTX, nor, in the machine code,
-in the rules that neither divide nor take roots (those two are made of multiply-adds).
+in the rules that neither divide nor take roots (those two are made of multiply-adds). Nor does the PTX flush or
+approximate.
 """
 
 from __future__ import annotations
@@ -99,7 +100,9 @@ def check(arch: str, file: str, folder: Path) -> tuple[int, list[str]]:
         wrong += [
             f"{file}: PTX contracts: {t}" for t in re.findall(r"^\s*((?:fma|mad)\.\S*f(?:32|64).*)", text, re.MULTILINE)
         ]
-        if not re.search(r"^\s*mul\S*\.f32", text, re.MULTILINE) and file == "step.cu":
+        inexact = re.findall(r"^\s*(\S+\.(?:ftz|approx)\.f\S*.*)", text, re.MULTILINE)
+        wrong += [f"{file}: PTX is not exact: {t}" for t in inexact]
+        if not re.search(r"^\s*mul\.rn\.f32", text, re.MULTILINE) and file == "step.cu":
             wrong.append(f"{file}: no multiplication in the PTX: what has been read?")
     seen = 0
     for name, code in functions(run(tool("cuobjdump"), "-sass", cubin)):

@@ -157,6 +157,66 @@ def test_several_devices(max_norm: float | None, order: int) -> None:
         assert_equal(lists, want)
 
 
+@pytest.mark.parametrize("order", range(8))
+@pytest.mark.parametrize("max_norm", [None, 0.5])
+@pytest.mark.parametrize("overflow", [0.0, 1.0])
+def test_numbers_on_another_device(overflow: float, max_norm: float | None, order: int) -> None:
+    """The scale and found_inf of a GradScaler live on one device, and end when the step has been queued."""
+    with torch_pretending(True) as host:
+        host.seed(order)
+        opt = make("AdamW", make_params(), max_norm=max_norm, capturable=True)
+        params = opt.param_groups[0]["params"]
+        set_grads(params, 0)
+        opt.step()
+        host.synchronize()
+        set_grads(params, 1, 4.0)
+        for k, p in enumerate(params):
+            for t in (p, p.grad, *opt.state[p].values()):
+                host.place(t.data_ptr(), max(t.numel(), 1) * 4, (0, 2)[k % 2])
+        opt.grad_scale, opt.found_inf = torch.tensor(4.0), torch.tensor(overflow)
+        for number in (opt.grad_scale, opt.found_inf):
+            host.place(number.data_ptr(), 4, 1)
+        want, before = expect(opt, grad_scale=4.0), [p.detach().clone() for p in params]
+        opt.step()
+        for number in (opt.grad_scale, opt.found_inf):
+            host.overwrite(number.data_ptr(), 4, 1, 0)
+        host.synchronize()
+        if overflow:
+            assert all(torch.equal(p, b) for p, b in zip(params, before, strict=True))
+        else:
+            assert_is(want, opt)
+
+
+def test_the_norm_goes_where_it_is_wanted() -> None:
+    """Also to a device that has no gradient in this step."""
+    lists, out = adamw_arrays([5, 3]), np.full(1, np.nan)
+    with pretending() as host:
+        for a in chain(*lists):
+            host.place(a.ctypes.data, a.nbytes, 1)
+        host.place(out.ctypes.data, 8, 2)
+        want = adamw_expected(lists, 1, 0.5)
+        norm = reference.total_norm(lists[1])
+        functional.adamw(*lists, step=1, max_norm=0.5, norm_out=out, **ADAMW)
+        host.synchronize()
+        assert out[0] == norm
+        assert_equal(lists, want)
+
+
+def test_tables_make_room() -> None:
+    """More of them than are kept, each used again."""
+    with pretending() as host:
+        many = [adamw_arrays([2] * 700, seed=k) for k in range(70)]
+        for lists in many:
+            for step in (1, 2):
+                functional.adamw(*lists, step=step, **ADAMW)
+        for lists in many[::3]:
+            host.synchronize()
+            want = adamw_expected(copies(lists), 3)
+            functional.adamw(*lists, step=3, **ADAMW)
+            host.synchronize()
+            assert_equal(lists, want)
+
+
 @pytest.mark.parametrize("order", range(10))
 def test_a_kept_table_serves_other_streams(order: int) -> None:
     """A stream that did not fill the table waits for the one that did."""
@@ -358,6 +418,12 @@ def test_captures_that_cannot_be_right() -> None:
                 functional.adamw(*adamw_arrays([5]), step=1, **ADAMW)
             with pytest.raises(RuntimeError, match=r"sgd: params\[0\] cannot .* its norm is wanted on the host"):
                 functional.sgd(np.ones(3), np.ones(3), lr=0.1, max_norm=1.0)
+            with pytest.raises(RuntimeError, match=r"total_norm: cannot be part of a CUDA graph: the norm is wanted"):
+                functional.total_norm(np.ones(3))
+            one, other = np.ones(3), np.ones(3)
+            others = [placed(host, 1, 3, np.float64) for _ in range(2)]
+            with pytest.raises(RuntimeError, match=r"sgd: params\[1\] cannot .* it is on another device"):
+                functional.sgd([one, others[0]], [other, others[1]], lr=0.1)
         finally:
             host.end_capture(0, 0)
         host.pretend(True, False)
@@ -447,6 +513,24 @@ def test_error_if_nonfinite_changes_nothing() -> None:
         opt.step()
         host.synchronize()
         assert_is(expected, opt)
+
+
+def test_an_overflow_of_loss_scaling_is_no_error() -> None:
+    """error_if_nonfinite is about other norms that are not finite: as on the CPU, the step is skipped."""
+    with torch_pretending(True) as host:
+        opt = make("AdamW", make_params(), max_norm=1.0, error_if_nonfinite=True, capturable=True)
+        params = opt.param_groups[0]["params"]
+        opt.grad_scale, opt.found_inf = torch.tensor(2.0), torch.tensor(0.0)
+        set_grads(params, 0)
+        opt.step()
+        host.synchronize()
+        want = [p.detach().clone() for p in params]
+        params[0].grad[0, 0] = math.inf
+        opt.found_inf.fill_(1.0)
+        opt.step()
+        host.synchronize()
+        assert all(torch.equal(p, w) for p, w in zip(params, want, strict=True))
+        assert {float(s["step"]) for s in opt.state.values()} == {1.0}
 
 
 def placed(host: Any, device: int, n: int = 4, dtype: type = np.float32) -> Array:
