@@ -37,8 +37,9 @@ elseif(cuda)
                         "12.1 or later, or -DFUSEDSTEP_CUDA=OFF")
   endif()
   message(STATUS "fusedstep: CUDA ${CMAKE_CUDA_COMPILER_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
-  set(CMAKE_CUDA_STANDARD 20)
-  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know that CUDA has C++20
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+  endif()
   # The rounding contract, as nvcc spells it.
   add_library(fs_cuda OBJECT ${cuda_sources})
   target_compile_options(fs_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-O3 -fmad=false -prec-div=true -prec-sqrt=true
@@ -47,6 +48,7 @@ elseif(cuda)
   target_link_libraries(fs_cuda PRIVATE fs_flags)
   # The runtime is linked statically, CMake's default: the module loads where there is no driver.
   target_link_libraries(_core PRIVATE fs_cuda)
+  set_target_properties(fs_cuda _core PROPERTIES CUDA_STANDARD 20 CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
   set_target_properties(_core PROPERTIES LINKER_LANGUAGE CXX)
 else()
   message(STATUS "fusedstep: no CUDA compiler, for the CPU alone (FUSEDSTEP_CUDA=ON requires one)")

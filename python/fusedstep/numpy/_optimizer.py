@@ -9,6 +9,15 @@ import numpy as np
 from .. import _core, _rules, functional
 
 
+def _filled(like: Any, value: complex) -> Any:
+    """An array of ``value``, laid out like ``like``."""
+    flags = like.flags
+    if value == 0 and (flags.c_contiguous or flags.f_contiguous):
+        # Pages that nothing has touched: the first step does, on the threads that will go on updating them.
+        return np.zeros(like.shape, like.dtype, order="C" if flags.c_contiguous else "F")
+    return np.full_like(like, value)
+
+
 class Optimizer:
     """Base of the optimizers here; a subclass takes its rule from the table by its name.
 
@@ -69,7 +78,7 @@ class Optimizer:
         like = param if isinstance(param, np.ndarray) else np.empty(shape, dtype)
         value = self._rule.initial(options)
         initial = complex(value, value) if like.dtype.kind == "c" else value
-        return {"step": 0, **{name: np.full_like(like, initial) for name in self._rule.states(options)}}
+        return {"step": 0, **{name: _filled(like, initial) for name in self._rule.states(options)}}
 
     def step(self, grads: Any, *, lr: float | None = None, grad_scale: float = 1.0) -> float | None:
         """Update every parameter in place.
