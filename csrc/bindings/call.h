@@ -2,6 +2,7 @@
 // the CPU (call.cpp), or in as few launches as there are rules and dtypes on CUDA devices (call_cuda.cpp).
 #pragma once
 #include <deque>
+#include <functional>
 #include <memory>
 
 #include "../kernels/registry.h"
@@ -21,9 +22,14 @@ void check_finite(const Norms& norms, const Clipping& clipping, const char* labe
 // As a CUDA norm: 1, 2 or inf. ValueError for another order, which would need pow.
 Norm cuda_norm(double norm_type, const char* label);
 void check_norm_kind(const Array& gradient, const Where& where, Norm norm);
-// `out` is to hold `count` norms.
-void check_norm_out(const Array& out, const Where& where, std::size_t count);
+// Where a call is to leave its norm(s), unless `norm_out` is None.
+void set_norm_out(cuda::Call& call, bool per_tensor, Reader& reader, const py::object& norm_out, const Where& where);
+// Whether the host has to have the norm: nobody takes it on the device, or an error may follow from it.
+bool waits_for_norm(const cuda::Call& call, const Clipping& clipping);
 bool is_captured(const cuda::Call& call);
+// Runs it, with commit() when everything that can fail has been done; the norm(s) if the host has waited for them.
+py::object run_cuda_call(cuda::Call call, const Clipping& clipping, const char* label,
+                         const std::function<void()>& commit);
 
 // A group as Python hands it over (_core.pyi: Group).
 struct Group {
@@ -105,7 +111,7 @@ class StepCall {
   py::object run_cuda();
   cuda::Call cuda_call();
   void check_capture(const cuda::Call& call);
-  bool overflowed(const cuda::Call& call, bool norm_wanted);
+  bool overflowed(const cuda::Call& call);
 
   const Clipping clipping_;
   Reader reader_;

@@ -15,16 +15,6 @@ Norm cuda_norm(double norm_type, const char* label) {
                         ", expected 1, 2 or inf for arrays on CUDA devices");
 }
 
-void check_norm_out(const Array& a, const Where& where, std::size_t count) {
-  if (a.device == kHost || a.dtype != DType::float64 || a.is_complex || !a.contiguous ||
-      a.numel != static_cast<std::int64_t>(count)) {
-    throw py::value_error(where.text() + " is " + a.dtype_text() + " of shape " + a.shape_text() + " on " +
-                          a.device_text() + ", expected " + std::to_string(count) +
-                          " contiguous float64 on the CUDA device of the gradients");
-  }
-  check_writable(a, where);
-}
-
 void check_norm_kind(const Array& a, const Where& where, Norm norm) {
   if (!a.is_complex || norm == Norm::two) return;
   throw py::type_error(where.text() + " has dtype " + a.dtype_text() +
@@ -78,17 +68,51 @@ cuda::Call StepCall::cuda_call() {
   if (grad_scale_.device != kHost && found_inf_.device != kHost && grad_scale_.device != found_inf_.device) {
     throw py::value_error(std::string(label()) + ": grad_scale and found_inf are on different devices");
   }
-  if (!norm_out_.is_none() && call.has_norm) {
-    const Where at{label(), "norm_out", 0};
-    const Array a = reader_.read(norm_out_.ptr(), at);
-    std::size_t count = 0;
-    for (const cuda::Work& w : call.work) count += w.normed;
-    check_norm_out(a, at, clipping_.per_tensor ? count : 1);
-    call.norm_out = static_cast<double*>(a.data);
-    call.norm_device = a.device;
+  if (call.has_norm) {
+    set_norm_out(call, clipping_.per_tensor, reader_, norm_out_, {label(), "norm_out", 0});
   }
   call.streams = reader_.streams();
   return call;
+}
+
+void set_norm_out(cuda::Call& call, bool per_tensor, Reader& reader, const py::object& norm_out, const Where& where) {
+  if (norm_out.is_none()) return;
+  const Array out = reader.read(norm_out.ptr(), where);
+  const auto normed = std::count_if(call.work.begin(), call.work.end(), [](const cuda::Work& w) { return w.normed; });
+  const std::int64_t count = per_tensor ? normed : 1;
+  if (out.device == kHost || out.dtype != DType::float64 || out.is_complex || !out.contiguous || out.numel != count) {
+    throw py::value_error(where.text() + " is " + out.dtype_text() + " of shape " + out.shape_text() + " on " +
+                          out.device_text() + ", expected " + std::to_string(count) +
+                          " contiguous float64 on the CUDA device of the gradients");
+  }
+  check_writable(out, where);
+  call.norm_out = static_cast<double*>(out.data);
+  call.norm_device = out.device;
+}
+
+bool waits_for_norm(const cuda::Call& call, const Clipping& clipping) {
+  return call.has_norm && (!call.norm_out || clipping.error_if_nonfinite);
+}
+
+py::object run_cuda_call(cuda::Call call, const Clipping& clipping, const char* label,
+                         const std::function<void()>& commit) {
+  const bool waits = waits_for_norm(call, clipping), steps = call.steps;
+  std::vector<double> norms;
+  cuda::Run run(std::move(call));
+  if (waits) {
+    {
+      const py::gil_scoped_release release;
+      norms = run.norms();
+    }
+    check_finite({norms, clipping.per_tensor ? 0.0 : norms[0]}, clipping, label);
+  }
+  commit();
+  if (steps || !waits) {
+    const py::gil_scoped_release release;
+    run.step();
+  }
+  if (!waits) return py::none();
+  return clipping.per_tensor ? py::cast(norms) : py::cast(norms[0]);
 }
 
 bool is_captured(const cuda::Call& call) {
@@ -110,7 +134,7 @@ void StepCall::check_capture(const cuda::Call& call) {
              "its step is counted on the host, expected a torch optimizer with capturable=True (Adam, AdamW, RMSprop)");
     }
     if (t.array[0].device != tensors_.front().array[0].device) refuse(t, "it is on another device than the first");
-    if (call.has_norm && (!call.norm_out || clipping_.error_if_nonfinite)) {
+    if (waits_for_norm(call, clipping_)) {
       refuse(t, "its norm is wanted on the host (no norm_out, or error_if_nonfinite)");
     }
   }
@@ -118,11 +142,11 @@ void StepCall::check_capture(const cuda::Call& call) {
 
 // Whether the gradients have overflowed, where the host has to know: to raise for a norm that is not finite only if
 // that is no overflow of loss scaling, and to leave no state behind where no step count tells a skipped first step.
-bool StepCall::overflowed(const cuda::Call& call, bool norm_wanted) {
+bool StepCall::overflowed(const cuda::Call& call) {
   if (found_inf_.device == kHost) return false;
   const bool first =
       std::any_of(tensors_.begin(), tensors_.end(), [](const Tensor& t) { return t.fresh && !t.group->has_step; });
-  if (!first && !norm_wanted) return false;
+  if (!first && !waits_for_norm(call, clipping_)) return false;
   for (const auto& [device, stream] : call.streams) {
     if (device != found_inf_.device) continue;
     const py::gil_scoped_release release;
@@ -134,28 +158,12 @@ bool StepCall::overflowed(const cuda::Call& call, bool norm_wanted) {
 py::object StepCall::run_cuda() {
   cuda::Call call = cuda_call();
   check_capture(call);
-  const bool has_norm = call.has_norm;
-  const bool wanted = has_norm && (!call.norm_out || clipping_.error_if_nonfinite);
-  if (overflowed(call, wanted)) return py::none();
-  std::vector<double> norms;
-  {
-    cuda::Run run(std::move(call));
-    if (wanted) {
-      {
-        const py::gil_scoped_release release;
-        norms = run.norms();
-      }
-      Norms found{norms, clipping_.per_tensor ? 0.0 : norms[0]};
-      check_finite(found, clipping_, label());
-    }
-    commit();
-    const py::gil_scoped_release release;
-    run.step();
-  }
+  if (overflowed(call)) return py::none();
+  const bool nothing_normed = clips_ && !call.has_norm;
+  const py::object norm = run_cuda_call(std::move(call), clipping_, label(), [this] { commit(); });
   count();
-  if (!clips_ || (!wanted && has_norm)) return py::none();
-  if (clipping_.per_tensor) return py::cast(norms);
-  return py::cast(has_norm ? norms[0] : 0.0);
+  if (!nothing_normed) return norm;
+  return clipping_.per_tensor ? py::object(py::list()) : py::object(py::float_(0.0));
 }
 
 }  // namespace fusedstep

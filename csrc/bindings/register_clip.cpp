@@ -78,13 +78,7 @@ class Gradients {
       const Strided* const row_major = has_norm ? common_layout(&arrays_[i], 1, true, strided_) : nullptr;
       call.work.push_back({work_of(i, rule), row_major, has_norm, arrays_[i].device, 0, 1, {}});
     }
-    if (!norm_out.is_none()) {
-      const Where at{label_, "norm_out", 0};
-      const Array a = reader_.read(norm_out.ptr(), at);
-      check_norm_out(a, at, clipping.per_tensor ? arrays_.size() : 1);
-      call.norm_out = static_cast<double*>(a.data);
-      call.norm_device = a.device;
-    }
+    set_norm_out(call, clipping.per_tensor, reader_, norm_out, {label_, "norm_out", 0});
     if (!given_norm.is_none()) {
       const Where at{label_, "total_norm", 0};
       const Number norm = read_number(reader_, given_norm.ptr(), at);
@@ -93,24 +87,12 @@ class Gradients {
       call.scalar_device = norm.device;
     }
     call.streams = reader_.streams();
-    const bool wanted = has_norm && (norm_out.is_none() || clipping.error_if_nonfinite);
-    if (wanted && is_captured(call)) {
+    if (waits_for_norm(call, clipping) && is_captured(call)) {
       throw std::runtime_error(std::string(label_) +
                                ": cannot be part of a CUDA graph: the norm is wanted on the host " +
                                "(no norm_out, or error_if_nonfinite)");
     }
-    std::vector<double> norms;
-    cuda::Run run(std::move(call));
-    if (wanted) {
-      {
-        const py::gil_scoped_release release;
-        norms = run.norms();
-      }
-      check_finite({norms, clipping.per_tensor ? 0.0 : norms[0]}, clipping, label_);
-    }
-    if (options || !wanted) run.step();
-    if (!wanted) return py::none();
-    return clipping.per_tensor ? py::cast(norms) : py::cast(norms[0]);
+    return run_cuda_call(std::move(call), clipping, label_, [] {});
   }
 
   void check_all_ordered() const {
