@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shutil
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from arguments import integer
+from machine import processor
 
 ROOT = Path(__file__).parents[1]
 SIZES = {"L1": 16 * 1024, "L2": 256 * 1024}  # bytes of all arrays together: half of the smallest caches in use
@@ -59,14 +59,6 @@ def show(results: list[dict[str, Any]], cache: str, dtype: str, console: Console
             cells.append(f"[bold]{text}[/]" if middle == best else text)
         table.add_row(r["name"], *cells)
     console.print(table)
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-import platform
 import shutil
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from rich.table import Table
 import fusedstep
 import fusedstep.torch as fs
 from arguments import integer
+from machine import processor
 
 RULES: dict[str, tuple[str, dict[str, Any], int]] = {  # class, options, state arrays
     "SGD": ("SGD", {"lr": 1e-3}, 0),
@@ -243,14 +243,6 @@ def main() -> None:
     console.print(machine)
     if args.json:
         args.json.write_text(json.dumps({**machine, "results": results}))
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":
