@@ -5,7 +5,7 @@
 #pragma once
 #include <immintrin.h>
 
-#include "../rules/rule.h"
+#include "wide256.h"
 
 namespace fusedstep {
 namespace {
@@ -62,23 +62,6 @@ struct Lane<double> {
   friend FS_INLINE Lane min(Lane a, Lane b) { return _mm256_min_pd(a.r, b.r); }
   friend FS_INLINE Lane max(Lane a, Lane b) { return _mm256_max_pd(a.r, b.r); }
   friend FS_INLINE Lane sqrt(Lane a) { return _mm256_sqrt_pd(a.r); }
-};
-
-struct Wide {
-  static constexpr int size = 4;
-  __m256d r;
-
-  FS_INLINE static Wide zero() { return {_mm256_setzero_pd()}; }
-  FS_INLINE static Wide load(const float* at) { return {_mm256_cvtps_pd(_mm_loadu_ps(at))}; }
-  FS_INLINE static Wide load(const double* at) { return {_mm256_loadu_pd(at)}; }
-  FS_INLINE void store(double* at) const { _mm256_storeu_pd(at, r); }
-
-  friend FS_INLINE Wide operator+(Wide a, Wide b) { return {_mm256_add_pd(a.r, b.r)}; }
-  friend FS_INLINE Wide operator*(Wide a, Wide b) { return {_mm256_mul_pd(a.r, b.r)}; }
-  friend FS_INLINE Wide abs(Wide a) { return {_mm256_andnot_pd(_mm256_set1_pd(-0.0), a.r)}; }
-  friend FS_INLINE Wide max_nan(Wide a, Wide b) {
-    return {_mm256_blendv_pd(_mm256_max_pd(a.r, b.r), a.r, _mm256_cmp_pd(a.r, a.r, _CMP_UNORD_Q))};
-  }
 };
 
 }  // namespace

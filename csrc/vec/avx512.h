@@ -14,7 +14,7 @@
 #pragma GCC diagnostic pop
 #endif
 
-#include "../rules/rule.h"
+#include "wide256.h"
 
 namespace fusedstep {
 namespace {
@@ -66,23 +66,6 @@ struct Lane<double> {
   friend FS_INLINE Lane min(Lane a, Lane b) { return _mm512_min_pd(a.r, b.r); }
   friend FS_INLINE Lane max(Lane a, Lane b) { return _mm512_max_pd(a.r, b.r); }
   friend FS_INLINE Lane sqrt(Lane a) { return _mm512_sqrt_pd(a.r); }
-};
-
-struct Wide {
-  static constexpr int size = 8;
-  __m512d r;
-
-  FS_INLINE static Wide zero() { return {_mm512_setzero_pd()}; }
-  FS_INLINE static Wide load(const float* at) { return {_mm512_cvtps_pd(_mm256_loadu_ps(at))}; }
-  FS_INLINE static Wide load(const double* at) { return {_mm512_loadu_pd(at)}; }
-  FS_INLINE void store(double* at) const { _mm512_storeu_pd(at, r); }
-
-  friend FS_INLINE Wide operator+(Wide a, Wide b) { return {_mm512_add_pd(a.r, b.r)}; }
-  friend FS_INLINE Wide operator*(Wide a, Wide b) { return {_mm512_mul_pd(a.r, b.r)}; }
-  friend FS_INLINE Wide abs(Wide a) { return {_mm512_andnot_pd(_mm512_set1_pd(-0.0), a.r)}; }
-  friend FS_INLINE Wide max_nan(Wide a, Wide b) {
-    return {_mm512_mask_mov_pd(_mm512_max_pd(a.r, b.r), _mm512_cmp_pd_mask(a.r, a.r, _CMP_UNORD_Q), a.r)};
-  }
 };
 
 }  // namespace

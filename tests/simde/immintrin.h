@@ -36,16 +36,7 @@ FS_SHIM void fs_mask_storeu_pd(double* at, simde__mmask8 mask, simde__m512d r) {
     if (mask >> k & 1) at[k] = x[k];
   }
 }
-FS_SHIM simde__m512d fs_cvtps_pd(simde__m256 narrow) {
-  float x[8];
-  double wide[8];
-  simde_mm256_storeu_ps(x, narrow);
-  for (int k = 0; k < 8; ++k) wide[k] = x[k];
-  return simde_mm512_loadu_pd(wide);
-}
-
 #define _mm512_maskz_loadu_ps fs_maskz_loadu_ps
 #define _mm512_maskz_loadu_pd fs_maskz_loadu_pd
 #define _mm512_mask_storeu_ps fs_mask_storeu_ps
 #define _mm512_mask_storeu_pd fs_mask_storeu_pd
-#define _mm512_cvtps_pd fs_cvtps_pd
