@@ -43,6 +43,11 @@ def copies(lists: list[list[Array]]) -> list[list[Array]]:
     return [[a.copy() for a in arrays] for arrays in lists]
 
 
+def assert_unchanged(lists: list[list[Array]], before: list[list[Array]]) -> None:
+    for a, b in zip(chain(*lists), chain(*before), strict=True):
+        assert_same_bits(a, b)
+
+
 def assert_equal(lists: list[list[Array]], expected: list[tuple[Array, ...]]) -> None:
     for i, want in enumerate(expected):
         for got, w in zip((lists[0][i], lists[2][i], lists[3][i]), want, strict=True):
@@ -450,8 +455,7 @@ def test_out_of_memory_changes_nothing(max_norm: float | None) -> None:
         with pytest.raises(RuntimeError, match=r"cudaMallocFromPoolAsync failed on cuda:0: .*out of memory"):
             functional.adamw(*lists, step=1, max_norm=max_norm, **ADAMW)
         host.synchronize()
-        for a, b in zip(chain(*lists), chain(*before), strict=True):
-            assert_same_bits(a, b)
+        assert_unchanged(lists, before)
 
 
 def test_a_device_that_cannot_run_a_kernel() -> None:
@@ -486,8 +490,7 @@ def test_table_out_of_memory_changes_nothing() -> None:
         with pytest.raises(RuntimeError, match="cudaMalloc failed"):
             functional.adamw(*lists, step=2, **ADAMW)
         host.synchronize()
-        for a, b in zip(chain(*lists), chain(*before), strict=True):
-            assert_same_bits(a, b)
+        assert_unchanged(lists, before)
         want = adamw_expected(lists, 2)
         functional.adamw(*lists, step=2, **ADAMW)
         host.synchronize()

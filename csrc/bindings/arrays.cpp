@@ -148,13 +148,19 @@ Reader::~Reader() {
   for (Py_buffer& b : buffers_) PyBuffer_Release(&b);
 }
 
+void Reader::use_stream(const py::object& address) {
+  if (!address.is_none()) given_stream_ = reinterpret_cast<void*>(py::cast<std::uintptr_t>(address));
+}
+
 void Reader::note_stream(const TypeFacts& facts, const Array& a) {
-  void* stream = given_stream_.value_or(nullptr);
-  if (!given_stream_ && placed_device) {
+  void* stream = nullptr;
+  if (given_stream_) {
+    stream = *given_stream_;
+  } else if (placed_device) {
     stream = placed_stream(a.device);
-  } else if (!given_stream_ && facts.kind == TypeFacts::exchange && facts.api->current_work_stream) {
+  } else if (facts.kind == TypeFacts::exchange && facts.api->current_work_stream) {
     if (facts.api->current_work_stream(dlpack::kCuda, a.device, &stream) != 0) throw py::error_already_set();
-  } else if (!given_stream_ && facts.kind == TypeFacts::attributes) {
+  } else if (facts.kind == TypeFacts::attributes) {
     const py::object current = py::module_::import("torch").attr("cuda").attr("current_stream")(a.device);
     stream = reinterpret_cast<void*>(py::cast<std::uintptr_t>(current.attr("cuda_stream")));
   }

@@ -62,7 +62,7 @@ class Reader {
 
   // The CUDA stream to work on: the one given, else the current one of the library whose arrays were read first, else
   // the legacy default stream.
-  void use_stream(void* stream) { given_stream_ = stream; }
+  void use_stream(const py::object& address);  // None: not given
   std::vector<std::pair<int, void*>> streams() const { return {streams_.begin(), streams_.end()}; }
 
  private:

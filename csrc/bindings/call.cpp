@@ -91,7 +91,7 @@ StepCall::StepCall(const CallOptions& o)
       grad_scale_(read_number(reader_, o.grad_scale.ptr(), {o.label, "grad_scale", 0})),
       found_inf_(o.found_inf.is_none() ? Number{} : read_number(reader_, o.found_inf.ptr(), {o.label, "found_inf", 0})),
       norm_out_(o.norm_out) {
-  if (!o.stream.is_none()) reader_.use_stream(reinterpret_cast<void*>(py::cast<std::uintptr_t>(o.stream)));
+  reader_.use_stream(o.stream);
 }
 
 StepCall::~StepCall() = default;

@@ -13,7 +13,7 @@ class Gradients {
  public:
   Gradients(const py::list& objects, const char* label, const char* arg, bool written, const py::object& stream)
       : label_(label), arg_(arg) {
-    if (!stream.is_none()) reader_.use_stream(reinterpret_cast<void*>(py::cast<std::uintptr_t>(stream)));
+    reader_.use_stream(stream);
     AliasCheck alias;
     for (const py::handle object : objects) {
       const Where at = where(arrays_.size());

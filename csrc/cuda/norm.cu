@@ -84,22 +84,23 @@ __global__ void __launch_bounds__(kThreads, 4) norm_kernel(const __grid_constant
   norm_all<kNorm, T>(args);
 }
 
-// ------------------------------------------------------------------------------------- folding and preparing, one
-// block
+// ------------------------------------------------------------------------------------- folding and preparing
 
-// A tree over 32 neighbours at a time, neighbours first, missing ones zero: the sum of group k goes to x[k].
-__device__ __forceinline__ void fold_groups(Norm kind, double* x, std::uint32_t n, std::uint32_t group) {
+// A warp's tree over group k of 32 neighbours, neighbours first, missing ones zero: the sum, in lane 0. It is to go to
+// x[k].
+__device__ __forceinline__ double group_sum(Norm kind, const double* x, std::uint32_t n, std::uint32_t group) {
   const std::uint32_t i = group * kWarp + threadIdx.x % kWarp;
   double sum = i < n ? x[i] : 0.0;
   for (int apart = 1; apart < kWarp; apart *= 2) sum = fold_any(kind, sum, __shfl_down_sync(kAll, sum, apart));
-  if (threadIdx.x % kWarp == 0) x[group] = sum;
+  return sum;
 }
 
 // By one warp. A group's sum lands in a place that this or an earlier group has read.
 __device__ __forceinline__ void warp_fold(Norm kind, double* x, std::uint32_t n) {
   for (; n > 1; n = (n + kWarp - 1) / kWarp) {
     for (std::uint32_t group = 0; group * kWarp < n; ++group) {
-      fold_groups(kind, x, n, group);
+      const double sum = group_sum(kind, x, n, group);
+      if (threadIdx.x % kWarp == 0) x[group] = sum;
       __syncwarp();
     }
   }
@@ -110,9 +111,8 @@ __device__ __forceinline__ void block_fold(Norm kind, double* x, std::uint32_t n
   const std::uint32_t warp = threadIdx.x / kWarp, warps = kFinishThreads / kWarp, lane = threadIdx.x % kWarp;
   for (; n > 1; n = (n + kWarp - 1) / kWarp) {
     for (std::uint32_t first = 0; first * kWarp < n; first += warps) {
-      const std::uint32_t group = first + warp, i = group * kWarp + lane;
-      double sum = i < n ? x[i] : 0.0;
-      for (int apart = 1; apart < kWarp; apart *= 2) sum = fold_any(kind, sum, __shfl_down_sync(kAll, sum, apart));
+      const std::uint32_t group = first + warp;
+      const double sum = group_sum(kind, x, n, group);
       __syncthreads();
       if (lane == 0 && group * kWarp < n) x[group] = sum;
       __syncthreads();
@@ -180,8 +180,7 @@ __global__ void __launch_bounds__(kFinishThreads)
   }
 }
 
-// ------------------------------------------------------------------------------------------------ device memory,
-// filled
+// ------------------------------------------------------------------------------------------------ filling memory
 
 // By a kernel rather than a copy: its argument is taken at the launch, so that no host memory has to outlive the call
 // and a captured graph holds the contents. A copy from pageable memory may also wait for the device.
