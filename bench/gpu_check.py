@@ -5,7 +5,8 @@
 Works offline, given the build requirements, torch with CUDA, pytest, hypothesis and rich. Runs ``pytest -m cuda``, the
 CPU tests, ``compute-sanitizer`` (memcheck, racecheck, synccheck) on short runs where it is installed,
 ``bench/cuda_step.py`` and ``bench/step.py``. Ends with an error if anything failed, after running the rest. ``--only``
-and ``--skip`` split it where a command may not take long.
+and ``--skip`` split it where a command may not take long; ``--limit`` ends each step, ``--jobs`` spreads the tests over
+processes (pytest-xdist).
 """
 
 from __future__ import annotations
@@ -26,13 +27,18 @@ SANITIZED = "(equals_the_cpu and float32) or layouts or clipping"  # of tests/te
 STEPS = ["build", "cuda", "cpu", "memcheck", "racecheck", "synccheck", "bench", "cpu-bench"]
 
 
-def run(command: list[str], log: Path, **env: str) -> dict[str, Any]:
+def run(command: list[str], log: Path, limit: float | None, **env: str) -> dict[str, Any]:
     print("$", " ".join(command), flush=True)
     start = time.perf_counter()
-    with log.open("w") as out:
-        code = subprocess.run(
-            command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **env}, check=False
-        ).returncode
+    with (
+        log.open("w") as out,
+        subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **env}) as process,
+    ):
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = 124
     tail = log.read_text()[-1500:]
     print(tail, flush=True)
     return {"command": command, "code": code, "seconds": round(time.perf_counter() - start, 1), "tail": tail}
@@ -44,18 +50,21 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small benchmarks")
     parser.add_argument("--only", nargs="+", default=STEPS, choices=STEPS)
     parser.add_argument("--skip", nargs="+", default=[], choices=STEPS)
+    parser.add_argument("--limit", type=float, help="seconds that a step may take")
+    parser.add_argument("--jobs", type=int, default=0, help="test processes; needs pytest-xdist")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     python, quick = sys.executable, ["--quick"] if args.quick else []
     pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    parallel = ["-n", str(args.jobs), "-p", "no:benchmark"] if args.jobs else []
     sanitizer = shutil.which("compute-sanitizer")
     commands: dict[str, list[str]] = {
         "build": [
             *(python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--force-reinstall", "."),
             *("-C", "cmake.define.FUSEDSTEP_CUDA=ON", "-C", "cmake.define.CMAKE_CUDA_ARCHITECTURES=native"),
         ],
-        "cuda": [*pytest, "-m", "cuda"],
-        "cpu": [*pytest, "-m", "not cuda"],
+        "cuda": [*pytest, *parallel, "-m", "cuda"],
+        "cpu": [*pytest, *parallel, "-m", "not cuda"],
         "bench": [python, "bench/cuda_step.py", *quick, "--json", str(args.out / "cuda_step.json")],
         "cpu-bench": [python, "bench/step.py", *quick, "--seconds", "1", "--json", str(args.out / "step.json")],
     }
@@ -66,7 +75,7 @@ def main() -> None:
     # Without torch's cache every tensor is an allocation of its own, whose ends memcheck knows.
     env = {"memcheck": {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}}
     wanted = [name for name in STEPS if name in args.only and name not in args.skip and name in commands]
-    results = {name: run(commands[name], args.out / f"{name}.log", **env.get(name, {})) for name in wanted}
+    results = {name: run(commands[name], args.out / f"{name}.log", args.limit, **env.get(name, {})) for name in wanted}
     if "cuda" in results and not re.search(r"[1-9]\d* passed", results["cuda"]["tail"]):
         results["cuda"]["code"] = results["cuda"]["code"] or 1  # all skipped is no success
     (args.out / "gpu_check.json").write_text(json.dumps({"sanitizer": sanitizer or "not installed", "steps": results}))

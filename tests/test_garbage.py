@@ -364,6 +364,16 @@ class Unversioned(Only):
         return self.array.__dlpack__(stream=stream)
 
 
+class Buffered(bytearray):
+    """Has a buffer protocol too, of other contents: what DLPack says of the device counts, as CuPy's arrays need."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        super().__init__(64)
+        self.array = array
+
+    __dlpack_device__, __dlpack__ = Only.__dlpack_device__, Only.__dlpack__
+
+
 # Offsets and types of dlpack.h's DLTensor.
 FIELDS = {"data": (0, ctypes.c_void_p), "device_type": (8, ctypes.c_int32), "code": (20, ctypes.c_uint8)}
 FIELDS |= {"bits": (21, ctypes.c_uint8), "lanes": (22, ctypes.c_uint16), "byte_offset": (40, ctypes.c_uint64)}
@@ -386,7 +396,7 @@ class Forged(Only):
         return capsule
 
 
-@pytest.mark.parametrize("kind", [Only, Unversioned])
+@pytest.mark.parametrize("kind", [Only, Unversioned, Buffered])
 @pytest.mark.parametrize("dtype", "fdFD")
 def test_dlpack_only(kind: type[Only], dtype: str) -> None:
     rng = np.random.default_rng(1)

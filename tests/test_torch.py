@@ -26,6 +26,7 @@ from torch_spec import (
     expect,
     make,
     make_params,
+    need_added_state,
     set_grads,
     snapshot,
     specified_norm,
@@ -271,6 +272,7 @@ def test_closure_and_zero_grad(name):
 
 @pytest.mark.parametrize(("name", "options"), SHORT)
 def test_add_param_group(name, options):
+    need_added_state(name)
     results = []
     for module in (fst, torch.optim):
         opt = make(name, make_params(torch.float64), module, **options)

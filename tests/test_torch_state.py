@@ -24,6 +24,7 @@ from torch_spec import (
     expect,
     make,
     make_params,
+    need_added_state,
     set_grads,
     sliced,
     snapshot,
@@ -202,6 +203,7 @@ def test_momentum_switched_on_later():
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128], ids=["c64", "c128"])
 @pytest.mark.parametrize("max_norm", [None, 1.0])
 def test_complex_parameters(name, options, dtype, max_norm):
+    need_added_state(name)
     ours = make(name, make_params(dtype), max_norm=max_norm, **options)
     theirs = make(name, make_params(dtype), torch.optim, **options)
     for seed in range(4):

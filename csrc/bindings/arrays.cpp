@@ -86,8 +86,13 @@ TypeFacts inspect(PyTypeObject* type) {
     const dlpack::ExchangeApi* api = exchange_api(t);
     return {type, api ? TypeFacts::exchange : TypeFacts::attributes, api};
   }
-  if (type->tp_as_buffer && type->tp_as_buffer->bf_getbuffer) return {type, TypeFacts::buffer, nullptr};
-  if (py::hasattr(t, "__dlpack__")) return {type, TypeFacts::capsule, nullptr};
+  // CuPy's arrays have a buffer protocol too, for memory that the host can reach: what they say of their device counts.
+  const bool dlpack = py::hasattr(t, "__dlpack__");
+  const bool numpy = PyObject_IsSubclass(t.ptr(), py::module_::import("numpy").attr("ndarray").ptr()) == 1;
+  if (type->tp_as_buffer && type->tp_as_buffer->bf_getbuffer && (numpy || !dlpack)) {
+    return {type, TypeFacts::buffer, nullptr};
+  }
+  if (dlpack) return {type, TypeFacts::capsule, nullptr};
   return {type, TypeFacts::unknown, nullptr};
 }
 
