@@ -3,10 +3,10 @@
     python bench/gpu_check.py --out bench/results
 
 Works offline, given the build requirements, torch with CUDA, pytest, hypothesis and rich. Runs ``pytest -m cuda``, the
-CPU tests, ``compute-sanitizer`` (memcheck, racecheck, synccheck) on short runs where it is installed,
-``bench/cuda_step.py`` and ``bench/step.py``. Ends with an error if anything failed, after running the rest. ``--only``
-and ``--skip`` split it where a command may not take long; ``--limit`` ends each step, ``--jobs`` spreads the tests over
-processes (pytest-xdist).
+CPU tests, ``compute-sanitizer`` (memcheck, racecheck, synccheck) on short runs where it is installed, and
+``bench/compare.py`` on the GPU and on the CPU. Ends with an error if anything failed, after running the rest.
+``--only`` and ``--skip`` split it where a command may not take long; ``--limit`` ends each step, ``--budget`` the
+measuring, ``--jobs`` spreads the tests over processes (pytest-xdist).
 """
 
 from __future__ import annotations
@@ -47,14 +47,17 @@ def run(command: list[str], log: Path, limit: float | None, **env: str) -> dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu", help="folder for JSON and logs")
-    parser.add_argument("--quick", action="store_true", help="small benchmarks")
+    parser.add_argument("--quick", action="store_true", help="the short benchmarks")
     parser.add_argument("--only", nargs="+", default=STEPS, choices=STEPS)
     parser.add_argument("--skip", nargs="+", default=[], choices=STEPS)
+    parser.add_argument("--budget", type=float, help="seconds that each benchmark measures")
     parser.add_argument("--limit", type=float, help="seconds that a step may take")
     parser.add_argument("--jobs", type=int, default=0, help="test processes; needs pytest-xdist")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    python, quick = sys.executable, ["--quick"] if args.quick else []
+    python = sys.executable
+    compare = [python, "bench/compare.py", *(["--quick"] if args.quick else [])]
+    compare += ["--budget", str(args.budget)] if args.budget else []
     pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     parallel = ["-n", str(args.jobs), "-p", "no:benchmark"] if args.jobs else []
     sanitizer = shutil.which("compute-sanitizer")
@@ -65,8 +68,8 @@ def main() -> None:
         ],
         "cuda": [*pytest, *parallel, "-m", "cuda"],
         "cpu": [*pytest, *parallel, "-m", "not cuda"],
-        "bench": [python, "bench/cuda_step.py", *quick, "--json", str(args.out / "cuda_step.json")],
-        "cpu-bench": [python, "bench/step.py", *quick, "--seconds", "1", "--json", str(args.out / "step.json")],
+        "bench": [*compare, "--devices", "cuda", "--json", str(args.out.resolve() / "cuda.json")],
+        "cpu-bench": [*compare, "--devices", "cpu", "--json", str(args.out.resolve() / "cpu.json")],
     }
     for tool in ("memcheck", "racecheck", "synccheck"):
         if sanitizer:

@@ -10,6 +10,7 @@
 
 #include "../csrc/cpu/dispatch.h"
 #include "../csrc/kernels/registry.h"
+#include "kernels.h"
 
 namespace fs = fusedstep;
 
@@ -59,29 +60,16 @@ template <class T>
 void run(fs::DType dtype, std::int64_t bytes, int rounds) {
   const int d = static_cast<int>(dtype);
   for (std::size_t rule = 0; rule < fs::all_rules().size(); ++rule) {
-    const fs::RuleInfo& info = fs::all_rules()[rule];
-    const std::size_t streams = 2 + info.state.size();
-    const std::int64_t n = bytes / static_cast<std::int64_t>(streams * sizeof(T));
-    // Gradients that alternate in sign; no value becomes subnormal.
-    std::vector<std::vector<T>> arrays(streams, std::vector<T>(n, T(1)));
-    std::vector<void*> at;
-    for (std::vector<T>& a : arrays) at.push_back(a.data());
-    for (std::int64_t i = 0; i < n; ++i) arrays[1][i] = T(i % 2 ? 1e-3 : -1e-3);
-    fs::StepOptions options{{}, 1e-6, 0.0, 1e30, -1.0, 1.0, false, false};
-    std::string name = info.name;
-    for (const std::string& s : info.state) name += "-" + s;
-    for (std::size_t k = 0; k < info.hyper.size(); ++k) {
-      options.hyper[k] = info.hyper[k] == "lr" ? 1e-6 : info.hyper[k] == "eps" ? 1e-8 : 0.9;
-    }
-    fs::UniformBytes uniform;
-    fs::prepare(static_cast<int>(rule), dtype, options, 0.0, 10, uniform.bytes);
-    report(name, dtype, n, rounds, [&](const fs::TargetTable& t) { t.step[rule][d](uniform.bytes, at.data(), n); });
+    const std::int64_t streams = 2 + static_cast<std::int64_t>(fs::all_rules()[rule].state.size());
+    const std::int64_t n = bytes / (streams * static_cast<std::int64_t>(sizeof(T)));
+    const fs::RuleArrays<T> a(rule, dtype, n);
+    report(a.name, dtype, n, rounds,
+           [&](const fs::TargetTable& t) { t.step[rule][d](a.uniform.bytes, a.streams.data(), n); });
   }
   const std::vector<T> x(fs::kNormBlock, T(0.5));
-  const char* const names[] = {"norm 1", "norm 2", "norm inf"};
   for (int norm = 0; norm < fs::kNorms; ++norm) {
     volatile double sink;
-    report(names[norm], dtype, fs::kNormBlock, rounds,
+    report(fs::kNormNames[norm], dtype, fs::kNormBlock, rounds,
            [&](const fs::TargetTable& t) { sink = t.norm[norm][d](x.data(), fs::kNormBlock); });
   }
 }

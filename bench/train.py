@@ -1,14 +1,21 @@
-"""Trains a small character-level transformer twice from one seed: with fusedstep.torch and with torch.optim.
+"""Trains small models twice from one seed: with fusedstep.torch and with torch.optim.
 
-The text is the source of Python's standard library. Model, dropout, warm-up and cosine schedule, validation and early
-stop are the same on both sides and know nothing of the optimizer, the only difference. fusedstep clips within its step,
-torch with clip_grad_norm_. The two take turns, step by step, on the same batches and dropout masks. They round in
-different orders: the losses agree to float32's precision at first, and drift apart as training amplifies that.
+transformer  on the characters of the source of Python's standard library
+convnet      residual, with batch normalisation, on scikit-learn's digits
+embedding    a word predictor on the same source: large tables, of which a step uses few rows and updates all
 
-At the end: a table of losses and of the time of optimizer and clipping, and a plot of both loss curves.
+Model, dropout, warm-up and cosine schedule, validation and early stop are the same on both sides and know nothing of
+the optimizer, the only difference. fusedstep clips within its step, torch with clip_grad_norm_. The two take turns,
+step by step, on the same batches and dropout masks. They round in different orders: the losses agree to float32's
+precision at first, and drift apart as training amplifies that.
+
+At the end: a table of losses and of the time of optimizer and clipping, and a plot of both loss curves. With --json the
+times of every step as well; a result that the file holds already is kept, but for training runs of the same model,
+optimizer and device.
 
 Examples:
   python bench/train.py
+  python bench/train.py --model all --peer default --json result.json
   python bench/train.py --optimizer sgd --size tiny --steps 300
   python bench/train.py --size tiny --chars 5000 --steps 2000   # little text, soon overfitted: stops early
 """
@@ -17,13 +24,16 @@ from __future__ import annotations
 
 import argparse
 import copy
+import datetime
+import json
 import math
-import random
-import sysconfig
+import shlex
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import partial
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, NamedTuple
@@ -36,73 +46,34 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import fusedstep.torch
+import machine
 from arguments import integer
+from fusedstep import _core
+from harness import results
+from harness.models import MODELS, SIZES, Batch
 
 MAX_NORM = 1.0
 FEW = 20  # the first steps, before rounding is much amplified; the last ones, whose mean is the final loss
-Batch = tuple[Tensor, Tensor]
 
-
-class Size(NamedTuple):
-    layers: int
-    width: int
-    heads: int
-    context: int
-    batch: int
-
-
-SIZES = {"tiny": Size(2, 64, 2, 64, 12), "small": Size(4, 128, 4, 64, 12), "medium": Size(6, 256, 8, 96, 12)}
-
-# Class, options of both sides, and how torch runs it fastest on a CPU, where it has no fused RMSprop.
-OPTIMIZERS: dict[str, tuple[str, dict[str, Any], dict[str, bool]]] = {
-    "sgd": ("SGD", {"lr": 0.3, "momentum": 0.9, "nesterov": True}, {"fused": True}),
-    "adagrad": ("Adagrad", {"lr": 0.02}, {"fused": True}),
-    "rmsprop": ("RMSprop", {"lr": 5e-4, "alpha": 0.95, "momentum": 0.9}, {"foreach": True}),
-    "adam": ("Adam", {"lr": 3e-3, "betas": (0.9, 0.98)}, {"fused": True}),
-    "adamw": ("AdamW", {"lr": 3e-3, "betas": (0.9, 0.98), "weight_decay": 0.1}, {"fused": True}),
+OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {  # class, options of both sides
+    "sgd": ("SGD", {"lr": 0.3, "momentum": 0.9, "nesterov": True}),
+    "adagrad": ("Adagrad", {"lr": 0.02}),
+    "rmsprop": ("RMSprop", {"lr": 5e-4, "alpha": 0.95, "momentum": 0.9}),
+    "adam": ("Adam", {"lr": 3e-3, "betas": (0.9, 0.98)}),
+    "adamw": ("AdamW", {"lr": 3e-3, "betas": (0.9, 0.98), "weight_decay": 0.1}),
 }
+PEERS: dict[str, dict[str, bool]] = {"fused": {"fused": True}, "foreach": {"foreach": True}, "default": {}}
 
 
-def read_text(limit: int) -> Tensor:
-    """Up to ``limit`` characters of the standard library's modules, in an order that only their names decide."""
-    folder = Path(sysconfig.get_path("stdlib"))
-    files = sorted(folder.glob("*.py"))
-    if not files:
-        raise SystemExit(f"no source files of the standard library in {folder}")
-    random.Random(0).shuffle(files)
-    text = "".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
-    return torch.frombuffer(bytearray(text[:limit], "ascii", "replace"), dtype=torch.uint8).long()
-
-
-def windows(text: Tensor, starts: Tensor, context: int) -> Batch:
-    """The characters from each start on, and the one that follows each of them."""
-    chars = text[starts[:, None] + torch.arange(context + 1)]
-    return chars[:, :-1], chars[:, 1:]
-
-
-def batches(text: Tensor, size: Size, seed: int) -> Iterator[Batch]:
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        yield windows(text, torch.randint(len(text) - size.context, (size.batch,), generator=generator), size.context)
-
-
-class CharTransformer(nn.Module):
-    def __init__(self, size: Size, vocabulary: int = 128, dropout: float = 0.1) -> None:
-        super().__init__()
-        self.characters = nn.Embedding(vocabulary, size.width)
-        self.positions = nn.Parameter(0.3 * torch.randn(size.context, size.width))
-        layer = partial(nn.TransformerEncoderLayer, activation="gelu", batch_first=True, norm_first=True)
-        self.layers = nn.ModuleList(layer(size.width, size.heads, 4 * size.width, dropout) for _ in range(size.layers))
-        self.norm = nn.LayerNorm(size.width)
-        self.head = nn.Linear(size.width, vocabulary)
-        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(size.context))
-
-    def forward(self, chars: Tensor, following: Tensor) -> Tensor:
-        """The mean cross-entropy of the following characters."""
-        x = self.characters(chars) + self.positions
-        for layer in self.layers:
-            x = layer(x, src_mask=self.mask, is_causal=True)
-        return nn.functional.cross_entropy(self.head(self.norm(x)).flatten(0, 1), following.flatten())
+def has(peer: str, optimizer: str, device: str) -> bool:
+    """Whether torch can step that way: it has fused kernels for some optimizers on some devices only."""
+    parameter = nn.Parameter(torch.zeros(1, device=device))
+    parameter.grad = torch.zeros_like(parameter)
+    try:
+        getattr(torch.optim, OPTIMIZERS[optimizer][0])([parameter], **PEERS[peer]).step()
+    except (TypeError, RuntimeError):
+        return False
+    return True
 
 
 def rate(step: int, steps: int) -> float:
@@ -115,16 +86,17 @@ def rate(step: int, steps: int) -> float:
 class Measured(NamedTuple):
     loss: float
     norm: float  # of the gradients, before clipping
-    update: float  # milliseconds of optimizer and clipping
-    whole: float  # milliseconds of the training step
+    update: float  # seconds of optimizer and clipping
+    whole: float  # seconds of the training step
 
 
 class Run:
     """A model, its optimizer and schedule, and what was measured."""
 
-    def __init__(self, title: str, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
-        self.title, self.model, self.optimizer = title, model, optimizer
+    def __init__(self, name: str, title: str, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+        self.name, self.title, self.model, self.optimizer = name, title, model, optimizer
         self.parameters = list(model.parameters())
+        self.waits = self.parameters[0].is_cuda
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(rate, steps=steps))
         self.steps: list[Measured] = []
         self.validation: dict[int, float] = {}
@@ -134,17 +106,26 @@ class Run:
         self.optimizer.step()
         return norm
 
+    def now(self) -> float:
+        """The time when all that was asked for so far is done, on a GPU as well."""
+        if self.waits:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
     def step(self, batch: Batch) -> None:
-        start = time.perf_counter()
+        start = self.now()
         self.optimizer.zero_grad()
         loss = self.model(*batch)
         loss.backward()
-        before = time.perf_counter()
+        before = self.now()
         norm = self.update()
-        after = time.perf_counter()
+        after = self.now()
         self.schedule.step()
-        end = time.perf_counter()
-        self.steps.append(Measured(loss.item(), norm.item(), 1e3 * (after - before), 1e3 * (end - start)))
+        end = self.now()
+        self.steps.append(Measured(loss.item(), norm.item(), after - before, end - start))
+
+    def final_loss(self) -> float:
+        return fmean(step.loss for step in self.steps[-FEW:])
 
     @torch.no_grad()
     def validate(self, batch: Batch) -> None:
@@ -164,32 +145,33 @@ class FusedRun(Run):
         return self.optimizer.total_norm
 
 
-def make_runs(args: argparse.Namespace) -> list[Run]:
+def make_runs(args: argparse.Namespace, model: str) -> list[Run]:
     torch.manual_seed(args.seed)
-    ours = CharTransformer(SIZES[args.size])
+    ours = MODELS[model].make(MODELS[model].sizes[args.size]).to(args.device)
     theirs = copy.deepcopy(ours)
-    name, options, fastest = OPTIMIZERS[args.optimizer]
-    how = ", ".join(f"{key}={value}" for key, value in fastest.items())
+    name, options = OPTIMIZERS[args.optimizer]
+    how = ", ".join(f"{key}={value}" for key, value in PEERS[args.peer].items())
     fused = getattr(fusedstep.torch, name)(ours.parameters(), **options, max_norm=MAX_NORM)
-    peer = getattr(torch.optim, name)(theirs.parameters(), **options, **fastest)
+    peer = getattr(torch.optim, name)(theirs.parameters(), **options, **PEERS[args.peer])
+    title = f"torch.optim\n{name}({how})\n+ clip_grad_norm_"
     return [
-        FusedRun(f"fusedstep.torch\n{name}\n(max_norm={MAX_NORM})", ours, fused, args.steps),
-        Run(f"torch.optim\n{name}({how})\n+ clip_grad_norm_", theirs, peer, args.steps),
+        FusedRun("fusedstep", f"fusedstep.torch\n{name}\n(max_norm={MAX_NORM})", ours, fused, args.steps),
+        Run(f"torch {args.peer} + clip_grad_norm_", title, theirs, peer, args.steps),
     ]
 
 
-def train(runs: list[Run], args: argparse.Namespace, console: Console) -> str:
+def train(runs: list[Run], args: argparse.Namespace, model: str, console: Console) -> str:
     """Train both, in turns; how it ended."""
-    size, text = SIZES[args.size], read_text(args.chars)
-    training, held_out = text.tensor_split([len(text) * 9 // 10])
-    validation = windows(held_out, torch.linspace(0, len(held_out) - size.context - 1, 64).long(), size.context)
+    kind = MODELS[model]
+    batches, held_out = kind.data(kind.sizes[args.size], args.chars or kind.characters, args.seed)
+    validation = [tensor.to(args.device) for tensor in held_out]
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(args.optimizer, total=args.steps)
-        for number, batch in enumerate(islice(batches(training, size, args.seed), args.steps), 1):
-            dropout = torch.get_rng_state()
+        for number, batch in enumerate(islice(batches, args.steps), 1):
+            batch = [tensor.to(args.device) for tensor in batch]
             for run in runs if number % 2 else runs[::-1]:
-                torch.set_rng_state(dropout)
+                torch.manual_seed(args.seed + number)  # the same dropout for both, on any device
                 run.step(batch)
             losses = " | ".join(f"{run.steps[-1].loss:.3f}" for run in runs)
             progress.update(task, advance=1, description=f"{args.optimizer}: loss fusedstep | torch  {losses}")
@@ -204,7 +186,7 @@ def train(runs: list[Run], args: argparse.Namespace, console: Console) -> str:
 def print_table(runs: list[Run], title: str, console: Console) -> None:
     losses, _, updates, wholes = zip(*(zip(*run.steps, strict=True) for run in runs), strict=True)
     apart = [abs(a - b) for a, b in zip(*losses, strict=True)]
-    final = [fmean(values[-FEW:]) for values in losses]
+    final = [run.final_loss() for run in runs]
     validation = [list(run.validation.values())[-1] if run.validation else math.nan for run in runs]  # nan: interrupted
     update, whole = [median(times) for times in updates], [median(times) for times in wholes]
     clipped = [sum(step.norm > MAX_NORM for step in run.steps) for run in runs]
@@ -214,8 +196,8 @@ def print_table(runs: list[Run], title: str, console: Console) -> None:
         (f"largest gap, first {FEW}", "", "", f"{max(apart[:FEW]):.1e}"),
         ("largest gap, all steps", "", "", f"{max(apart):.1e}"),
         ("steps that were clipped", *map(str, clipped), ""),
-        ("optimizer + clip, median", *(f"{v:.3f} ms" for v in update), f"{update[1] / update[0]:.1f}x"),
-        ("training step, median", *(f"{v:.1f} ms" for v in whole), f"{whole[1] / whole[0]:.2f}x"),
+        ("optimizer + clip, median", *(f"{1e3 * v:.3f} ms" for v in update), f"{update[1] / update[0]:.1f}x"),
+        ("training step, median", *(f"{1e3 * v:.1f} ms" for v in whole), f"{whole[1] / whole[0]:.2f}x"),
         ("optimizer + clip, share", *(f"{u / w:.2%}" for u, w in zip(update, whole, strict=True)), ""),
     ]
     table = Table("", title=title)
@@ -226,7 +208,7 @@ def print_table(runs: list[Run], title: str, console: Console) -> None:
     console.print(table)
 
 
-def draw(runs: list[Run], title: str, path: Path) -> None:
+def draw(runs: list[Run], title: str, unit: str, path: Path) -> None:
     figure = Figure(figsize=(9, 6), dpi=120, layout="constrained")
     curves, difference = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     losses = [[step.loss for step in run.steps] for run in runs]
@@ -239,20 +221,82 @@ def draw(runs: list[Run], title: str, path: Path) -> None:
     difference.plot(steps, [abs(a - b) for a, b in zip(*losses, strict=True)], ".", color="tab:gray", markersize=3)
     difference.set_yscale("symlog", linthresh=1e-7)  # has a place for 0, where the losses are equal
     difference.set(xlabel="step", ylabel="gap of the\ntraining losses")
-    curves.set(title=title, ylabel="loss per character, nats")
+    curves.set(title=title, ylabel=f"loss per {unit}, nats")
     curves.legend()
     for axes in (curves, difference):
         axes.grid(alpha=0.3)
     figure.savefig(path)
 
 
-def image(text: str) -> Path:
+def entry(runs: list[Run], args: argparse.Namespace, model: str) -> dict[str, Any]:
+    """What was measured, as a result has it."""
+
+    def digits(values: Iterable[float]) -> list[float]:
+        return [float(f"{value:.4g}") for value in values]
+
+    losses = digits(run.final_loss() for run in runs)
+    times = [(run.name, *(digits(times) for times in list(zip(*run.steps, strict=True))[2:])) for run in runs]
+    return {
+        "model": model,
+        "optimizer": OPTIMIZERS[args.optimizer][0],
+        "parameters": sum(p.numel() for p in runs[0].parameters),
+        "tensors": len(runs[0].parameters),
+        "device": args.device,
+        "threads": args.threads,
+        "steps": len(runs[0].steps),
+        "final_loss": dict(zip(("fusedstep", "torch"), losses, strict=True)),
+        "rows": [{"peer": name, "update_seconds": update, "step_seconds": whole} for name, update, whole in times],
+    }
+
+
+def write(path: Path, new: dict[str, Any]) -> None:
+    """Into the result that is there, in place of the entry for the same, or into a new one."""
+    found = {
+        "schema": results.SCHEMA,
+        "command": shlex.join(["python", "bench/train.py", *sys.argv[1:]]),
+        "date": datetime.date.today().isoformat(),
+        "machine": machine.describe(),
+        "versions": machine.versions("scikit-learn"),
+        "missing": {},
+        "limits": {},
+        "cases": [],
+        **(results.load(path) if path.exists() else {}),
+    }
+    key = itemgetter("model", "optimizer", "device")
+    others = [old for old in found.get("training", []) if key(old) != key(new)]
+    path.write_text(json.dumps({**found, "training": [*others, new]}) + "\n")
+
+
+def in_folder(text: str) -> Path:
     path = Path(text)
-    if path.suffix[1:] not in (known := Figure().canvas.get_supported_filetypes()):
-        raise argparse.ArgumentTypeError(f"{text!r} ends in none of: {', '.join(known)}")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"no folder {str(path.parent)!r}")
     return path
+
+
+def image(text: str) -> Path:
+    path = in_folder(text)
+    if path.suffix[1:] not in (known := Figure().canvas.get_supported_filetypes()):
+        raise argparse.ArgumentTypeError(f"{text!r} ends in none of: {', '.join(known)}")
+    return path
+
+
+def result(text: str) -> Path:
+    path = in_folder(text)
+    try:
+        if path.exists():
+            results.load(path)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return path
+
+
+def device(text: str) -> str:
+    if text == "cuda" and not torch.cuda.is_available():
+        raise argparse.ArgumentTypeError(f"torch {torch.__version__} finds no CUDA device")
+    if text == "cuda" and _core.cuda in ("", "host"):
+        raise argparse.ArgumentTypeError("this build of fusedstep has no CUDA kernels")
+    return text
 
 
 def parse() -> argparse.Namespace:
@@ -261,28 +305,36 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=about, epilog="examples:" + examples, formatter_class=raw)
     count = integer(1, 1_000_000)
     for flag, what, options in (
+        ("--model", "", {"choices": [*MODELS, "all"], "default": "transformer"}),
         ("--optimizer", "", {"choices": OPTIMIZERS, "default": "adamw"}),
+        ("--peer", "how torch runs it, default: fused, or foreach where there is no fused one", {"choices": PEERS}),
         ("--size", "of the model, ", {"choices": SIZES, "default": "small"}),
+        ("--device", "", {"type": device, "choices": ("cpu", "cuda"), "default": "cpu"}),
         ("--steps", "", {"type": count, "default": 360}),
-        ("--chars", "of text, ", {"type": integer(2000, 10**8), "default": 10**6}),
+        ("--chars", "of text, default: 1 million, for embedding 5 million", {"type": integer(2000, 10**8)}),
         ("--validate-every", "number of steps, ", {"type": count, "default": 40}),
         ("--patience", "validations without a new best before it stops, ", {"type": count, "default": 3}),
         ("--seed", "", {"type": integer(0, 2**31 - 1), "default": 0}),
         ("--threads", "of both sides, ", {"type": integer(1, 256), "default": torch.get_num_threads()}),
-        ("--plot", "", {"type": image, "default": Path("train.png"), "metavar": "PATH"}),
+        ("--plot", "--model all adds the model, ", {"type": image, "default": Path("train.png"), "metavar": "PATH"}),
+        ("--json", "a benchmark result, to be written or added to", {"type": result, "metavar": "PATH"}),
     ):
-        if "type" in options:
+        if "type" in options and "choices" not in options:
             options.setdefault("metavar", "N")
-        parser.add_argument(flag, help=what + "default: %(default)s", **options)
-    return parser.parse_args()
+        parser.add_argument(flag, help=what + "default: %(default)s" * ("default" in options), **options)
+    args = parser.parse_args()
+    if args.chars and args.model != "all" and not MODELS[args.model].characters:
+        parser.error(f"argument --chars: {args.model} reads no text")
+    if args.peer and not has(args.peer, args.optimizer, args.device):
+        parser.error(f"argument --peer: torch has no {args.peer} {OPTIMIZERS[args.optimizer][0]} on {args.device}")
+    args.peer = args.peer or next(peer for peer in PEERS if has(peer, args.optimizer, args.device))
+    return args
 
 
-def main() -> int:
-    args, console = parse(), Console()
-    torch.set_num_threads(args.threads)  # fusedstep follows
-    runs = make_runs(args)
+def benchmark(args: argparse.Namespace, name: str, plot: Path, console: Console) -> int:
+    runs = make_runs(args, name)
     try:
-        end, status = train(runs, args, console), 0
+        end, status = train(runs, args, name, console), 0
     except KeyboardInterrupt:
         end, status = "", 130
     done = min(len(run.steps) for run in runs)
@@ -294,11 +346,26 @@ def main() -> int:
     for run in runs:
         del run.steps[done:]  # an interrupt comes between the two
     parameters = runs[0].parameters
-    model = f"{args.size} transformer, {sum(p.numel() for p in parameters):,} parameters in {len(parameters)} tensors"
-    print_table(runs, f"{model}\n{end}, threads: {args.threads}", console)
-    draw(runs, f"{OPTIMIZERS[args.optimizer][0]}, {model}", args.plot)
-    console.print(f"loss curves: {args.plot}")
+    model = f"{args.size} {name}, {sum(p.numel() for p in parameters):,} parameters in {len(parameters)} tensors"
+    where = f"threads: {args.threads}" if args.device == "cpu" else torch.cuda.get_device_name()
+    print_table(runs, f"{model}\n{end}, {where}", console)
+    draw(runs, f"{OPTIMIZERS[args.optimizer][0]}, {model}", MODELS[name].unit, plot)
+    console.print(f"loss curves: {plot}")
+    if args.json and not status:  # what was interrupted replaces nothing
+        write(args.json, entry(runs, args, name))
+        console.print(f"result: {args.json}")
     return status
+
+
+def main() -> int:
+    args, console = parse(), Console()
+    torch.set_num_threads(args.threads)  # fusedstep follows
+    if args.model != "all":
+        return benchmark(args, args.model, args.plot, console)
+    for name in MODELS:
+        if status := benchmark(args, name, args.plot.with_stem(f"{args.plot.stem}-{name}"), console):
+            return status
+    return 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -23,6 +24,11 @@ def missing(what: str) -> None:
 def need(*programs: str) -> None:
     if absent := [p for p in programs if shutil.which(p) is None]:
         missing(f"not installed: {', '.join(absent)}")
+
+
+def need_package(name: str) -> None:
+    if importlib.util.find_spec(name) is None:
+        missing(f"not installed: {name}")
 
 
 def run(*command: str | Path, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:

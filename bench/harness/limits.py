@@ -1,0 +1,90 @@
+"""What the machine can do: the same bytes moved with next to no arithmetic, in the same run as the contenders."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from harness.cases import Case
+from harness.measure import sampler
+from harness.peers import Unavailable
+
+SOURCE = Path(__file__).resolve().parents[1] / "stream.cpp"
+FLAGS = ["-O3", "-march=native", "-ffp-contract=off", "-fopenmp", "-shared", "-fPIC"]
+LARGE, ROUNDS = 2**25, 200_000  # elements and repetitions, for the roofs of a roofline
+
+
+@cache
+def library() -> Any:
+    """``stream.cpp``, compiled."""
+    compiler = shutil.which("g++") or shutil.which("c++")
+    if compiler is None:
+        raise Unavailable("no C++ compiler (g++ or c++) to compile bench/stream.cpp with")
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "stream.so"
+        done = subprocess.run([compiler, *FLAGS, SOURCE, "-o", out], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Unavailable(f"bench/stream.cpp does not compile: {done.stderr.strip().splitlines()[0]}")
+        lib = ctypes.CDLL(str(out))
+    pointer, integer, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+    lib.stream_arrays.argtypes = [pointer, integer, size, integer]
+    lib.read_array.argtypes, lib.read_array.restype = [pointer, size, integer], ctypes.c_float
+    lib.multiply_add.argtypes, lib.multiply_add.restype = [size, integer, pointer], ctypes.c_double
+    return lib
+
+
+def limit(case: Case) -> Callable[[], Any]:
+    """Moves as many bytes as the case cannot avoid, laid out as one tensor each."""
+    if case.device != "cpu":
+        return _copy(case.bytes_per_element * case.shapes.elements, case.device)
+    lib, threads = library(), torch.get_num_threads()
+    count = 2 + len(case.rule.states)
+    floats = max(1, case.shapes.elements * case.itemsize // 4)
+    arrays = [torch.empty(floats).normal_() for _ in range(count)]
+    pointers = (ctypes.c_void_p * count)(*(a.data_ptr() for a in arrays))
+
+    def step(keep: list[torch.Tensor] = arrays) -> None:
+        if case.clip:
+            lib.read_array(keep[-1].data_ptr(), floats, threads)
+        if lib.stream_arrays(pointers, count, floats, threads):
+            raise Unavailable(f"bench/stream.cpp has no loop for {count} arrays")
+
+    return step
+
+
+def _copy(bytes_moved: int, device: str) -> Callable[[], Any]:
+    """Half of the bytes are read, half written."""
+    source = torch.ones(max(1, bytes_moved // 2), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
+
+
+def roofs(device: str) -> dict[str, float]:
+    """Bytes per second from memory; on the CPU also multiplications and additions per second, not fused."""
+    sample = sampler(device)
+    if device != "cpu":
+        step = _copy(2**31, device)
+        return {"bytes_per_second": 2**31 / median([sample(step)[0] for _ in range(9)][1:])}
+    lib, threads = library(), torch.get_num_threads()
+    arrays = [torch.empty(LARGE).normal_() for _ in range(4)]
+    pointers = (ctypes.c_void_p * 4)(*(a.data_ptr() for a in arrays))
+    sink = ctypes.c_float()
+
+    def stream() -> None:
+        lib.stream_arrays(pointers, 4, LARGE, threads)
+
+    def compute() -> None:
+        lib.multiply_add(ROUNDS, threads, ctypes.byref(sink))
+
+    seconds = [median([sample(run)[0] for _ in range(9)][1:]) for run in (stream, compute)]
+    operations = lib.multiply_add(ROUNDS, threads, ctypes.byref(sink))
+    return {"bytes_per_second": 7 * 4 * LARGE / seconds[0], "flops_per_second": operations / seconds[1]}

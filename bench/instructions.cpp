@@ -1,0 +1,95 @@
+// The cases whose instructions bench/instructions.py counts under Callgrind, without Python. Arguments: the targets to
+// count. Prints the compiler, then a line for each case in the order of the calls of counted().
+//
+//   loop     one tensor through the kernel: the cost per element
+//   tensors  many small tensors through a step of the core, plan and run, on one thread: the cost per tensor
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "../csrc/cpu/dispatch.h"
+#include "../csrc/cpu/run.h"
+#include "../csrc/cpu/threads.h"
+#include "kernels.h"
+
+namespace fs = fusedstep;
+
+// Callgrind collects in here alone, by this name.
+extern "C" [[gnu::noinline, gnu::used]] void counted(const std::function<void()>& call) {
+  call();
+  asm volatile("" ::: "memory");  // no tail call, which would leave before it is done
+}
+
+namespace {
+
+constexpr std::int64_t kElements = 4099;  // the last lane is partial in every target
+// So few tensors that the plan's arrays come from malloc's cache of small sizes, at the same cost every time.
+constexpr std::int64_t kTensors = 100;
+constexpr std::int64_t kLargest = 8;
+
+#if defined(__clang__)
+constexpr const char* kCompiler = "Clang";
+constexpr int kVersion[] = {__clang_major__, __clang_minor__};
+#else
+constexpr const char* kCompiler = "GCC";
+constexpr int kVersion[] = {__GNUC__, __GNUC_MINOR__};
+#endif
+#if defined(__x86_64__)
+constexpr const char* kMachine = "x86_64";
+#elif defined(__aarch64__)
+constexpr const char* kMachine = "aarch64";
+#else
+constexpr const char* kMachine = "unknown";
+#endif
+
+void count(const std::string& name, fs::DType dtype, const char* kind, const std::function<void()>& call) {
+  call();  // what only a first call does is not counted
+  counted(call);
+  std::printf("%s %s %s %s\n", fs::active_target().name, name.c_str(), fs::dtype_name(dtype), kind);
+}
+
+template <class T>
+void count_all(fs::DType dtype) {
+  const int d = static_cast<int>(dtype);
+  const fs::TargetTable& target = fs::active_target();
+  std::vector<std::int64_t> numels;
+  for (std::int64_t t = 0; t < kTensors; ++t) numels.push_back(t % (kLargest + 1));
+  for (std::size_t rule = 0; rule < fs::all_rules().size(); ++rule) {
+    const fs::RuleArrays<T> a(rule, dtype, kElements);
+    count(a.name, dtype, "loop", [&] { target.step[rule][d](a.uniform.bytes, a.streams.data(), kElements); });
+    const int streams = static_cast<int>(a.streams.size());
+    std::vector<fs::StepWork> work;
+    for (std::int64_t t = 0; t < kTensors; ++t) {
+      work.push_back({{}, streams, dtype, static_cast<int>(rule), numels[t], a.uniform.bytes, nullptr});
+      for (int k = 0; k < streams; ++k) work[t].stream[k] = static_cast<T*>(a.streams[k]) + t * kLargest;
+    }
+    count(a.name, dtype, "tensors", [&] { fs::run_step(work, fs::Plan(numels), false); });
+  }
+  const std::vector<T> x(kElements, T(0.5));
+  const double types[fs::kNorms] = {1.0, 2.0, INFINITY};
+  for (int norm = 0; norm < fs::kNorms; ++norm) {
+    volatile double sink;
+    count(fs::kNormNames[norm], dtype, "loop", [&] { sink = target.norm[norm][d](x.data(), fs::kNormBlock); });
+    std::vector<fs::NormWork> work;
+    for (std::int64_t t = 0; t < kTensors; ++t) {
+      work.push_back({x.data() + t * kLargest, dtype, false, numels[t], nullptr});
+    }
+    count(fs::kNormNames[norm], dtype, "tensors", [&] { sink = fs::run_norm(work, types[norm]).total; });
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::printf("%s %d.%d %s\n", kCompiler, kVersion[0], kVersion[1], kMachine);
+  fs::set_max_threads(1);
+  for (const std::string& target : fs::available_targets()) {
+    if (std::find(argv + 1, argv + argc, target) == argv + argc) continue;
+    fs::use_target(target);
+    count_all<float>(fs::DType::float32);
+    count_all<double>(fs::DType::float64);
+  }
+}

@@ -1,0 +1,216 @@
+"""Instructions of every kernel and of a step over small tensors, counted by Callgrind and compared with a baseline.
+
+    python bench/instructions.py                               compare, under half a minute
+    python bench/instructions.py --only '^avx2 adam'           some cases
+    python bench/instructions.py --json counts.json            write what was counted, in the form of the baseline
+    python bench/instructions.py --update                      make it this compiler's baseline; growth needs its entry
+
+Builds bench/instructions.cpp with CMake and runs it under valgrind (apt-get install valgrind). Counts are the same from
+run to run and machine to machine, where times are not, so that a change of a few percent shows. They depend on the
+compiler: bench/results/instructions.json has a baseline for each. Valgrind has no AVX-512, so that target is not
+counted.
+
+A case fails that grew by more than 10%, unless the newest section of CHANGELOG.md has an entry with the word
+"instructions" and the name of the case's rule ("norm" for norms), and so does one that the baseline lacks or has alone.
+Status: 0 all compared and well, 1 a case failed, 2 not counted, 3 nothing to compare with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Literal, NamedTuple, NoReturn
+
+ROOT = Path(__file__).parents[1]
+TARGETS = ("avx2", "neon", "scalar")  # what valgrind can run, where the machine has it
+LIMIT = 0.10
+
+Counts = dict[str, int]
+
+
+class Change(NamedTuple):
+    case: str
+    before: int | None
+    now: int | None
+    kind: Literal["same", "shrunk", "grown", "explained", "new", "gone", "no target", "no baseline"]
+
+
+def rule_of(case: str) -> str:
+    """The changelog's name for it: without the target, and the state arrays of the variant."""
+    return case.split()[1].split("-")[0]
+
+
+def target_of(case: str) -> str:
+    return case.split()[0]
+
+
+def explained_rules(changelog: str, rules: set[str]) -> set[str]:
+    """Those that an entry of the newest section names beside the word "instructions" (this script's name is none)."""
+    newest = re.split(r"^## ", changelog, flags=re.M)[1:2]
+    entries = re.split(r"^[-*] ", "".join(newest), flags=re.M)[1:]
+    words = [set(re.findall(r"\w+", entry.lower().replace("instructions.py", ""))) for entry in entries]
+    return {rule for rule in rules if any({"instructions", rule} <= entry for entry in words)}
+
+
+def compare(baseline: Counts | None, counts: Counts, changelog: str) -> list[Change]:
+    """In the order counted, then what is only in the baseline; None: there is none for this compiler."""
+    if baseline is None:
+        return [Change(case, None, now, "no baseline") for case, now in counts.items()]
+    explained = explained_rules(changelog, {rule_of(c) for c in counts})
+    counted = {target_of(c) for c in counts}
+    changes = []
+    for case, now in counts.items():
+        before = baseline.get(case)
+        if before is None:
+            changes.append(Change(case, None, now, "new"))
+        elif now > before * (1 + LIMIT):
+            changes.append(Change(case, before, now, "explained" if rule_of(case) in explained else "grown"))
+        else:
+            changes.append(Change(case, before, now, "shrunk" if now < before * (1 - LIMIT) else "same"))
+    for case, before in baseline.items():
+        if case not in counts:
+            changes.append(Change(case, before, None, "gone" if target_of(case) in counted else "no target"))
+    return changes
+
+
+def verdict(changes: list[Change]) -> tuple[int, list[str]]:
+    """The exit status, and what there is to say."""
+
+    def cases(*kinds: str) -> list[Change]:
+        return [c for c in changes if c.kind in kinds]
+
+    lines = [f"grew by {c.now / c.before - 1:.1%}: {c.case}" for c in cases("grown") if c.before and c.now]
+    if grown := cases("grown"):
+        rules = ", ".join(sorted({rule_of(c.case) for c in grown}))
+        lines.append(f'If it has to be: an entry in CHANGELOG.md with the word "instructions" and the name: {rules}.')
+    lines += [f"not in the baseline: {c.case}" for c in cases("new")]
+    lines += [f"only in the baseline: {c.case}" for c in cases("gone")]
+    if cases("new", "gone"):
+        lines.append("Run bench/instructions.py --update and commit the baseline.")
+    if missing := sorted({target_of(c.case) for c in cases("no target")}):
+        lines.append(f"not compared, since this machine has no such target: {', '.join(missing)}")
+    if shrunk := cases("shrunk"):
+        lines.append(f"{len(shrunk)} cases shrank by more than {LIMIT:.0%}: --update makes that the new measure.")
+    if explained := cases("explained"):
+        lines.append(f"{len(explained)} cases grew as CHANGELOG.md says: --update makes that the new measure.")
+    if cases("no baseline"):
+        lines.append("Nothing to compare with: no baseline for this compiler.")
+    if cases("grown", "new", "gone"):
+        return 1, lines
+    return (3 if cases("no target", "no baseline") else 0), lines
+
+
+def give_up(why: str) -> NoReturn:
+    print(why, file=sys.stderr)
+    raise SystemExit(2)
+
+
+def run(*command: str | Path, **env: str) -> str:
+    # What the caller's shell sets must not change what is counted.
+    inherited = {k: v for k, v in os.environ.items() if k not in ("CXXFLAGS", "LDFLAGS", "FUSEDSTEP_TARGET")}
+    result = subprocess.run(command, env={**inherited, **env}, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        give_up(f"{' '.join(map(str, command))}\n{result.stdout[-4000:]}{result.stderr[-4000:]}")
+    return result.stdout
+
+
+def build(folder: Path, root: Path = ROOT) -> Path:
+    compilers = [os.environ["CXX"].split()[0]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+    for what, programs in {"valgrind": ["valgrind"], "cmake": ["cmake"], "a C++ compiler": compilers}.items():
+        if not any(map(shutil.which, programs)):
+            give_up(f"needs {what} (apt-get install valgrind cmake g++)")
+    options = ["-DFUSEDSTEP_PROGRAMS=ON", "-DSKBUILD_PROJECT_VERSION=0", "-DCMAKE_BUILD_TYPE=Release"]
+    run("cmake", "-S", root, "-B", folder, *options)
+    run("cmake", "--build", folder, "--target", "instructions", "--parallel", "2")
+    return folder / "instructions"
+
+
+def count(program: Path) -> tuple[str, Counts]:
+    """The compiler, and the instructions of each case."""
+    with tempfile.TemporaryDirectory() as folder:
+        parts = Path(folder) / "parts"
+        stdout = run(
+            "valgrind", "--command-line-only=yes", "--quiet", "--tool=callgrind", "--toggle-collect=counted",
+            "--dump-after=counted", "--combine-dumps=yes", f"--callgrind-out-file={parts}", program, *TARGETS,
+            LD_BIND_NOW="1",
+        )  # fmt: skip
+        compiler, *cases = stdout.splitlines()
+        found = re.findall(r"^desc: Trigger: --dump-after=counted$.*?^summary: (\d+)$", parts.read_text(), re.M | re.S)
+    if not cases or len(found) != len(cases) or "0" in found:
+        give_up(f"{len(cases)} cases were run and {len(found) - found.count('0')} counted")
+    return compiler, dict(zip(cases, map(int, found), strict=True))
+
+
+def show(compiler: str, changes: list[Change]) -> None:
+    # Here, so that the tests need no rich.
+    from rich.console import Console
+    from rich.table import Table
+
+    styles = {"grown": "red", "new": "red", "gone": "red", "explained": "yellow", "shrunk": "green"}
+    table = Table(title=f"instructions, {compiler}")
+    table.add_column("case")
+    for column in ("baseline", "now", "change"):
+        table.add_column(column, justify="right")
+    for c in changes:
+        change = f"{c.now / c.before - 1:+.1%}" if c.before and c.now else c.kind
+        before, now = (f"{n:,}" if n is not None else "" for n in (c.before, c.now))
+        table.add_row(c.case, before, now, change, style=styles.get(c.kind))
+    Console(width=140 if not sys.stdout.isatty() else None).print(table)
+
+
+def pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+
+
+def write(path: Path, baselines: dict[str, Counts]) -> None:
+    path.write_text(json.dumps(dict(sorted(baselines.items())), indent=1) + "\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", type=pattern, default="", metavar="REGEX", help="cases to compare")
+    parser.add_argument("--baseline", type=Path, default=ROOT / "bench/results/instructions.json")
+    parser.add_argument("--update", action="store_true", help="write the baseline of this compiler")
+    parser.add_argument("--json", type=Path, help="write what was counted here")
+    args = parser.parse_args()
+
+    def chosen(counts: Counts) -> Counts:
+        return {case: n for case, n in counts.items() if args.only.search(case)}
+
+    with tempfile.TemporaryDirectory() as folder:
+        compiler, everything = count(build(Path(folder)))
+    counts = chosen(everything)
+    if not counts:
+        give_up(f"no case matches {args.only.pattern!r}")
+    if args.json:
+        write(args.json, {compiler: counts})
+    baselines: dict[str, Counts] = json.loads(args.baseline.read_text()) if args.baseline.exists() else {}
+    known = baselines.get(compiler)
+    changes = compare(None if known is None else chosen(known), counts, (ROOT / "CHANGELOG.md").read_text())
+    show(compiler, changes)
+    if args.update:
+        grown = [c for c in changes if c.kind == "grown"]
+        status, lines = verdict(grown)
+        if not grown:
+            gone = {c.case for c in changes if c.kind == "gone"}
+            kept = {case: n for case, n in (known or {}).items() if case not in gone}
+            write(args.baseline, {**baselines, compiler: {**kept, **counts}})
+            lines = [f"{len(counts)} cases are the baseline of {compiler} now."]
+    else:
+        status, lines = verdict(changes)
+    print("\n".join(lines or [f"{len(counts)} cases, none grew by more than {LIMIT:.0%}."]))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""The benchmark's peers: each computes what the specification says, or says why it is not compared."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+
+from harness.cases import Case, rules  # noqa: E402
+from harness.check import allowed, check, update_error  # noqa: E402
+from harness.peers import Contender, Unavailable, _common, all_peers, deepspeed_  # noqa: E402
+
+RULES = rules()
+PEERS = all_peers()
+SLOW = ("torch compiled", "torchao 8-bit", "torchao 4-bit", "torchao fp8")  # compile for each shape
+OTHERS = [
+    name
+    for name, peer in PEERS.items()
+    if "cpu" in getattr(peer, "devices", ("cpu",)) and name != "fusedstep" and name not in SLOW
+]
+each_rule = pytest.mark.parametrize("label", RULES)
+# What packages warn of when they are imported, and how they compute, is not this suite's concern.
+foreign = pytest.mark.filterwarnings("ignore")
+
+
+def case(label: str, **options: Any) -> Case:
+    return Case(RULES[label], None, **options)  # type: ignore[arg-type]  # the check brings its shapes
+
+
+def reason_of(error: Unavailable) -> str:
+    assert str(error).strip()
+    return str(error)
+
+
+def prepared(name: str) -> Any:
+    if name == "DeepSpeed CPUAdam" and not deepspeed_.is_built():
+        pytest.skip("not built: bench/compare.py builds it")
+    try:
+        PEERS[name].prepare()
+    except Unavailable as error:
+        pytest.skip(reason_of(error))
+    return PEERS[name]
+
+
+@pytest.mark.parametrize("clip", [False, True], ids=["plain", "clip"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@each_rule
+def test_fusedstep_has_the_bits_of_the_specification(label, dtype, clip):
+    assert update_error(PEERS["fusedstep"], case(label, dtype=dtype, clip=clip)) == 0
+
+
+@foreign
+@each_rule
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_peer_is_within_its_tolerance_or_says_why_not(name, label):
+    peer = prepared(name)
+    for clip in (False, True):
+        try:
+            found = update_error(peer, case(label, clip=clip))
+        except Unavailable as error:
+            reason_of(error)
+        else:
+            assert found <= allowed(peer, case(label))
+
+
+def test_what_runs_everywhere_is_available():
+    for name in ("numpy", "torch default", "torch foreach"):
+        for label in RULES:
+            check(PEERS[name], case(label))
+    for label in ("SGD", "SGD momentum", "Adagrad", "Adam", "AdamW"):
+        check(PEERS["torch fused"], case(label))
+
+
+@dataclass(frozen=True)
+class Planted:
+    """torch's optimizer with an option changed behind the case's back."""
+
+    options: tuple[tuple[str, Any], ...]
+    name: str = "planted"
+    distribution: str | None = None
+    tolerance: float = 1e-3
+
+    def prepare(self) -> None: ...
+
+    def make(self, case: Case, params: list[Any], state: dict[Any, dict[str, Any]]) -> Contender:
+        contender = torch.optim.__dict__[case.rule.cls](params, **{**case.rule.options, **dict(self.options)})
+        contender.state.update(state)
+        return Contender(contender.step, list)
+
+
+@pytest.mark.parametrize(
+    ("label", "options"),
+    [
+        ("AdamW", {"weight_decay": 0.0}),
+        ("AdamW", {"lr": 1.01e-3}),
+        ("Adam", {"betas": (0.9, 0.99)}),
+        ("RMSprop centered", {"centered": False}),
+        ("RMSprop momentum", {"momentum": 0.89}),
+        ("SGD momentum", {"dampening": 0.1}),
+    ],
+    ids=str,
+)
+def test_a_planted_difference_is_found(label, options):
+    with pytest.raises(Unavailable, match="answer differs from the specification"):
+        check(Planted(tuple(options.items())), case(label))
+
+
+def test_the_planted_peer_without_a_difference_passes():
+    assert 0 < check(Planted(()), case("AdamW")) < 1e-4
+
+
+def test_one_wrong_bit_is_found_where_bits_have_to_be_equal():
+    exact = Planted((), tolerance=0.0)
+    assert update_error(exact, case("AdamW")) > 0
+    with pytest.raises(Unavailable, match="other bits"):
+        check(exact, case("AdamW"))
+
+
+def test_a_peer_that_clips_nothing_is_found():
+    with pytest.raises(Unavailable, match="answer differs"):
+        check(Planted(()), case("SGD momentum", clip=True))
+
+
+def test_a_peer_that_raises_is_not_available():
+    with pytest.raises(Unavailable, match=r"fails: TypeError: .*unexpected keyword argument 'nonsense'"):
+        check(Planted((("nonsense", 1),)), case("AdamW"))
+
+
+@pytest.mark.skipif(not torch.__version__.startswith("2.13."), reason="a fault of torch 2.13")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("label", ["SGD", "SGD momentum"])
+def test_the_updates_that_torchs_fused_sgd_skips_are_missed(label, dtype):
+    with pytest.raises(Unavailable, match="update off by 100"):
+        check(PEERS["torch fused"], case(label, dtype=dtype))
+    assert check(PEERS["torch default"], case(label, dtype=dtype)) < 0.02
+
+
+@pytest.mark.parametrize("label", ["Adagrad", "RMSprop", "Adam", "AdamW"])
+def test_rounding_to_16_bits_is_allowed_for(label):
+    assert 1e-3 < check(PEERS["torch default"], case(label, dtype="bfloat16")) < 0.06
+
+
+@foreign
+def test_a_missing_package_is_told(monkeypatch):
+    for name in ("apex", "bitsandbytes", "flashoptim", "optimi", "torchao"):
+        for module in [m for m in sys.modules if m.partition(".")[0] == name]:
+            monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(sys, "meta_path", [])
+    for name in ("apex", "bitsandbytes 32-bit", "bitsandbytes 8-bit", "flashoptim", "optimi", "torchao 8-bit"):
+        with pytest.raises(Unavailable, match="not installed"):
+            PEERS[name].prepare()
+
+
+def test_a_broken_package_is_told_with_its_error(monkeypatch, tmp_path):
+    (tmp_path / "broken_peer.py").write_text("import a_package_that_nobody_has")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(Unavailable, match="import fails: ModuleNotFoundError: No module named 'a_package_that_nobody"):
+        _common.load("broken_peer")
+
+
+def test_deepspeed_without_network_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(deepspeed_, "CACHE", tmp_path)
+    monkeypatch.setattr(deepspeed_, "SOURCE", tmp_path / "deepspeed-none")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(Unavailable, match="its source cannot be fetched: "):
+        deepspeed_.build()
+    assert not deepspeed_.is_built()
+
+
+def test_what_a_peer_cannot_do_is_told_before_it_runs():
+    for name, options, reason in (
+        ("numpy", {"dtype": "bfloat16"}, "NumPy has no bfloat16"),
+        ("numpy", {"device": "cuda"}, "runs on the CPU only"),
+        ("apex", {}, "runs on a GPU only"),
+        ("flashoptim", {}, "runs on a GPU only"),
+        ("bitsandbytes 8-bit", {"dtype": "float64"}, "no float64 parameters"),
+        ("torchao 8-bit", {"dtype": "float64"}, "no float64 parameters"),
+        ("DeepSpeed CPUAdam", {"device": "cuda"}, "runs on the CPU only"),
+    ):
+        with pytest.raises(Unavailable, match=reason):
+            PEERS[name].make(case("AdamW", **options), [], {})
+    for label, name, reason in (
+        ("SGD", "bitsandbytes 32-bit", "rejects SGD without momentum"),
+        ("RMSprop momentum", "bitsandbytes 8-bit", "ignores RMSprop's momentum"),
+        ("RMSprop centered", "bitsandbytes 32-bit", "rejects centered RMSprop"),
+        ("Adam amsgrad", "DeepSpeed CPUAdam", "ignores AMSGrad"),
+        ("RMSprop", "torchao 4-bit", "has no RMSprop"),
+        ("Adagrad", "optimi", "has no Adagrad"),
+    ):
+        with pytest.raises(Unavailable, match=reason):
+            PEERS[name].make(case(label), [], {})
