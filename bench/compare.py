@@ -160,7 +160,7 @@ def measure(args: argparse.Namespace, console: Console) -> tuple[dict[str, Any],
         bar = progress.add_task("preparing the peers", total=len(cases))
         start = time.perf_counter()
         try:
-            runner = Runner(peers, least=3 if args.quick else 5, setup=10 if args.quick else 45)
+            runner = Runner(peers, least=3 if args.quick else 5, setup=10 if args.quick else 30)
             result["missing"] = runner.missing
             for device in args.devices:
                 try:
@@ -177,7 +177,8 @@ def measure(args: argparse.Namespace, console: Console) -> tuple[dict[str, Any],
                 left = max(0.0, budget - (time.perf_counter() - start))
                 try:
                     # About half of a case's time goes into setting up, checking and host overhead.
-                    result["cases"].append(runner.run(case, 0.5 * left / (len(cases) - number)))
+                    without = SLOW_TO_SET_UP if case.sweep and not args.peers else ()
+                    result["cases"].append(runner.run(case, 0.5 * left / (len(cases) - number), without))
                 except Exception as error:  # of ours, or out of memory outside of any contender: the rest goes on
                     progress.console.print(f"[red]{name}[/]: {first_line(error)}", highlight=False)
                 progress.advance(bar)

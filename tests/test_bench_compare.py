@@ -265,6 +265,24 @@ def test_an_absent_peer_is_said_once(peers: dict[str, Any]) -> None:
     assert "broken" not in [r["peer"] for r in runner.run(case(), budget=0.0)["rows"]]
 
 
+def test_a_peer_that_takes_too_long_is_not_tried_again(peers: dict[str, Any]) -> None:
+    @dataclass(frozen=True)
+    class Slow(Broken):
+        def make(self, case: Case, params: list[Any], state: dict[Any, dict[str, Any]]) -> Contender:
+            if params[0].numel() == 150:
+                time.sleep(5)
+            return super().make(case, params, state)
+
+    peers["broken"] = Slow("")
+    runner = run.Runner(peers, least=2, setup=1.0)
+    assert row(runner.run(case(), budget=0.05), "broken")["failed"] == "not ready after 1 s"
+    start = time.perf_counter()
+    again = row(runner.run(case(), budget=0.05), "broken")["failed"]
+    assert again == "not ready after 1 s with 3 tensors in another case"
+    assert "seconds" in row(runner.run(case(shapes=Shapes("one", "", ((9,),))), budget=0.05), "broken")
+    assert time.perf_counter() - start < 20
+
+
 def test_too_little_memory(peers: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "free_bytes", lambda device: 2**29)
     entry = run.Runner(peers).run(case(), budget=0.0)
@@ -391,10 +409,10 @@ def test_an_interrupt_keeps_what_was_measured(
     shapes, out, original = tmp_path / "mine.json", tmp_path / "out.json", run.Runner.run
     shapes.write_text('{"source": "a test", "tensors": [[7]]}')
 
-    def interrupted(self: run.Runner, case: Case, budget: float) -> dict[str, Any]:
+    def interrupted(self: run.Runner, case: Case, *args: Any) -> dict[str, Any]:
         if case.clip:
             raise KeyboardInterrupt
-        return original(self, case, budget)
+        return original(self, case, *args)
 
     monkeypatch.setattr(run.Runner, "run", interrupted)
     argv = ["compare.py", "--rules", "SGD", "Adagrad", "--shapes", str(shapes), "--peers", "torch default"]

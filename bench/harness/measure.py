@@ -17,7 +17,7 @@ from machine import cache_mib
 
 GRADIENT = 1e-3  # standard deviation
 POOL = 2**22  # random numbers that all data is taken from, at changing places: filling 124M anew would take seconds
-MOST = 300  # samples of one contender
+MOST = 100  # samples of one contender
 
 
 def dtype_of(case: Case) -> torch.dtype:
@@ -28,12 +28,13 @@ def dtype_of(case: Case) -> torch.dtype:
 class Data:
     """Parameters with gradients, which :meth:`refresh` replaces in place."""
 
-    def __init__(self, case: Case, one_element: bool = False) -> None:
+    def __init__(self, case: Case, tiny: bool = False) -> None:
         generator = torch.Generator(device=case.device).manual_seed(0)
         make = {"generator": generator, "device": case.device, "dtype": torch.float32}
         self._pool = torch.randn(POOL + 4096, **make).to(dtype_of(case))
         self._small = self._pool * GRADIENT
-        shapes = [(1,)] * len(case.shapes.tensors) if one_element else case.shapes.tensors
+        # Two elements, not one: a tensor of one may be a number, which some have to ask for more than an array.
+        shapes = [(2,)] * len(case.shapes.tensors) if tiny else case.shapes.tensors
         self._turn = 0
         self.params = [torch.nn.Parameter(self._like(shape, self._pool)) for shape in shapes]
         for p in self.params:

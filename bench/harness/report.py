@@ -40,7 +40,7 @@ def lost(result: dict[str, Any]) -> list[str]:
         f"{label(entry['case'], *WHERE)}: {row['peer']} {ratio(entry, row['peer']):.2f}"
         for entry in result["cases"]
         for row in entry["rows"]
-        if row["peer"] != "limit" and faster(entry, row["peer"])
+        if faster(entry, row["peer"])
     ]
 
 
@@ -54,7 +54,7 @@ def _times(entries: list[dict[str, Any]], where: str) -> Table:
     peers = _peers(entries)
     caption = "x columns: time of the peer / time of fusedstep. ±: half the interquartile range. host: "
     on_cpu = entries[0]["case"]["device"] == "cpu"
-    caption += "the step with one element per tensor." if on_cpu else "until the call returns (x: of the peer / ours)."
+    caption += "the step with two elements per tensor." if on_cpu else "until the call returns (x: of the peer / ours)."
     table = Table(title=f"One step; {where}", caption=caption, caption_justify="left")
     table.add_column("case")
     for column in ("B/elem", "fusedstep", "±", "outliers", "GB/s", "% of limit", "host", *(f"x {p}" for p in peers)):

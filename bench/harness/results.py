@@ -128,7 +128,7 @@ def limit_share(entry: Entry, row: Row) -> float | None:
 def faster(entry: Entry, peer: str) -> bool:
     """Whether a peer takes less time than fusedstep by more than both spread, and than 3%: a case that is lost."""
     ours, theirs, value = row_of(entry, OURS), row_of(entry, peer), ratio(entry, peer)
-    if ours is None or theirs is None or value is None:
+    if ours is None or theirs is None or value is None or peer.startswith((OURS, LIMIT)):
         return False
     return value < 1 - max(LEAST, math.hypot(noise(ours), noise(theirs)) / 2)
 

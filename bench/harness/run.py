@@ -68,11 +68,12 @@ class Runner:
     ) -> None:
         self.peers = list(peers)
         self.least, self.setup, self.tell = least, setup, tell
+        self._too_many: dict[str, int] = {}  # tensors with which a peer was not ready in time: it is not tried again
         self._threads = torch.get_num_threads()
         self._target = fusedstep.active_target()
         self.missing = {name: why for name in self.peers if (why := _prepared(name))}
 
-    def run(self, case: Case, budget: float) -> dict[str, Any]:
+    def run(self, case: Case, budget: float, without: Sequence[str] = ()) -> dict[str, Any]:
         """The case's entry of the result file; what fails is a row that says why."""
         budget = max(budget, LEAST_SECONDS)
         torch.set_num_threads(case.threads or self._threads)
@@ -91,22 +92,22 @@ class Runner:
             "rows": [],
         }
         try:
-            self._measure(case, budget, entry["rows"])
+            here = [p for p in self.peers if p not in (*self.missing, *without) and case.device in devices_of(p)]
+            self._measure(case, here, budget, entry["rows"])
         finally:
             torch.set_num_threads(self._threads)
             fusedstep.use_target(self._target)
             gc.collect()
         return entry
 
-    def _measure(self, case: Case, budget: float, rows: list[dict[str, Any]]) -> None:
-        here = [name for name in self.peers if name not in self.missing and case.device in devices_of(name)]
-        by_name: dict[str, dict[str, Any]] = {name: {"peer": name} for name in [*here, "limit"]}
+    def _measure(self, case: Case, names: list[str], budget: float, rows: list[dict[str, Any]]) -> None:
+        by_name: dict[str, dict[str, Any]] = {name: {"peer": name} for name in [*names, "limit"]}
         rows += by_name.values()
         if why := self._lacks(case, 2 + len(case.rule.states)):
             for row in rows:
                 row["failed"] = why
             return
-        timed = self._time(case, here, budget, by_name)
+        timed = self._time(case, names, budget, by_name)
         if case.device == "cpu":
             for name in timed:
                 self.tell(f"{name}, host overhead")
@@ -154,7 +155,26 @@ class Runner:
         state: dict[Any, dict[str, Any]],
         row: dict[str, Any],
     ) -> Contender:
-        peer = all_peers()[name]
+        peer, tensors = all_peers()[name], len(case.shapes.tensors)
+        if tensors >= self._too_many.get(name, tensors + 1):
+            raise Unavailable(
+                f"not ready after {self.setup:.0f} s with {self._too_many[name]:,} tensors in another case"
+            )
+        try:
+            return self._made(case, peer, budget, data, state, row)
+        except measure.TooLong:
+            self._too_many[name] = tensors
+            raise
+
+    def _made(
+        self,
+        case: Case,
+        peer: Peer,
+        budget: float,
+        data: measure.Data,
+        state: dict[Any, dict[str, Any]],
+        row: dict[str, Any],
+    ) -> Contender:
         with measure.limited(self.setup):
             row["update_error"] = float(f"{checked(peer, case):.3g}")
             if why := self._lacks(case, getattr(peer, "arrays", OWN_STATE)):
@@ -184,10 +204,10 @@ class Runner:
         }
 
     def _host_overhead(self, case: Case, name: str) -> list[float]:
-        """The same step with one element in each tensor: what is left is paid around the arithmetic."""
+        """The same step with two elements in each tensor: what is left is paid around the arithmetic."""
         if getattr(all_peers()[name], "compiled", False):
             raise Unavailable("not measured: would compile once more")
-        tiny = measure.Data(case, one_element=True)
+        tiny = measure.Data(case, tiny=True)
         with measure.limited(self.setup):
             step = all_peers()[name].make(case, tiny.params, tiny.state(case)).step
             step()
