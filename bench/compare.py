@@ -21,7 +21,6 @@ import datetime
 import json
 import logging
 import os
-import shlex
 import sys
 import time
 import warnings
@@ -36,12 +35,15 @@ import fusedstep
 from arguments import integer
 from harness import against, grid, limits, report, results
 from harness.cases import DTYPES, Case, read_shapes, rules, shape_names
-from harness.peers import Unavailable, all_peers
+from harness.peers import all_peers
+from harness.results import label
 from harness.run import Runner, first_line
-from machine import describe, versions
+from machine import command, describe, versions
 
 BENCH = Path(__file__).resolve().parent
 QUICK_SECONDS, FULL_SECONDS = 90.0, 780.0
+SELECTORS = ("rules", "shapes", "dtypes", "threads", "targets")
+LATE = 0.08  # of the budget: how far the last cases may exceed it before they are left out
 SLOW_TO_SET_UP = ("torch compiled", "torchao 8-bit", "torchao 4-bit", "torchao fp8")  # compile for each case
 
 
@@ -83,10 +85,24 @@ def parse() -> argparse.Namespace:
         args.loaded = results.load(found(args.load)) if args.load else None
     except ValueError as error:
         parser.error(str(error))
+    if args.sweeps and not (args.rules or args.shapes):
+        for option in ("dtypes", "threads", "targets"):
+            if getattr(args, option):
+                parser.error(f"argument --{option}: has no meaning for sweeps alone; name rules or shapes too")
+    if args.budget is not None and not 0 < args.budget < 1e6:
+        parser.error(f"argument --budget: {args.budget} is not between 0 and 1,000,000")
     if args.json is not None:
         args.json = BENCH / "results" / args.json if args.json.parent == Path() else args.json
+        if not args.json.parent.is_dir() and (BENCH / args.json).parent.is_dir():
+            args.json = BENCH / args.json
         if not args.json.parent.is_dir():
             parser.error(f"argument --json: no folder {str(args.json.parent)!r}")
+    args.training = []
+    if args.json is not None and args.json.exists():
+        try:  # the training runs of bench/train.py stay; another file is not written over
+            args.training = results.load(args.json).get("training", [])
+        except ValueError as error:
+            parser.error(f"argument --json: {error}")
     if args.devices is None:
         args.devices = ["cpu", "cuda"] if gpu() else ["cpu"]
     elif "cuda" in args.devices and not gpu():
@@ -100,13 +116,14 @@ def found(path: Path) -> Path:
 
 
 def gpu() -> bool:
-    return torch.cuda.is_available() and bool(fusedstep._core.cuda) and fusedstep._core.cuda_devices() > 0
+    built = fusedstep._core.cuda not in ("", "host")
+    return torch.cuda.is_available() and built and fusedstep._core.cuda_devices() > 0
 
 
 def chosen(args: argparse.Namespace) -> list[Case]:
-    """The cases of this run, sweeps last."""
+    """The cases of this run."""
     targets = [fusedstep.active_target(), *(t for t in fusedstep.targets() if t != fusedstep.active_target())]
-    asked = any(getattr(args, k) for k in ("rules", "shapes", "dtypes", "threads", "targets")) or args.sweeps
+    asked = any(getattr(args, k) for k in SELECTORS) or args.sweeps or args.clip != "both"
     wide = not args.quick and not asked
     cases: list[Case] = []
     for device in args.devices:
@@ -134,61 +151,95 @@ def chosen(args: argparse.Namespace) -> list[Case]:
         for kind in args.sweeps if args.sweeps is not None else grid.SWEEPS if wide else ():
             rule = rules()[args.rules[0]] if args.rules else None
             cases += grid.sweep(kind, device, rule)
-    return cases
+    # What a run that is late leaves out comes last: the sweeps, which no other case stands for, do not.
+    cases = list(dict.fromkeys(cases))
+    return sorted(cases, key=lambda case: not case.sweep) if wide else cases
 
 
-def measure(args: argparse.Namespace, console: Console) -> tuple[dict[str, Any], bool]:
-    """The result, and whether it is whole."""
-    peers = args.peers or [p for p in all_peers() if not (args.quick and p in SLOW_TO_SET_UP)]
-    peers = list(dict.fromkeys(["fusedstep", *peers]))
+def too_slow(name: str) -> str | None:
+    """Why --quick does without a peer, unless it is named."""
+    if name in SLOW_TO_SET_UP:
+        return "left out of --quick: compiles for each case"
+    is_built = getattr(all_peers()[name], "is_built", lambda: True)
+    return None if is_built() else "left out of --quick: is not built, which takes minutes"
+
+
+def part(path: Path) -> Path:
+    """Where a result is until it is whole."""
+    return path.with_name(path.name + ".part")
+
+
+def save(result: dict[str, Any], path: Path) -> None:
+    new = path.with_name(path.name + ".new")
+    new.write_text(json.dumps(result, separators=(",", ":")) + "\n")
+    new.replace(path)
+
+
+def measure(args: argparse.Namespace, console: Console) -> tuple[dict[str, Any], int]:
+    """The result, and the exit status: 0 if it is whole, 1 if cases were left out, 130 if it was interrupted."""
+    peers = list(dict.fromkeys(["fusedstep", *(args.peers or all_peers())]))
+    left_out = {p: why for p in peers if args.quick and not args.peers and (why := too_slow(p))}
+    peers = [p for p in peers if p not in left_out]
     cases = chosen(args)
     budget = args.budget or (QUICK_SECONDS if args.quick else FULL_SECONDS)
     result: dict[str, Any] = {
         "schema": results.SCHEMA,
-        "command": shlex.join(["python", "bench/compare.py", *sys.argv[1:]]),
+        "command": command("bench/compare.py"),
         "date": datetime.date.today().isoformat(),
         "machine": {**describe(), "load": round(os.getloadavg()[0], 2)},
-        "versions": {},
+        "versions": versions(),
         "missing": {},
         "limits": {},
         "cases": [],
-        "training": [],
+        "training": args.training,
     }
     columns = TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn()
-    whole = False
-    with Progress(*columns, console=console) as progress:
+    status = 0
+    # Not refreshed by a thread of its own, which would run beside the steps.
+    with Progress(*columns, console=console, auto_refresh=False) as progress:
         bar = progress.add_task("preparing the peers", total=len(cases))
-        start = time.perf_counter()
+        progress.refresh()
+        shown = 0.0
         try:
             runner = Runner(peers, least=3 if args.quick else 5, setup=10 if args.quick else 30)
-            result["missing"] = runner.missing
+            result["missing"] = {**runner.missing, **left_out}
+            taking_part = [peer for name, peer in all_peers().items() if name in peers and name not in runner.missing]
+            result["versions"] = versions(*(p.distribution for p in taking_part if p.distribution))
+            result["versions"] |= {p.name: str(p.version) for p in taking_part if hasattr(p, "version")}
             for device in args.devices:
                 try:
                     result["limits"][device] = limits.roofs(device)
-                except Unavailable as error:
-                    result["missing"]["limit"] = str(error)
+                except Exception as error:  # no compiler, no memory: the steps can be measured all the same
+                    result["missing"][f"limits of {device}"] = first_line(error)
+            start = time.perf_counter()
             for number, case in enumerate(cases):
                 name = f"{case.rule.label}, {case.shapes.name}, {case.dtype}{' + clip' * case.clip}"
 
                 def tell(text: str, name: str = name) -> None:
-                    progress.update(bar, description=f"{name}: {text}")
+                    nonlocal shown
+                    if time.perf_counter() - shown > 0.2:
+                        progress.update(bar, description=f"{name}: {text}", refresh=True)
+                        shown = time.perf_counter()
 
                 runner.tell = tell
-                left = max(0.0, budget - (time.perf_counter() - start))
-                try:
-                    # About half of a case's time goes into setting up, checking and host overhead.
-                    without = SLOW_TO_SET_UP if case.sweep and not args.peers else ()
-                    result["cases"].append(runner.run(case, 0.5 * left / (len(cases) - number), without))
-                except Exception as error:  # of ours, or out of memory outside of any contender: the rest goes on
-                    progress.console.print(f"[red]{name}[/]: {first_line(error)}", highlight=False)
+                left = budget - (time.perf_counter() - start)
+                if left < -LATE * budget:
+                    result["left_out"] = [label(case.describe()) for case in cases[number:]]
+                    progress.console.print(f"[red]out of time[/]: {len(cases) - number} cases were not measured")
+                    status = 1
+                    break
+                # About half of a case's time goes into setting up, checking and host overhead.
+                # Those that compile do so for each shape: if not asked for, they take part where there is one.
+                many = len(set(case.shapes.tensors)) > 1 or case.sweep
+                without = SLOW_TO_SET_UP if many and not args.peers else ()
+                result["cases"].append(runner.run(case, max(0.0, 0.5 * left / (len(cases) - number)), without))
                 progress.advance(bar)
-            whole = True
+                if args.json:  # a run that is killed leaves what it had
+                    save(result, part(args.json))
         except KeyboardInterrupt:
             progress.console.print("interrupted: showing what was measured")
-    taking_part = [peer for name, peer in all_peers().items() if name in peers and name not in result["missing"]]
-    result["versions"] = versions(*(p.distribution for p in taking_part if p.distribution))
-    result["versions"] |= {p.name: str(p.version) for p in taking_part if hasattr(p, "version")}
-    return result, whole
+            status = 130
+    return result, status
 
 
 def main() -> int:
@@ -196,26 +247,26 @@ def main() -> int:
     console = Console(width=220 if not sys.stdout.isatty() else None)
     warnings.simplefilter("ignore")  # of the peers' own making, as are torch's log messages
     logging.getLogger("torch").setLevel(logging.ERROR)
-    result, whole = (args.loaded, True) if args.loaded else measure(args, console)
+    result, status = (args.loaded, 0) if args.loaded else measure(args, console)
+    if args.json is not None and (args.loaded or status == 0 or not args.json.exists()):
+        save(result, args.json)
+        part(args.json).unlink(missing_ok=True)
     report.show(result, console)
     if args.json is not None:
-        if args.json.exists() and not args.loaded:
-            try:  # the training runs of bench/train.py stay
-                result["training"] = results.load(args.json).get("training", [])
-            except ValueError:
-                console.print(f"{args.json} was no result, and is replaced")
-        args.json.write_text(json.dumps(result, separators=(",", ":")) + "\n")
-        console.print(f"result: {args.json}")
+        kept = args.json if not part(args.json).exists() else f"{part(args.json)}, since {args.json.name} is whole"
+        console.print(f"result: {kept}")
     if args.before is None:
-        return 0 if whole else 130
-    worse, notes = against.compare(args.before, result)
+        return status
+    worse, notes, common = against.compare(args.before, result)
     for line in notes:
         console.print(line, highlight=False)
     for line in worse:
         console.print(f"[red]slower than before[/] {line}", highlight=False)
-    if not worse:
+    if not common:
+        console.print("[red]nothing to compare[/]: the results have no case with times in common")
+    elif not worse:
         console.print("nothing got slower beyond the noise")
-    return 1 if worse else 0 if whole else 130
+    return 1 if worse else 3 if not common else status
 
 
 if __name__ == "__main__":

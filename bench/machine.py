@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,12 @@ def describe() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "gpu": gpu(),
     }
+
+
+def command(script: str) -> str:
+    """How this script was called, without the folders of files that are named by their full path."""
+    words = [re.sub(r"^(--\w+=)?/.*/", r"\1", word) for word in sys.argv[1:]]
+    return shlex.join(["python", script, *words])
 
 
 def versions(*distributions: str) -> dict[str, str]:

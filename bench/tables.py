@@ -9,6 +9,7 @@ kind=speedup    time of fusedstep, its share of the limit's speed, and for each 
 kind=bandwidth  time, GB/s, share of the limit's speed, host overhead
 kind=memory     bytes per parameter of each peer: state + the most that a step needs beside it
 kind=training   time of optimizer and clipping in a training step, and their share
+kind=incache    nanoseconds per 1,000 elements of each kernel on each target, float32 in L1, of bench/incache.py
 kind=losses     every peer and case where fusedstep is slower, by more than the noise; in sweeps too
 
 rows=   what of a case its row says: rule, shapes, dtype, clip, device, threads, target, cache
@@ -24,10 +25,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from harness import results
@@ -186,29 +189,44 @@ def training(result: dict[str, Any], request: Request) -> Table:
 def losses(result: dict[str, Any], request: Request) -> Table:
     entries = chosen(result, request)
     peers, keys = peers_of(entries, request), results.varying(entries)
-    table = [["case", "peer", "time / time of fusedstep"]]
+    table = [["case", "peer", "of", "time / time of fusedstep"]]
     for entry in entries:
-        lost = [(peer, ratio(entry, peer)) for peer in peers if results.faster(entry, peer)]
-        table += [[label(entry["case"], *keys), peer, significant(value)] for peer, value in lost if value]
+        name = label(entry["case"], *keys)
+        for peer in peers:
+            table += [[name, peer, what, significant(value)] for what, value in results.faster(entry, peer).items()]
     return table
 
 
+def incache(result: dict[str, Any], request: Request) -> Table:
+    rows = [r for r in result["results"] if (r["cache"], r["dtype"]) == ("L1", "float32")]
+    targets = list(rows[0]["samples"])
+    heads = [t.replace("plain_", "compiler, ") for t in targets]
+    table = [["kernel", *heads]]
+    return table + [[r["name"], *(significant(median(r["samples"][t])) for t in targets)] for r in rows]
+
+
 KINDS: dict[str, Callable[[dict[str, Any], Request], Table]] = {
-    f.__name__: f for f in (speedup, bandwidth, memory, training, losses)
+    f.__name__: f for f in (speedup, bandwidth, memory, training, losses, incache)
 }
 
 
 def written(request: Request, folder: Path) -> list[str]:
     """The lines of a table, and the one below it."""
-    result = results.load(folder / request.file)
-    table = KINDS[request.kind](result, request)
-    words = 2 if table[0][1] in ("peer",) else 1  # columns of text, which go to the left
+    plain = request.kind == "incache"  # a file of its own kind
+    try:
+        result = json.loads((folder / request.file).read_text()) if plain else results.load(folder / request.file)
+        table = KINDS[request.kind](result, request)
+    except (KeyError, OSError) as error:
+        raise ValueError(f"{request.file}: not a result for kind={request.kind}: {error}") from error
+    words = sum(head in ("case", "model", "kernel", "peer", "of") for head in table[0])  # columns of text: to the left
     lines = [f"| {' | '.join(row)} |" for row in table]
     lines.insert(1, "|" + "---|" * words + "---:|" * (len(table[0]) - words))
     if len(table) == 1:
         lines = ["None."]
-    machine, versions = results.provenance(result)
-    return [*lines, "", f"{machine}; {versions}; `{result['command']}`; samples in `{request.file}`."]
+    if request.kind == "training":  # has origins of its own
+        result = {**result, **{k: v for k, v in result["training"][-1].items() if k in ("command", "versions")}}
+    origin = [result["processor"]] if plain else [text for text in results.provenance(result) if text]
+    return [*lines, "", "; ".join([*origin, f"`{result['command']}`", f"samples in `{request.file}`."])]
 
 
 def rewritten(text: str, document: str, folder: Path) -> str:

@@ -27,8 +27,6 @@ import copy
 import datetime
 import json
 import math
-import shlex
-import sys
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -253,7 +251,7 @@ def write(path: Path, new: dict[str, Any]) -> None:
     """Into the result that is there, in place of the entry for the same, or into a new one."""
     found = {
         "schema": results.SCHEMA,
-        "command": shlex.join(["python", "bench/train.py", *sys.argv[1:]]),
+        "command": machine.command("bench/train.py"),
         "date": datetime.date.today().isoformat(),
         "machine": machine.describe(),
         "versions": machine.versions("scikit-learn"),
@@ -262,9 +260,13 @@ def write(path: Path, new: dict[str, Any]) -> None:
         "cases": [],
         **(results.load(path) if path.exists() else {}),
     }
+    if found["machine"]["processor"] != (here := machine.processor()):
+        raise SystemExit(f"{path} was measured on {found['machine']['processor']}, this is {here}: name another file")
+    # Its own origin: the file may be of another day.
+    new |= {"command": machine.command("bench/train.py"), "versions": machine.versions("scikit-learn")}
     key = itemgetter("model", "optimizer", "device")
     others = [old for old in found.get("training", []) if key(old) != key(new)]
-    path.write_text(json.dumps({**found, "training": [*others, new]}) + "\n")
+    path.write_text(json.dumps({**found, "training": [*others, new]}, separators=(",", ":")) + "\n")
 
 
 def in_folder(text: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
 import subprocess
@@ -130,15 +131,88 @@ def test_a_tensor_larger_than_the_pool_is_filled_to_its_end(monkeypatch: pytest.
 def test_turns() -> None:
     order: list[str] = []
     steps = {name: lambda name=name: order.append(name) for name in "abc"}
-    data = measure.Data(case())
-    samples = measure.take_turns(steps, case(), data, budget=0.0, least=4)
-    assert order == list("abc") * 4
-    assert {name: len(taken) for name, taken in samples.items()} == dict.fromkeys("abc", 4)
+    samples, failed = measure.take_turns(steps, case(), lambda name: order.append(name.upper()), budget=0.0, least=3)
+    assert "".join(order) == "AaBbCcBbCcAaCcAaBb"  # fresh gradients for each, and another first one in each round
+    assert {name: len(taken) for name, taken in samples.items()} == dict.fromkeys("abc", 3)
+    assert not failed
 
     steps = {"slow": lambda: time.sleep(0.05), "fast": lambda: None}
-    samples = measure.take_turns(steps, case(), data, budget=0.4, least=2)
+    samples, _ = measure.take_turns(steps, case(), lambda name: None, budget=0.4, least=2)
     assert len(samples["fast"]) > 3 * len(samples["slow"])  # a slow one leaves the time to the others
-    assert all(seconds >= 0.05 for seconds, _ in samples["slow"])
+    assert all(sample.seconds >= 0.05 for sample in samples["slow"])
+
+
+def test_one_that_fails_in_its_turn_stops_alone() -> None:
+    def fail() -> None:
+        raise MemoryError("no more")
+
+    samples, failed = measure.take_turns({"a": fail, "b": int}, case(), lambda name: None, budget=0.0, least=4)
+    assert [str(error) for error in failed.values()] == ["no more"]
+    assert {name: len(taken) for name, taken in samples.items()} == {"b": 4}
+
+
+class Device:
+    """In place of torch.cuda: a queue with a clock of its own, which the host's clock moves on."""
+
+    def __init__(self) -> None:
+        self.free = 0.0  # when the device has done what is queued
+
+    def queue(self, seconds: float) -> None:
+        self.free = max(self.free, time.perf_counter()) + seconds
+
+    def _sleep(self, cycles: int) -> None:
+        self.queue(cycles / measure.CYCLES)
+
+    def synchronize(self) -> None:
+        while time.perf_counter() < self.free:
+            pass
+
+    def Event(self, enable_timing: bool) -> Any:
+        device = self
+
+        class Event:
+            def record(self) -> None:
+                self.at = max(device.free, time.perf_counter())
+
+            def query(self) -> bool:
+                return time.perf_counter() >= self.at
+
+            def synchronize(self) -> None:
+                device.synchronize()
+
+            def elapsed_time(self, other: Any) -> float:
+                return 1e3 * (other.at - self.at)
+
+        return Event()
+
+
+def test_a_step_on_a_gpu_is_timed_without_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device()
+    monkeypatch.setattr(torch, "cuda", device)
+
+    def step() -> None:  # 20 ms of the host to queue 1 ms of the device
+        time.sleep(0.02)
+        device.queue(0.001)
+
+    sample = measure.sample_cuda(step)
+    assert sample.seconds == pytest.approx(0.001, rel=0.01)
+    assert 0.02 <= sample.host < 0.04
+    assert sample.wall >= sample.host + 0.0009
+    assert not sample.waits
+
+
+def test_a_step_that_waits_for_the_gpu_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device()
+    monkeypatch.setattr(torch, "cuda", device)
+
+    def step() -> None:
+        device.queue(0.001)
+        device.synchronize()
+        time.sleep(0.01)
+
+    sample = measure.sample_cuda(step)
+    assert sample.waits
+    assert 0.011 <= sample.seconds == sample.wall < 0.03
 
 
 def test_scrubbing_replaces_what_is_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,11 +245,27 @@ def test_peak_of_a_step_with_a_temporary() -> None:
     assert peaks[0] < 2**23 < 0.9 * 4 * 2**23 < peaks[1] < 1.3 * 4 * 2**23
 
 
-def test_the_limit_moves_as_much_as_the_step() -> None:
+def test_the_limit_moves_what_it_says() -> None:
+    need("c++")
+    lib, n = limits.library(), 3 * 16384 + 77
+    for count in (2, 3, 4, 5):
+        arrays = [torch.full((n,), float(k + 1)) for k in range(count)]
+        pointers = (ctypes.c_void_p * count)(*(a.data_ptr() for a in arrays))
+        assert lib.stream_arrays(pointers, count, n, 2) == 0
+        total = sum(range(1, count + 1))
+        assert all((a == total / 8).all() for a in arrays[:-1])
+        assert (arrays[-1] == count).all()
+    assert lib.read_array(torch.ones(n).data_ptr(), n, 2) == n
+    assert lib.stream_arrays(pointers, 6, n, 2) == 1
+
+
+def test_every_rule_has_a_limit() -> None:
     need("c++")
     for rule in rules():
         for clip in (False, True):
-            limits.limit(case(rule, clip=clip))()
+            step, gradient = limits.limit(case(rule, clip=clip))
+            assert gradient.nbytes == SMALL.elements * 4
+            step()
     roofs = limits.roofs("cpu")
     assert roofs.keys() == {"bytes_per_second", "flops_per_second"}
     assert all(1e8 < value < 1e14 for value in roofs.values())
@@ -307,9 +397,9 @@ def result(ours: float, fused: float, limit: float, processor: str = "a", **fiel
 
 
 def test_slower_against_everything_is_worse() -> None:
-    worse, notes = against.compare(result(1.0, 1.5, 0.9), result(1.3, 1.5, 0.9))
+    worse, notes, common = against.compare(result(1.0, 1.5, 0.9), result(1.3, 1.5, 0.9))
     assert worse == ["AdamW, small, float32 (cpu, warm cache): torch fused 1.50 -> 1.15, of the limit 0.90 -> 0.69"]
-    assert notes == ["1 cases compared"]
+    assert (notes, common) == (["1 cases compared, 0 of the older result have no time now"], 1)
 
 
 def test_a_slower_machine_is_not_worse() -> None:
@@ -317,7 +407,7 @@ def test_a_slower_machine_is_not_worse() -> None:
 
 
 def test_a_faster_peer_is_a_note() -> None:
-    worse, notes = against.compare(result(1.0, 1.5, 0.9), result(1.0, 1.2, 0.9))
+    worse, notes, _ = against.compare(result(1.0, 1.5, 0.9), result(1.0, 1.2, 0.9))
     assert worse == []
     assert "became faster than before: torch fused 1.50 -> 1.20" in notes[0]
 
@@ -330,8 +420,9 @@ def test_within_the_noise_is_not_worse() -> None:
 
 
 def test_other_cases_and_machines_are_said() -> None:
-    worse, notes = against.compare(result(1.0, 1.5, 0.9), result(9.0, 1.5, 0.9, "b", sweep="size"))
-    assert (worse, notes) == ([], ["another machine: a, now b", "0 cases compared"])
+    worse, notes, common = against.compare(result(1.0, 1.5, 0.9), result(9.0, 1.5, 0.9, "b", sweep="size"))
+    assert (worse, common) == ([], 0)
+    assert notes == ["another machine: a, now b", "0 cases compared, 1 of the older result have no time now"]
 
 
 def test_a_step_that_fails_now_is_worse() -> None:
@@ -364,6 +455,9 @@ def call(*args: Any, **kwargs: Any) -> subprocess.CompletedProcess[str]:
         (["--shapes", "bert"], "no shape file 'bert'"),
         (["--threads", "0"], "0 is not between 1 and"),
         (["--json", "nowhere/x.json"], "no folder 'nowhere'"),
+        (["--json", "shapes/gpt2.json"], "not a result of bench/compare.py"),
+        (["--budget", "0"], "0.0 is not between 0 and"),
+        (["--sweeps", "size", "--dtypes", "float64"], "argument --dtypes: has no meaning for sweeps alone"),
         (["--against", "absent.json"], "absent.json: No such file"),
         (["--against", "shapes/gpt2.json"], "not a result of bench/compare.py"),
     ],
@@ -398,6 +492,11 @@ def test_a_run_and_its_file(tmp_path: Path) -> None:
     assert worse.returncode == 1
     assert "slower than before" in worse.stdout
     assert call("--load", faster, "--against", out).returncode == 0
+    entry["sweep"] = "size"
+    faster.write_text(json.dumps(content))
+    nothing = call("--load", out, "--against", faster)
+    assert nothing.returncode == 3
+    assert "nothing to compare" in nothing.stdout
 
 
 @pytest.mark.usefixtures("rich")
@@ -421,3 +520,10 @@ def test_an_interrupt_keeps_what_was_measured(
         assert compare.main() == 130
     assert "interrupted: showing what was measured" in capsys.readouterr().out
     assert [e["case"]["rule"] for e in json.loads(out.read_text())["cases"]] == ["SGD"]
+
+    whole = out.read_text()  # a second one that is cut off leaves it as it was
+    monkeypatch.setattr(sys, "argv", [*argv, "--devices", "cpu", "--budget", "1", "--json", str(out)])
+    with warnings.catch_warnings():
+        assert compare.main() == 130
+    assert out.read_text() == whole
+    assert json.loads(out.with_name("out.json.part").read_text())["cases"]

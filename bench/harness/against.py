@@ -19,11 +19,11 @@ def spread(old: dict[str, Any], new: dict[str, Any], peer: str) -> float:
     return float(sum(noise(row) ** 2 for row in rows if row is not None) ** 0.5)
 
 
-def compare(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Cases in which fusedstep got slower, and other things worth knowing; both as lines of text.
+def compare(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], list[str], int]:
+    """Cases in which fusedstep got slower, other things worth knowing, both as lines; how many cases both have.
 
-    A case got worse when its ratio fell, by more than a tenth and more than the spread, against every contender that
-    both results have (the limit is one). Where it fell against some of them only, those became faster.
+    A case got worse when its ratio fell, by more than a tenth and more than the spread, against most of the contenders
+    that both results have (the limit is one). Where it fell against a few of them, those became faster.
     """
     before = {identity(entry): entry for entry in old["cases"]}
     worse, notes = [], []
@@ -44,9 +44,9 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], list[s
         common += 1
         fell = {p: v for p, v in pairs.items() if v[1] < v[0] * (1 - max(LEAST, spread(was, entry, p)))}
         text = ", ".join(f"{'of the ' * (p == LIMIT)}{p} {a:.2f} -> {b:.2f}" for p, (a, b) in fell.items())
-        if len(fell) == len(pairs):
+        if 2 * len(fell) > len(pairs):
             worse.append(f"{name}: {text}")
         elif fell:
             notes.append(f"{name}: became faster than before: {text}")
-    notes.append(f"{common} cases compared")
-    return worse, notes
+    notes.append(f"{common} cases compared, {len(before) - common} of the older result have no time now")
+    return worse, notes, common

@@ -42,14 +42,14 @@ def library() -> Any:
     return lib
 
 
-def limit(case: Case) -> Callable[[], Any]:
-    """Moves as many bytes as the case cannot avoid, laid out as one tensor each."""
+def limit(case: Case) -> tuple[Callable[[], Any], torch.Tensor]:
+    """Moves as many bytes as the case cannot avoid, one tensor of each kind; and the one that is the gradient."""
     if case.device != "cpu":
         return _copy(case.bytes_per_element * case.shapes.elements, case.device)
     lib, threads = library(), torch.get_num_threads()
     count = 2 + len(case.rule.states)
     floats = max(1, case.shapes.elements * case.itemsize // 4)
-    arrays = [torch.empty(floats).normal_() for _ in range(count)]
+    arrays = [torch.full((floats,), 1e-3 * (k + 1)) for k in range(count)]
     pointers = (ctypes.c_void_p * count)(*(a.data_ptr() for a in arrays))
 
     def step(keep: list[torch.Tensor] = arrays) -> None:
@@ -58,24 +58,24 @@ def limit(case: Case) -> Callable[[], Any]:
         if lib.stream_arrays(pointers, count, floats, threads):
             raise Unavailable(f"bench/stream.cpp has no loop for {count} arrays")
 
-    return step
+    return step, arrays[-1]
 
 
-def _copy(bytes_moved: int, device: str) -> Callable[[], Any]:
+def _copy(bytes_moved: int, device: str) -> tuple[Callable[[], Any], torch.Tensor]:
     """Half of the bytes are read, half written."""
-    source = torch.ones(max(1, bytes_moved // 2), dtype=torch.uint8, device=device)
+    source = torch.ones(max(1, bytes_moved // 8), device=device)
     target = torch.empty_like(source)
-    return lambda: target.copy_(source)
+    return lambda: target.copy_(source), source
 
 
 def roofs(device: str) -> dict[str, float]:
     """Bytes per second from memory; on the CPU also multiplications and additions per second, not fused."""
     sample = sampler(device)
     if device != "cpu":
-        step = _copy(2**31, device)
-        return {"bytes_per_second": 2**31 / median([sample(step)[0] for _ in range(9)][1:])}
+        step, _ = _copy(2**31, device)
+        return {"bytes_per_second": 2**31 / median([sample(step).seconds for _ in range(9)][1:])}
     lib, threads = library(), torch.get_num_threads()
-    arrays = [torch.empty(LARGE).normal_() for _ in range(4)]
+    arrays = [torch.full((LARGE,), 1e-3) for _ in range(4)]
     pointers = (ctypes.c_void_p * 4)(*(a.data_ptr() for a in arrays))
     sink = ctypes.c_float()
 
@@ -85,6 +85,6 @@ def roofs(device: str) -> dict[str, float]:
     def compute() -> None:
         lib.multiply_add(ROUNDS, threads, ctypes.byref(sink))
 
-    seconds = [median([sample(run)[0] for _ in range(9)][1:]) for run in (stream, compute)]
+    seconds = [median([sample(run).seconds for _ in range(9)][1:]) for run in (stream, compute)]
     operations = lib.multiply_add(ROUNDS, threads, ctypes.byref(sink))
     return {"bytes_per_second": 7 * 4 * LARGE / seconds[0], "flops_per_second": operations / seconds[1]}

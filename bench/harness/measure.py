@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import itertools
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -17,6 +20,7 @@ from machine import cache_mib
 
 GRADIENT = 1e-3  # standard deviation
 POOL = 2**22  # random numbers that all data is taken from, at changing places: filling 124M anew would take seconds
+LONGEST_SLEEP, CYCLES = 0.3, 2e9  # seconds that a device sleeps at most, and its cycles in one: at most 2 GHz
 MOST = 100  # samples of one contender
 
 
@@ -65,6 +69,11 @@ class Data:
         }
 
     @torch.no_grad()
+    def fill(self, tensor: torch.Tensor) -> None:
+        """Numbers like a gradient's into another tensor."""
+        self._fill(tensor, self._small)
+
+    @torch.no_grad()
     def refresh(self) -> None:
         """Other gradients, as after a backward pass: just written, never zero."""
         for p in self.params:
@@ -80,41 +89,50 @@ class Scrubber:
 
     def __call__(self) -> None:
         self._buffer.add_(1)
+        self._buffer.sum()  # read again: no line that is still to be written back is left for the step to pay
 
 
-Sample = tuple[float, float | None]
-"""Seconds of a step, and those after which the call has returned where that is before its end."""
+class Sample(NamedTuple):
+    """Seconds of a step; on a GPU of its device, beside those until the call returned and until all had ended."""
+
+    seconds: float
+    host: float | None = None
+    wall: float | None = None
+    waits: bool = False  # for the device, or for a place in its queue: it has no time of the device alone
 
 
 def sample_cpu(step: Callable[[], Any]) -> Sample:
     start = time.perf_counter()
     step()
-    return time.perf_counter() - start, None
+    return Sample(time.perf_counter() - start)
 
 
-class SampleCuda:
-    """Events around a step that was queued while the device slept, so that the host's part is not in them."""
+def sample_cuda(step: Callable[[], Any]) -> Sample:
+    """Two steps: one by the host's clock, one between events and queued while the device slept.
 
-    def __init__(self) -> None:
-        self._host: dict[int, float] = {}
-
-    def __call__(self, step: Callable[[], Any]) -> Sample:
-        ahead = 2 * self._host.get(id(step), 5e-3) + 50e-6
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize()
-        torch.cuda._sleep(int(min(ahead, 0.2) * 2e9))  # cycles of at most 2 GHz
-        begin.record()
-        start = time.perf_counter()
-        step()
-        host = time.perf_counter() - start
-        end.record()
-        end.synchronize()
-        self._host[id(step)] = host
-        return begin.elapsed_time(end) / 1e3, host
+    A step that returns only after the device has woken up waits for it, or for its queue. What the events of such a
+    step show is the host's time, so its time is that until all has ended.
+    """
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    step()
+    host = time.perf_counter() - start
+    torch.cuda.synchronize()
+    wall = time.perf_counter() - start
+    ahead = min(2 * host + 200e-6, LONGEST_SLEEP)
+    begin, end, awake = (torch.cuda.Event(enable_timing=True) for _ in range(3))
+    torch.cuda._sleep(int(ahead * CYCLES))
+    awake.record()
+    begin.record()
+    step()
+    waits = awake.query()
+    end.record()
+    end.synchronize()
+    return Sample(wall if waits else begin.elapsed_time(end) / 1e3, host, wall, waits)
 
 
 def sampler(device: str) -> Callable[[Callable[[], Any]], Sample]:
-    return sample_cpu if device == "cpu" else SampleCuda()
+    return sample_cpu if device == "cpu" else sample_cuda
 
 
 class TooLong(BaseException):
@@ -140,43 +158,48 @@ def limited(seconds: float) -> Iterator[None]:
 def take_turns(
     steps: dict[str, Callable[[], Any]],
     case: Case,
-    data: Data,
+    refresh: Callable[[str], None],
     budget: float,
     least: int,
     tell: Callable[[str], None] = lambda name: None,
-) -> dict[str, list[Sample]]:
-    """A B C A B C ...: samples of each, at least ``least``, within about ``budget`` seconds.
+) -> tuple[dict[str, list[Sample]], dict[str, Exception]]:
+    """A B C B C A C A B ...: samples of each, at least ``least``, and what those raised that failed.
 
-    A contender that has used its share of the budget sits out, so that a slow one does not take the others' samples.
+    ``refresh`` writes the gradients that the contender of that name reads. Each has the same share of the budget: a
+    slow one gets fewer samples. The order rotates: each finds in the caches what the one before it left there.
     """
     sample = sampler(case.device)
     scrub = Scrubber(case.device) if case.cache == "cold" else None
     samples: dict[str, list[Sample]] = {name: [] for name in steps}
+    failed: dict[str, Exception] = {}
     used = dict.fromkeys(steps, 0.0)
-    begin = time.perf_counter()
     gc.collect()
     gc.disable()  # a collection of Python's in the middle of one step would be an outlier of that one
     try:
-        while True:
-            late = time.perf_counter() - begin > budget
-            turn = [
+        for turn in itertools.count():
+            names = [
                 name
                 for name in steps
-                if len(samples[name]) < least
-                or (not late and len(samples[name]) < MOST and used[name] < budget / len(steps))
+                if name not in failed
+                and (len(samples[name]) < least or (len(samples[name]) < MOST and used[name] < budget / len(steps)))
             ]
-            if not turn:
-                return samples
-            for name in turn:
+            if not names:
+                return {name: taken for name, taken in samples.items() if name not in failed}, failed
+            first = turn % len(names)
+            for name in names[first:] + names[:first]:
                 tell(name)
                 start = time.perf_counter()
-                data.refresh()
+                refresh(name)
                 if scrub:
                     scrub()
-                samples[name].append(sample(steps[name]))
+                try:
+                    samples[name].append(sample(steps[name]))
+                except Exception as error:  # out of memory, say: the others go on
+                    failed[name] = error
                 used[name] += time.perf_counter() - start
     finally:
         gc.enable()
+    raise AssertionError("not reached")
 
 
 def nbytes(arrays: list[Any]) -> int:
@@ -196,7 +219,7 @@ def nbytes(arrays: list[Any]) -> int:
 
 
 def peak_bytes(step: Callable[[], Any], device: str) -> int | None:
-    """Memory that a step needs for a while; on the CPU by resident pages, so blind below a megabyte."""
+    """Memory that a step needs for a while; on the CPU by resident pages, so blind for what the heap has at hand."""
     if device != "cpu":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -206,6 +229,8 @@ def peak_bytes(step: Callable[[], Any], device: str) -> int | None:
         return int(torch.cuda.max_memory_allocated() - before)
     status = Path("/proc/self/status")
     try:
+        with suppress(OSError, AttributeError):  # other C libraries than glibc have no such function
+            ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is resident now
         before = _kib(status, "VmRSS")
         step()
@@ -218,9 +243,15 @@ def _kib(status: Path, name: str) -> int:
     return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(name))
 
 
-def free_bytes(device: str) -> int:
+def free_bytes(device: str) -> float:
+    """What may still be taken: of the device, or of the machine and of the container that this runs in."""
     if device != "cpu":
         torch.cuda.empty_cache()
-        return int(torch.cuda.mem_get_info()[0])
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
+        return float(torch.cuda.mem_get_info()[0])
+    free = [math.inf]
+    with suppress(OSError, StopIteration):
+        free.append(_kib(Path("/proc/meminfo"), "MemAvailable") * 1024)
+    with suppress(OSError, ValueError):  # no limit reads "max"
+        group = Path("/sys/fs/cgroup")
+        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return min(free)

@@ -9,7 +9,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from harness.results import duration, faster, label, limit_share, median_of, noise, outliers, ratio, row_of, significant
+from harness.results import (
+    duration,
+    faster,
+    host_ratio,
+    label,
+    limit_share,
+    median_of,
+    noise,
+    outliers,
+    ratio,
+    row_of,
+    significant,
+)
 
 WHERE = ("device", "threads", "target", "cache")
 
@@ -37,10 +49,10 @@ def show(result: dict[str, Any], console: Console) -> None:
 def lost(result: dict[str, Any]) -> list[str]:
     """Every cell in which a peer takes less time than fusedstep, by more than the noise."""
     return [
-        f"{label(entry['case'], *WHERE)}: {row['peer']} {ratio(entry, row['peer']):.2f}"
+        f"{label(entry['case'], *WHERE)}: {row['peer']} {value:.2f}{' of the host' * (what == 'host')}"
         for entry in result["cases"]
         for row in entry["rows"]
-        if faster(entry, row["peer"])
+        for what, value in faster(entry, row["peer"]).items()
     ]
 
 
@@ -54,7 +66,11 @@ def _times(entries: list[dict[str, Any]], where: str) -> Table:
     peers = _peers(entries)
     caption = "x columns: time of the peer / time of fusedstep. ±: half the interquartile range. host: "
     on_cpu = entries[0]["case"]["device"] == "cpu"
-    caption += "the step with two elements per tensor." if on_cpu else "until the call returns (x: of the peer / ours)."
+    caption += (
+        "the step with two elements per tensor."
+        if on_cpu
+        else "until the call returns, in brackets as a ratio. w: waits for the device, times until the end."
+    )
     table = Table(title=f"One step; {where}", caption=caption, caption_justify="left")
     table.add_column("case")
     for column in ("B/elem", "fusedstep", "±", "outliers", "GB/s", "% of limit", "host", *(f"x {p}" for p in peers)):
@@ -64,13 +80,14 @@ def _times(entries: list[dict[str, Any]], where: str) -> Table:
         cells = ["-"] * 6
         if ours is not None:
             seconds = median_of(ours)
+            moved = ours.get("bytes_per_element") or entry["bytes_per_element"]
             share = limit_share(entry, ours)
             host = median(ours["host_seconds"]) if ours.get("host_seconds") else None
             cells = [
                 duration(seconds),
                 f"{noise(ours) / 2:.0%}",
                 f"{len(outliers(ours))}/{len(ours['seconds'])}",
-                f"{ours['bytes_per_element'] * entry['elements'] / seconds / 1e9:.1f}",
+                f"{moved * entry['elements'] / seconds / 1e9:.1f}",
                 "-" if share is None else f"{share:.0%}",
                 "-" if host is None else duration(host),
             ]
@@ -78,8 +95,8 @@ def _times(entries: list[dict[str, Any]], where: str) -> Table:
             value = ratio(entry, name)
             text = "-" if value is None else significant(value)
             row = row_of(entry, name)
-            if not on_cpu and row and ours and row.get("host_seconds"):
-                text += f" ({median(row['host_seconds']) / median(ours['host_seconds']):.1f})"
+            if (host := host_ratio(entry, name)) is not None:
+                text += f"{' w' * bool(row and row.get('waits'))} ({significant(host)})"
             cells.append(text)
         table.add_row(label(entry["case"]), f"{entry['bytes_per_element']}", *cells)
     return table

@@ -96,10 +96,10 @@ def quartiles(row: Row, key: str = "seconds") -> tuple[float, float]:
     return low, high
 
 
-def noise(row: Row) -> float:
+def noise(row: Row, key: str = "seconds") -> float:
     """The interquartile range as a share of the median."""
-    low, high = quartiles(row)
-    return (high - low) / median_of(row)
+    low, high = quartiles(row, key)
+    return (high - low) / median_of(row, key)
 
 
 def outliers(row: Row) -> list[float]:
@@ -114,9 +114,21 @@ def row_of(entry: Entry, peer: str) -> Row | None:
 
 
 def ratio(entry: Entry, peer: str) -> float | None:
-    """The peer's time by fusedstep's; None where either has none."""
+    """The peer's time by fusedstep's; None where either has none. Both until all has ended where the peer waits."""
     ours, theirs = row_of(entry, OURS), row_of(entry, peer)
-    return None if ours is None or theirs is None else median_of(theirs) / median_of(ours)
+    if ours is None or theirs is None:
+        return None
+    key = "wall_seconds" if theirs.get("waits") and "wall_seconds" in ours else "seconds"
+    return median_of(theirs, key) / median_of(ours, key)
+
+
+def host_ratio(entry: Entry, peer: str) -> float | None:
+    """The same of the host's part of a step on a GPU; None elsewhere."""
+    ours, theirs = row_of(entry, OURS), row_of(entry, peer)
+    rows = [row for row in (ours, theirs) if row is not None and row.get("host_seconds")]
+    if entry["case"]["device"] == "cpu" or ours is None or theirs is None or len(rows) < 2:
+        return None
+    return median_of(theirs, "host_seconds") / median_of(ours, "host_seconds")
 
 
 def limit_share(entry: Entry, row: Row) -> float | None:
@@ -125,12 +137,20 @@ def limit_share(entry: Entry, row: Row) -> float | None:
     return None if limit is None or "failed" in row else median_of(limit) / median_of(row)
 
 
-def faster(entry: Entry, peer: str) -> bool:
-    """Whether a peer takes less time than fusedstep by more than both spread, and than 3%: a case that is lost."""
-    ours, theirs, value = row_of(entry, OURS), row_of(entry, peer), ratio(entry, peer)
-    if ours is None or theirs is None or value is None or peer.startswith((OURS, LIMIT)):
-        return False
-    return value < 1 - max(LEAST, math.hypot(noise(ours), noise(theirs)) / 2)
+def faster(entry: Entry, peer: str) -> dict[str, float]:
+    """Ratios in which a peer takes less time than fusedstep by more than both spread, and than 3%: what is lost.
+
+    The key says of what: the step, or on a GPU the host's part of it.
+    """
+    ours, theirs = row_of(entry, OURS), row_of(entry, peer)
+    if ours is None or theirs is None or peer.startswith((OURS, LIMIT)):
+        return {}
+    found = {("step", "seconds"): ratio(entry, peer), ("host", "host_seconds"): host_ratio(entry, peer)}
+    return {
+        what: value
+        for (what, key), value in found.items()
+        if value is not None and value < 1 - max(LEAST, math.hypot(noise(ours, key), noise(theirs, key)) / 2)
+    }
 
 
 def label(case: dict[str, Any], *extra_keys: str) -> str:

@@ -19,6 +19,7 @@ from harness.peers import Contender, Peer, Unavailable, all_peers
 T = TypeVar("T")
 Tell = Callable[[str], None]
 HOST_SECONDS = 0.05  # for the host overhead of each contender
+LEFT_OUT = "left out: compiles for each shape; name it in --peers"
 LEAST_SECONDS = 1.0  # of a case, however late it is
 OWN_STATE = 4  # arrays that a peer may need which says nothing of it: its own state, and temporaries
 SPARE = 2**30  # bytes that stay free: a machine that swaps, or kills, measures nothing
@@ -31,6 +32,8 @@ def _prepared(name: str) -> str | None:
         all_peers()[name].prepare()
     except Unavailable as error:
         return str(error)
+    except Exception as error:  # what a build or an import may raise
+        return first_line(error)
     return None
 
 
@@ -78,6 +81,7 @@ class Runner:
         budget = max(budget, LEAST_SECONDS)
         torch.set_num_threads(case.threads or self._threads)
         fusedstep.use_target(case.target or self._target)
+        left_out = [{"peer": p, "failed": LEFT_OUT} for p in without if p in self.peers and p not in self.missing]
         entry: dict[str, Any] = {
             "case": {
                 **case.describe(),
@@ -94,10 +98,15 @@ class Runner:
         try:
             here = [p for p in self.peers if p not in (*self.missing, *without) and case.device in devices_of(p)]
             self._measure(case, here, budget, entry["rows"])
+        except Exception as error:  # out of memory outside of any contender, say: the other cases go on
+            for row in entry["rows"]:
+                if "seconds" not in row:
+                    row.setdefault("failed", first_line(error))
         finally:
             torch.set_num_threads(self._threads)
             fusedstep.use_target(self._target)
             gc.collect()
+        entry["rows"] += left_out
         return entry
 
     def _measure(self, case: Case, names: list[str], budget: float, rows: list[dict[str, Any]]) -> None:
@@ -129,14 +138,29 @@ class Runner:
         self.tell("limit, set-up")
         limit = _try(by_name["limit"], lambda: self._set_up_limit(case))
         if limit is not None:
-            steps["limit"] = limit
-        samples = measure.take_turns(steps, case, data, budget, self.least, self.tell)
+            steps["limit"], gradient = limit
+
+        def refresh(name: str) -> None:
+            if name == "limit":
+                data.fill(gradient)
+            else:
+                data.refresh()
+
+        samples, failed = measure.take_turns(steps, case, refresh, budget, self.least, self.tell)
+        for name, error in failed.items():
+            by_name[name]["failed"] = first_line(error)
         for name, taken in samples.items():
-            by_name[name]["seconds"] = significant([seconds for seconds, _ in taken])
+            row = by_name[name]
+            row["seconds"] = significant([sample.seconds for sample in taken])
             if case.device != "cpu":
-                by_name[name]["host_seconds"] = significant([host for _, host in taken if host is not None])
+                row["host_seconds"] = significant([sample.host or 0.0 for sample in taken])
+                row["wall_seconds"] = significant([sample.wall or 0.0 for sample in taken])
+                row["waits"] = sum(sample.waits for sample in taken) > len(taken) / 2
+        contenders = {name: contender for name, contender in contenders.items() if name in samples}
         for name, contender in contenders.items():
-            by_name[name] |= _try(by_name[name], lambda c=contender: self._memory(c, case), "memory_failed") or {}
+            by_name[name] |= (
+                _try(by_name[name], lambda n=name, c=contender: self._memory(n, c, case), "memory_failed") or {}
+            )
         return list(contenders)
 
     def _lacks(self, case: Case, arrays: float) -> str | None:
@@ -187,20 +211,22 @@ class Runner:
                     return contender
         raise Unavailable(f"a step takes {seconds:.2g} s: too long for {self.least} of them in {budget:.2g} s")
 
-    def _set_up_limit(self, case: Case) -> Callable[[], Any]:
+    def _set_up_limit(self, case: Case) -> tuple[Callable[[], Any], torch.Tensor]:
         arrays = 2 + len(case.rule.states) if case.device == "cpu" else case.bytes_per_element / case.itemsize
         if why := self._lacks(case, arrays):
             raise Unavailable(why)
-        step = limits.limit(case)
+        step, gradient = limits.limit(case)
         step()
-        return step
+        return step, gradient
 
-    def _memory(self, contender: Contender, case: Case) -> dict[str, Any]:
+    def _memory(self, name: str, contender: Contender, case: Case) -> dict[str, Any]:
         state = measure.nbytes(contender.state()) / case.shapes.elements
+        hidden = case.device != "cpu" and getattr(all_peers()[name], "hidden_memory", False)
         return {
             "state_bytes_per_element": float(f"{state:.4g}"),
             "bytes_per_element": float(f"{case.itemsize * (3 + case.clip) + 2 * state:.4g}"),
-            "peak_bytes": measure.peak_bytes(contender.step, case.device),
+            # Memory of a pool that is not torch's, or of a graph, is in no statistics of torch's.
+            "peak_bytes": None if hidden else measure.peak_bytes(contender.step, case.device),
         }
 
     def _host_overhead(self, case: Case, name: str) -> list[float]:
@@ -211,8 +237,11 @@ class Runner:
         with measure.limited(self.setup):
             step = all_peers()[name].make(case, tiny.params, tiny.state(case)).step
             step()
-            taken = measure.take_turns({"": step}, case.but(cache="warm"), tiny, HOST_SECONDS, self.least)
-        return significant([seconds for seconds, _ in taken[""]])
+            warm = case.but(cache="warm")
+            taken, failed = measure.take_turns({"": step}, warm, lambda _: tiny.refresh(), HOST_SECONDS, self.least)
+        for error in failed.values():
+            raise error
+        return significant([sample.seconds for sample in taken[""]])
 
 
 def devices_of(name: str) -> tuple[str, ...]:

@@ -44,6 +44,8 @@ class Peer(Protocol):
     #   devices: tuple[str, ...]   where it is at home; elsewhere it has no row. ("cpu", "cuda")
     #   arrays: float              of a parameter's size that it needs beyond parameters, gradients and shared state. 4
     #   fresh: bool                starts at step 1 with a state of its own. False
+    #   hidden_memory: bool        on a GPU needs memory that torch's statistics do not know. False
+    #   is_built(): bool           of a peer that takes minutes to build: --quick does without unless it is built
     #   version: str               where it comes from no installed distribution
     #   compiled: bool             compiles for each case: its host overhead is not measured apart. False
 

@@ -10,6 +10,7 @@ import importlib.util
 import itertools
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -88,6 +89,8 @@ def is_built() -> bool:
 
 def build() -> None:
     """Compile the modules: one to three minutes."""
+    if shutil.which("ninja") is None:
+        raise Unavailable("needs ninja to be built (pip install ninja)")
     fetch()
     from torch.utils import cpp_extension  # slow to import
 
@@ -129,6 +132,9 @@ class DeepSpeed:
     distribution: str | None = None
     version: str = VERSION
     tolerance: float = 1e-3
+
+    def is_built(self) -> bool:
+        return is_built()
 
     def prepare(self) -> None:
         modules()

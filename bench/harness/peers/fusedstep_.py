@@ -17,6 +17,7 @@ class FusedStep:
     graph: bool = False
     devices: tuple[str, ...] = ("cpu", "cuda")
     arrays: float = 0
+    hidden_memory: bool = True  # its scratch on a GPU comes from a pool of its own
     distribution: str | None = "fusedstep"
     tolerance: float = 0.0
 

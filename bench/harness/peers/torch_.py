@@ -70,7 +70,15 @@ class Torch:
     distribution: str | None = None
     tolerance: float = 1e-3
 
-    def prepare(self) -> None: ...
+    @property
+    def hidden_memory(self) -> bool:
+        return self.graph
+
+    def prepare(self) -> None:
+        if self.compiled:
+            from torch._inductor import config
+
+            config.compile_threads = 1  # in this process: compilers in others would go on when their time is up
 
     def make(self, case: Case, params: list[Any], state: dict[Any, dict[str, Any]]) -> Contender:
         flags = {**self.flags, **({"capturable": True} if self.graph and case.rule.spec.has_step else {})}
