@@ -131,9 +131,12 @@ def test_a_tensor_larger_than_the_pool_is_filled_to_its_end(monkeypatch: pytest.
 def test_turns() -> None:
     order: list[str] = []
     steps = {name: lambda name=name: order.append(name) for name in "abc"}
-    samples, failed = measure.take_turns(steps, case(), lambda name: order.append(name.upper()), budget=0.0, least=3)
-    assert "".join(order) == "AaBbCcBbCcAaCcAaBb"  # fresh gradients for each, and another first one in each round
-    assert {name: len(taken) for name, taken in samples.items()} == dict.fromkeys("abc", 3)
+    samples, failed = measure.take_turns(steps, case(), lambda name: order.append(name.upper()), budget=0.0, least=30)
+    assert order[::2] == [name.upper() for name in order[1::2]]  # fresh gradients for each
+    rounds = ["".join(order[i + 1 : i + 6 : 2]) for i in range(0, len(order), 6)]
+    assert all(sorted(turn) == list("abc") for turn in rounds)
+    assert len(set(rounds)) == 6  # whom a contender follows changes
+    assert {name: len(taken) for name, taken in samples.items()} == dict.fromkeys("abc", 30)
     assert not failed
 
     steps = {"slow": lambda: time.sleep(0.05), "fast": lambda: None}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import itertools
 import math
+import random
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -163,20 +163,22 @@ def take_turns(
     least: int,
     tell: Callable[[str], None] = lambda name: None,
 ) -> tuple[dict[str, list[Sample]], dict[str, Exception]]:
-    """A B C B C A C A B ...: samples of each, at least ``least``, and what those raised that failed.
+    """A B C B A C C B A ...: samples of each, at least ``least``, and what those raised that failed.
 
     ``refresh`` writes the gradients that the contender of that name reads. Each has the same share of the budget: a
-    slow one gets fewer samples. The order rotates: each finds in the caches what the one before it left there.
+    slow one gets fewer samples. The order of each round is drawn anew, since each finds in the caches what the one
+    before it left there.
     """
     sample = sampler(case.device)
     scrub = Scrubber(case.device) if case.cache == "cold" else None
     samples: dict[str, list[Sample]] = {name: [] for name in steps}
     failed: dict[str, Exception] = {}
     used = dict.fromkeys(steps, 0.0)
+    order = random.Random(0)
     gc.collect()
     gc.disable()  # a collection of Python's in the middle of one step would be an outlier of that one
     try:
-        for turn in itertools.count():
+        while True:
             names = [
                 name
                 for name in steps
@@ -185,8 +187,8 @@ def take_turns(
             ]
             if not names:
                 return {name: taken for name, taken in samples.items() if name not in failed}, failed
-            first = turn % len(names)
-            for name in names[first:] + names[:first]:
+            order.shuffle(names)
+            for name in names:
                 tell(name)
                 start = time.perf_counter()
                 refresh(name)
@@ -199,7 +201,6 @@ def take_turns(
                 used[name] += time.perf_counter() - start
     finally:
         gc.enable()
-    raise AssertionError("not reached")
 
 
 def nbytes(arrays: list[Any]) -> int:

@@ -19,7 +19,7 @@ from harness.peers import Contender, Peer, Unavailable, all_peers
 T = TypeVar("T")
 Tell = Callable[[str], None]
 HOST_SECONDS = 0.05  # for the host overhead of each contender
-LEFT_OUT = "left out: compiles for each shape; name it in --peers"
+LEFT_OUT = "left out: compiles for each case; name it in --peers"
 LEAST_SECONDS = 1.0  # of a case, however late it is
 OWN_STATE = 4  # arrays that a peer may need which says nothing of it: its own state, and temporaries
 SPARE = 2**30  # bytes that stay free: a machine that swaps, or kills, measures nothing
