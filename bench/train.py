@@ -260,8 +260,6 @@ def write(path: Path, new: dict[str, Any]) -> None:
         "cases": [],
         **(results.load(path) if path.exists() else {}),
     }
-    if found["machine"]["processor"] != (here := machine.processor()):
-        raise SystemExit(f"{path} was measured on {found['machine']['processor']}, this is {here}: name another file")
     # Its own origin: the file may be of another day.
     new |= {"command": machine.command("bench/train.py"), "versions": machine.versions("scikit-learn")}
     key = itemgetter("model", "optimizer", "device")
@@ -286,8 +284,8 @@ def image(text: str) -> Path:
 def result(text: str) -> Path:
     path = in_folder(text)
     try:
-        if path.exists():
-            results.load(path)
+        if path.exists() and (its := results.load(path)["machine"]["processor"]) != (here := machine.processor()):
+            raise ValueError(f"{path} was measured on {its}, this is {here}")
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return path

@@ -518,14 +518,14 @@ def test_an_interrupt_keeps_what_was_measured(
 
     monkeypatch.setattr(run.Runner, "run", interrupted)
     argv = ["compare.py", "--rules", "SGD", "Adagrad", "--shapes", str(shapes), "--peers", "torch default"]
-    monkeypatch.setattr(sys, "argv", [*argv, "--devices", "cpu", "--budget", "1", "--json", str(out)])
+    monkeypatch.setattr(sys, "argv", [*argv, "--devices", "cpu", "--budget", "60", "--json", str(out)])
     with warnings.catch_warnings():
         assert compare.main() == 130
     assert "interrupted: showing what was measured" in capsys.readouterr().out
     assert [e["case"]["rule"] for e in json.loads(out.read_text())["cases"]] == ["SGD"]
 
     whole = out.read_text()  # a second one that is cut off leaves it as it was
-    monkeypatch.setattr(sys, "argv", [*argv, "--devices", "cpu", "--budget", "1", "--json", str(out)])
+    monkeypatch.setattr(sys, "argv", [*argv, "--devices", "cpu", "--budget", "60", "--json", str(out)])
     with warnings.catch_warnings():
         assert compare.main() == 130
     assert out.read_text() == whole

@@ -14,6 +14,9 @@ import torch
 
 from tools import ROOT
 
+sys.path.insert(0, str(ROOT / "bench"))
+from machine import processor
+
 pytest.importorskip("matplotlib")  # of the extra "bench"
 pytest.importorskip("rich")
 
@@ -22,7 +25,7 @@ OTHERS = {
     "schema": 1,
     "command": "python bench/compare.py",
     "date": "2000-01-01",
-    "machine": {"processor": "another"},
+    "machine": {"processor": processor()},
     "versions": {"fusedstep": "0"},
     "missing": {"jax": "not installed"},
     "limits": {"cpu": {"bytes_per_second": 1.5e10}},
@@ -118,6 +121,7 @@ def test_peer(tmp_path: Path, peer: str) -> None:
         (["--json", "list.json"], "argument --json: list.json: not a result"),
         (["--json", "text.json"], "argument --json: text.json: not JSON"),
         (["--json", "newer.json"], "argument --json: newer.json: schema 2, expected 1"),
+        (["--json", "another.json"], "argument --json: another.json was measured on another, this is "),
     ],
 )
 def test_bad_input(
@@ -129,6 +133,7 @@ def test_bad_input(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     contents = {"list.json": "[1]", "text.json": "loss,1.9", "newer.json": json.dumps({**OTHERS, "schema": 2})}
+    contents["another.json"] = json.dumps({**OTHERS, "machine": {"processor": "another"}})
     for name, content in contents.items():
         (tmp_path / name).write_text(content)
     assert message in refusal(arguments, monkeypatch, capsys)
