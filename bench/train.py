@@ -28,7 +28,6 @@ import datetime
 import json
 import math
 import time
-from collections.abc import Iterable
 from functools import partial
 from itertools import islice
 from operator import itemgetter
@@ -229,11 +228,8 @@ def draw(runs: list[Run], title: str, unit: str, path: Path) -> None:
 def entry(runs: list[Run], args: argparse.Namespace, model: str) -> dict[str, Any]:
     """What was measured, as a result has it."""
 
-    def digits(values: Iterable[float]) -> list[float]:
-        return [float(f"{value:.4g}") for value in values]
-
-    losses = digits(run.final_loss() for run in runs)
-    times = [(run.name, *(digits(times) for times in list(zip(*run.steps, strict=True))[2:])) for run in runs]
+    losses = results.rounded(run.final_loss() for run in runs)
+    times = [(run.name, *(results.rounded(times) for times in list(zip(*run.steps, strict=True))[2:])) for run in runs]
     return {
         "model": model,
         "optimizer": OPTIMIZERS[args.optimizer][0],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -82,6 +83,11 @@ def _samples(row: Row, key: str, where: str) -> None:
     if not isinstance(row[key], list) or not row[key]:
         raise ValueError(f"{where}: {key} has no samples")
     _positive({f"{key}[{i}]": value for i, value in enumerate(row[key])}, where)
+
+
+def rounded(values: Iterable[float]) -> list[float]:
+    """Samples as a file holds them: four significant digits, far below their noise."""
+    return [float(f"{value:.4g}") for value in values]
 
 
 def median_of(row: Row, key: str = "seconds") -> float:

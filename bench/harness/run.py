@@ -15,6 +15,7 @@ from harness import limits, measure
 from harness.cases import Case, flops_per_element
 from harness.check import check
 from harness.peers import Contender, Peer, Unavailable, all_peers
+from harness.results import rounded
 
 T = TypeVar("T")
 Tell = Callable[[str], None]
@@ -52,10 +53,6 @@ def checked(peer: Peer, case: Case) -> float:
     if isinstance(found, str):
         raise Unavailable(found)
     return found
-
-
-def significant(values: Sequence[float], digits: int = 4) -> list[float]:
-    return [float(f"{v:.{digits}g}") for v in values]
 
 
 def first_line(error: BaseException) -> str:
@@ -151,10 +148,10 @@ class Runner:
             by_name[name]["failed"] = first_line(error)
         for name, taken in samples.items():
             row = by_name[name]
-            row["seconds"] = significant([sample.seconds for sample in taken])
+            row["seconds"] = rounded([sample.seconds for sample in taken])
             if case.device != "cpu":
-                row["host_seconds"] = significant([sample.host or 0.0 for sample in taken])
-                row["wall_seconds"] = significant([sample.wall or 0.0 for sample in taken])
+                row["host_seconds"] = rounded([sample.host or 0.0 for sample in taken])
+                row["wall_seconds"] = rounded([sample.wall or 0.0 for sample in taken])
                 row["waits"] = sum(sample.waits for sample in taken) > len(taken) / 2
         contenders = {name: contender for name, contender in contenders.items() if name in samples}
         for name, contender in contenders.items():
@@ -185,30 +182,19 @@ class Runner:
                 f"not ready after {self.setup:.0f} s with {self._too_many[name]:,} tensors in another case"
             )
         try:
-            return self._made(case, peer, budget, data, state, row)
+            with measure.limited(self.setup):
+                row["update_error"] = float(f"{checked(peer, case):.3g}")
+                if why := self._lacks(case, getattr(peer, "arrays", OWN_STATE)):
+                    raise Unavailable(why)
+                contender = peer.make(case, data.params, state)
+                contender.step()
+                for _ in range(2):  # once more if the first was disturbed
+                    seconds = _waited(contender)
+                    if seconds * self.least <= budget:
+                        return contender
         except measure.TooLong:
             self._too_many[name] = tensors
             raise
-
-    def _made(
-        self,
-        case: Case,
-        peer: Peer,
-        budget: float,
-        data: measure.Data,
-        state: dict[Any, dict[str, Any]],
-        row: dict[str, Any],
-    ) -> Contender:
-        with measure.limited(self.setup):
-            row["update_error"] = float(f"{checked(peer, case):.3g}")
-            if why := self._lacks(case, getattr(peer, "arrays", OWN_STATE)):
-                raise Unavailable(why)
-            contender = peer.make(case, data.params, state)
-            contender.step()
-            for _ in range(2):  # once more if the first was disturbed
-                seconds = _waited(contender)
-                if seconds * self.least <= budget:
-                    return contender
         raise Unavailable(f"a step takes {seconds:.2g} s: too long for {self.least} of them in {budget:.2g} s")
 
     def _set_up_limit(self, case: Case) -> tuple[Callable[[], Any], torch.Tensor]:
@@ -241,7 +227,7 @@ class Runner:
             taken, failed = measure.take_turns({"": step}, warm, lambda _: tiny.refresh(), HOST_SECONDS, self.least)
         for error in failed.values():
             raise error
-        return significant([sample.seconds for sample in taken[""]])
+        return rounded([sample.seconds for sample in taken[""]])
 
 
 def devices_of(name: str) -> tuple[str, ...]:
