@@ -75,7 +75,7 @@ def step(
         "clip_value": None,
         **common,
     }
-    return _core.step_arrays([group], grad_scale=grad_scale, norm_type=2.0, per_tensor=False, error_if_nonfinite=False)
+    return _core.step_arrays([group], grad_scale=grad_scale, norm_type=2.0, per_tensor=False, nonfinite="propagate")
 
 
 def expected(

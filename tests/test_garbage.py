@@ -358,7 +358,11 @@ class Only:
 
 
 class Unversioned(Only):
-    """Without ``max_version``, as before DLPack 1.0."""
+    """Without ``max_version``, as before DLPack 1.0: that it may be written is told elsewhere."""
+
+    @property
+    def __array_interface__(self) -> Any:
+        return self.array.__array_interface__
 
     def __dlpack__(self, stream: Any = None) -> Any:
         return self.array.__dlpack__(stream=stream)

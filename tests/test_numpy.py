@@ -283,7 +283,7 @@ def test_signature(cls: str) -> None:
     parameters = inspect.signature(getattr(fnp, cls)).parameters
     assert next(iter(parameters)) == "params"
     shown = {k: p.default for k, p in parameters.items() if k != "params"}
-    assert shown == {**COMMON, **DEFAULTS[cls]}
+    assert shown == {**COMMON, "nonfinite": "propagate", **DEFAULTS[cls]}
 
 
 # ------------------------------------------------------------------------------------------------------------- state

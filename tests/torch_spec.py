@@ -13,7 +13,14 @@ import fusedstep.torch as fst
 from bits import assert_same_bits
 from fusedstep import reference
 
-OURS = {"max_norm": None, "clip_value": None, "error_if_nonfinite": False}
+OURS = {
+    "max_norm": None,
+    "clip_value": None,
+    "error_if_nonfinite": False,
+    "nonfinite": "propagate",
+    "norm_group": None,
+}
+RUN_TIME = tuple(OURS)[:-1]  # can be read and set in a group, and are none of its keys
 SHAPES = ((3, 5), (), (0, 2), (2100,))
 HYPER = {
     "SGD": ("lr", "momentum", "dampening", "nesterov"),

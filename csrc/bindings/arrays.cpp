@@ -13,6 +13,9 @@ bool exchange_enabled = true;
 int (*placed_device)(const void*, bool) = nullptr;
 void* (*placed_stream)(int) = nullptr;
 
+constexpr const char* kOutside =
+    ", expected a plain tensor: of torch.func, vmap and tracing, call this outside the transform";
+
 std::string str(py::handle h) { return py::cast<std::string>(py::str(h)); }
 
 std::string type_name(PyObject* object) { return Py_TYPE(object)->tp_name; }
@@ -59,7 +62,7 @@ void measure(Array& a) {
 // How arrays of one Python type are read. Types are kept for ever: there are a handful.
 struct TypeFacts {
   PyTypeObject* type;
-  enum Kind { exchange, attributes, buffer, capsule, subclass, unknown } kind;
+  enum Kind { exchange, attributes, buffer, capsule, subclass, masked, unknown } kind;
   const dlpack::ExchangeApi* api;
 };
 
@@ -88,7 +91,11 @@ TypeFacts inspect(PyTypeObject* type) {
   }
   // CuPy's arrays have a buffer protocol too, for memory that the host can reach: what they say of their device counts.
   const bool dlpack = py::hasattr(t, "__dlpack__");
-  const bool numpy = PyObject_IsSubclass(t.ptr(), py::module_::import("numpy").attr("ndarray").ptr()) == 1;
+  const py::module_ np = py::module_::import("numpy");
+  const bool numpy = PyObject_IsSubclass(t.ptr(), np.attr("ndarray").ptr()) == 1;
+  if (numpy && PyObject_IsSubclass(t.ptr(), np.attr("ma").attr("MaskedArray").ptr()) == 1) {
+    return {type, TypeFacts::masked, nullptr};
+  }
   if (type->tp_as_buffer && type->tp_as_buffer->bf_getbuffer && (numpy || !dlpack)) {
     return {type, TypeFacts::buffer, nullptr};
   }
@@ -114,15 +121,28 @@ const TypeFacts& facts_of(PyObject* object) {
   return known.back();
 }
 
-// A tensor whose values are the negative or the conjugate of what its memory holds: DLPack does not tell. Asking torch
-// costs 200 ns. A real tensor is lazily negated only as the imaginary part of a conjugated one, every second element in
-// memory, so a contiguous one of two elements or more need not be asked.
-void check_not_lazy(PyObject* object, const Array& a, const Where& where) {
-  if (!a.is_complex && a.numel != 1 && a.contiguous) return;
+// Whether the values of a tensor are the negative or the conjugate of what its memory holds: DLPack does not tell.
+// Asking torch costs 200 ns. A real tensor is lazily negated only as the imaginary part of a conjugated one, every
+// second element in memory, so a contiguous one of two elements or more need not be asked.
+bool is_lazy(PyObject* object, const Array& a) {
+  if (!a.is_complex && a.numel != 1 && a.contiguous) return false;
   const py::handle t(object);
-  if (!t.attr("is_neg")().is(py::bool_(true)) && !(a.is_complex && t.attr("is_conj")().is(py::bool_(true)))) return;
-  throw py::value_error(where.text() + " is a lazily negated or conjugated view, expected a plain tensor: call " +
-                        "resolve_neg() or resolve_conj() first");
+  return t.attr("is_neg")().is(py::bool_(true)) || (a.is_complex && t.attr("is_conj")().is(py::bool_(true)));
+}
+
+// An unversioned DLPack capsule cannot say that its memory is immutable, and JAX exports such. So it is written only
+// where the object says in another way that it may be.
+bool says_writable(py::handle object) {
+  for (const char* name : {"__array_interface__", "__cuda_array_interface__"}) {
+    try {
+      if (!py::hasattr(object, name)) continue;
+      return !py::cast<bool>(py::cast<py::tuple>(object.attr(name)["data"])[1]);
+    } catch (py::error_already_set& e) {
+      if (!e.matches(PyExc_Exception)) throw;  // KeyboardInterrupt and the like are not about the array
+    } catch (py::cast_error&) {
+    }
+  }
+  return false;
 }
 
 // A tensor keeps its shape when its storage is resized to nothing, as sharding libraries do between uses. Its address
@@ -185,6 +205,9 @@ Array Reader::fetch(PyObject* object, const TypeFacts& facts, const Where& where
     case TypeFacts::subclass:
       throw py::type_error(where.text() + " is a " + type_name(object) +
                            ", expected a plain torch.Tensor (of a distributed tensor, its to_local())");
+    case TypeFacts::masked:
+      throw py::type_error(where.text() + " is a masked array (" + type_name(object) +
+                           "), expected a plain one: pass its .data, or .filled(0) of a gradient");
     case TypeFacts::unknown:
       break;
   }
@@ -192,17 +215,35 @@ Array Reader::fetch(PyObject* object, const TypeFacts& facts, const Where& where
                        ", expected a NumPy array, a torch tensor or another DLPack array");
 }
 
-Array Reader::read(PyObject* object, const Where& where) {
+Array Reader::resolved(PyObject* object, const Where& where, const Array& a) {
+  if (a.device != kHost && given_stream_) {
+    throw py::value_error(
+        where.text() + " is a lazily negated or conjugated view, which torch's current stream would " +
+        "resolve, expected a plain tensor where stream= is given: call resolve_neg() or " + "resolve_conj() first");
+  }
+  const py::object plain = py::handle(object).attr("resolve_conj")().attr("resolve_neg")();
+  keep_.push_back(plain);
+  return read(plain.ptr(), where);
+}
+
+Array Reader::read(PyObject* object, const Where& where, Lazy lazy) {
   const TypeFacts& facts = facts_of(object);
   Array a = fetch(object, facts, where);
   if (placed_device) a.device = placed_device(a.data, false);
   if (a.device != kHost && !streams_.contains(a.device)) note_stream(facts, a);
   if (facts.kind == TypeFacts::exchange || facts.kind == TypeFacts::attributes) {
-    check_not_lazy(object, a, where);
+    if (lazy != Lazy::as_stored && is_lazy(object, a)) {
+      if (lazy == Lazy::resolve) return resolved(object, where, a);
+      throw py::value_error(where.text() + " is a lazily negated or conjugated view, expected a plain tensor: call " +
+                            "resolve_neg() or resolve_conj() first");
+    }
     check_storage(object, a, where);
   }
   if (a.numel == 0) return a;
-  if (!a.data) throw py::value_error(where.text() + " has no memory (a null address)");
+  if (!a.data) {
+    const bool torch = facts.kind == TypeFacts::exchange || facts.kind == TypeFacts::attributes;
+    throw py::value_error(where.text() + " has no memory (a null address)" + (torch ? kOutside : ""));
+  }
   if (reinterpret_cast<std::uintptr_t>(a.data) % item_size(a.dtype) != 0) {
     throw py::value_error(where.text() + " is not aligned to its element size");
   }
@@ -259,8 +300,9 @@ Array Reader::from_exchange(PyObject* object, const TypeFacts& facts, const Wher
 Array Reader::from_attributes(PyObject* object, const Where& where) {
   const py::handle t(object);
   if (const std::string layout = str(t.attr("layout")); layout != "torch.strided") {
-    throw py::type_error(where.text() + " has layout " + layout +
-                         ", expected a dense tensor: use torch.optim.SparseAdam, or sparse=False in the embedding");
+    const std::string other = where.takes_sparse ? std::string("use ") + where.takes_sparse + ", or " : "";
+    throw py::type_error(where.text() + " has layout " + layout + ", expected a dense tensor: " + other +
+                         "sparse=False in the embedding");
   }
   Array a{};
   a.device = kHost;
@@ -277,7 +319,12 @@ Array Reader::from_attributes(PyObject* object, const Where& where) {
   } else {
     wrong_dtype(object, where);
   }
-  a.data = reinterpret_cast<void*>(py::cast<std::uintptr_t>(t.attr("data_ptr")()));
+  try {
+    a.data = reinterpret_cast<void*>(py::cast<std::uintptr_t>(t.attr("data_ptr")()));
+  } catch (py::error_already_set& e) {
+    if (!e.matches(PyExc_RuntimeError)) throw;
+    throw py::value_error(where.text() + " has no memory of its own" + kOutside);
+  }
   auto& shape = dims_.emplace_back(py::cast<std::vector<std::int64_t>>(py::tuple(t.attr("shape"))));
   auto& stride = dims_.emplace_back(py::cast<std::vector<std::int64_t>>(t.attr("stride")()));
   a.ndim = static_cast<int>(shape.size());
@@ -309,7 +356,7 @@ Array Reader::from_buffer(PyObject* object, const Where& where) {
   }
   a.data = view.buf;
   a.ndim = view.ndim;
-  a.read_only = view.readonly;
+  if (view.readonly) a.read_only = "is read-only";
   auto& dims = dims_.emplace_back(2 * static_cast<std::size_t>(view.ndim));
   for (int k = 0; k < view.ndim; ++k) {
     dims[k] = view.shape[k];
@@ -350,12 +397,14 @@ Array Reader::from_capsule(PyObject* object, const Where& where) {
     auto* m = static_cast<dlpack::ManagedVersioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
     if (m->version.major == 1) {
       Array a = from_dlpack(object, m->tensor, where);
-      a.read_only = m->flags & dlpack::kReadOnly;
+      if (m->flags & dlpack::kReadOnly) a.read_only = "is read-only";
       return a;
     }
   } else if (PyCapsule_IsValid(capsule.ptr(), "dltensor")) {
-    return from_dlpack(object, static_cast<dlpack::Managed*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"))->tensor,
-                       where);
+    Array a = from_dlpack(
+        object, static_cast<dlpack::Managed*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"))->tensor, where);
+    if (!says_writable(o)) a.read_only = "may be immutable (as JAX's arrays are: its DLPack capsule cannot tell)";
+    return a;
   }
   throw py::type_error(where.text() + " gave no DLPack 0.x or 1.x capsule");
 }

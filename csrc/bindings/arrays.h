@@ -25,8 +25,13 @@ struct Where {
   const char* label;
   const char* arg;
   std::int64_t index;
+  const char* takes_sparse = nullptr;  // the class to name for a sparse gradient, if there is one
   std::string text() const;
 };
+
+// What becomes of a torch tensor whose values are the negative or the conjugate of what its memory holds: an error; its
+// memory as it is, where signs do not matter; or a tensor made of its values.
+enum class Lazy { refuse, as_stored, resolve };
 
 struct Array {
   void* data;
@@ -36,9 +41,9 @@ struct Array {
   int ndim;
   int device;  // of CUDA; kHost: memory of the CPU
   DType dtype;
-  bool is_complex;  // pairs of dtype
-  bool read_only;
-  bool contiguous;  // in row-major order
+  bool is_complex;        // pairs of dtype
+  const char* read_only;  // why it must not be written, or null
+  bool contiguous;        // in row-major order
 
   std::string shape_text() const;
   std::string dtype_text() const;
@@ -56,7 +61,7 @@ class Reader {
 
   // Throws TypeError or ValueError naming `where`. Accepts float32, float64 and complex of them, on the CPU or a CUDA
   // device, aligned.
-  Array read(PyObject* object, const Where& where);
+  Array read(PyObject* object, const Where& where, Lazy lazy = Lazy::refuse);
   // One number, without the questions that only tensors with gradients in them need.
   Array read_scalar(PyObject* object, const Where& where);
 
@@ -72,6 +77,7 @@ class Reader {
   Array from_buffer(PyObject* object, const Where& where);
   Array from_capsule(PyObject* object, const Where& where);
   Array from_dlpack(PyObject* object, const dlpack::Tensor& t, const Where& where);
+  Array resolved(PyObject* object, const Where& where, const Array& a);
   void note_stream(const TypeFacts& facts, const Array& a);
 
   std::deque<std::vector<std::int64_t>> dims_;

@@ -31,10 +31,10 @@ py::list sequence(const py::dict& source, const char* name) { return py::list(fi
 }  // namespace
 
 void check_finite(const Norms& norms, const Clipping& clipping, const char* label) {
-  if (!clipping.error_if_nonfinite) return;
+  if (clipping.nonfinite != Nonfinite::raise) return;
   const auto fail = [label](const std::string& which, double norm) {
     throw std::runtime_error(std::string(label) + ": " + which + " is non-finite (" + std::to_string(norm) +
-                             "); nothing was changed. error_if_nonfinite=False lets it pass");
+                             "); nothing was changed. error_if_nonfinite=False (nonfinite='propagate') lets it pass");
   };
   if (!clipping.per_tensor) {
     if (!std::isfinite(norms.total)) fail("the total norm", norms.total);
@@ -43,6 +43,22 @@ void check_finite(const Norms& norms, const Clipping& clipping, const char* labe
   for (std::size_t t = 0; t < norms.each.size(); ++t) {
     if (!std::isfinite(norms.each[t])) fail("the norm of array " + std::to_string(t), norms.each[t]);
   }
+}
+
+std::vector<double> sums_of_ranks(const std::vector<double>& sums, const Clipping& clipping) {
+  if (clipping.over_ranks.is_none()) return sums;
+  const py::object all = survive_exit([&] { return clipping.over_ranks(sums); });
+  return add_ranks(py::cast<std::vector<std::vector<double>>>(all), clipping.norm_type);
+}
+
+Norms norms_of(const std::vector<NormWork>& work, const Clipping& clipping) {
+  std::vector<double> sums;
+  without_lock([&] { sums = run_sums(work, clipping.norm_type); });
+  return fold_sums(sums_of_ranks(sums, clipping), clipping.norm_type);
+}
+
+void announce(const py::object& before_write, const py::list& written) {
+  if (!before_write.is_none()) survive_exit([&] { before_write(written); });
 }
 
 Group::Group(py::dict group) : source(std::move(group)) {
@@ -70,16 +86,18 @@ Group::Group(py::dict group) : source(std::move(group)) {
   has_step = field<bool>(source, "has_step");
   capturable = source.contains("capturable") && field<bool>(source, "capturable");
   if (source.contains("lr_tensor")) lr = field(source, "lr_tensor");
+  if (source.contains("takes_sparse")) takes_sparse = field<std::string>(source, "takes_sparse");
 }
 
 Where StepCall::where(const Tensor& t, int k) const {
   const Group& g = *t.group;
-  return {g.label.c_str(), k == 0 ? "params" : k == 1 ? "grads" : g.state_args[k - 2].c_str(), t.index};
+  const char* const arg = k == 0 ? "params" : k == 1 ? "grads" : g.state_args[k - 2].c_str();
+  return {g.label.c_str(), arg, t.index, g.takes_sparse.empty() ? nullptr : g.takes_sparse.c_str()};
 }
 
 void StepCall::read(Tensor& t, int k, PyObject* object) {
   const Where at = where(t, k);
-  const Array& a = t.array[k] = reader_.read(object, at);
+  const Array& a = t.array[k] = reader_.read(object, at, k == 1 ? Lazy::resolve : Lazy::refuse);
   if (k > 0) check_matches(a, at, t.array[0]);
   if (k != 1) check_writable(a, at);
   if (t.group->options.clip_value < kInf) check_ordered(a, at);
@@ -90,11 +108,29 @@ StepCall::StepCall(const CallOptions& o)
     : clipping_(o.clipping),
       grad_scale_(read_number(reader_, o.grad_scale.ptr(), {o.label, "grad_scale", 0})),
       found_inf_(o.found_inf.is_none() ? Number{} : read_number(reader_, o.found_inf.ptr(), {o.label, "found_inf", 0})),
-      norm_out_(o.norm_out) {
+      norm_out_(o.norm_out),
+      before_write_(o.before_write) {
   reader_.use_stream(o.stream);
+  if (!o.report.is_none()) read_report(o.report);
 }
 
 StepCall::~StepCall() = default;
+
+void StepCall::read_report(const py::object& report) {
+  const Array a = reader_.read(report.ptr(), {"report", "report", 0});
+  if (a.numel != 4 || a.dtype != DType::float64 || a.is_complex || !a.contiguous) {
+    throw py::value_error("report has dtype " + a.dtype_text() + " and shape " + a.shape_text() +
+                          ", expected 4 float64");
+  }
+  report_ = static_cast<double*>(a.data);
+  report_device_ = a.device;
+}
+
+// A coefficient falls with its max_norm, so that the least one gives the smallest.
+void StepCall::add_limit(const Group& group) {
+  const double limit = group.options.max_norm;
+  if (limit >= 0.0 && (!clips() || limit < least_max_norm_)) least_max_norm_ = limit;
+}
 
 void StepCall::add_lists(const Group& group) {
   const std::string& label = group.label;
@@ -110,7 +146,7 @@ void StepCall::add_lists(const Group& group) {
                             " to match params");
     }
   }
-  clips_ = clips_ || group.options.max_norm >= 0.0;
+  add_limit(group);
   const py::object step = field(group.source, "step");
   const py::list indices = group.source.contains("indices") ? sequence(group.source, "indices") : py::list();
   const bool many_steps = py::isinstance<py::list>(step);
@@ -133,8 +169,8 @@ void StepCall::add_step(Tensor& t, TorchParam& p, const py::object& to_device) {
   const Where where{group.label.c_str(), "step", p.index};
   Array a = reader_.read_scalar(step.ptr(), where);
   const int device = t.array[0].device;
-  if (device != kHost && a.device == kHost && (group.capturable || found_inf_.device != kHost)) {
-    step = to_device(step, p.param);
+  if (device != kHost && a.device == kHost && (group.capturable || counts_on_device())) {
+    step = survive_exit([&] { return to_device(step, p.param); });
     a = reader_.read_scalar(step.ptr(), where);
     if (t.fresh) {
       new_state_.back().second["step"] = step;
@@ -161,10 +197,10 @@ void StepCall::add_step(Tensor& t, TorchParam& p, const py::object& to_device) {
   counts_.push_back({a.data, wide, t.step});
 }
 
-void StepCall::add_torch(const std::deque<Group>& groups, const py::dict& state, const py::object& init,
+void StepCall::add_torch(const std::deque<Group>& groups, const py::object& state, const py::object& init,
                          const py::object& to_device) {
   state_ = state;
-  for (const Group& group : groups) clips_ = clips_ || group.options.max_norm >= 0.0;
+  for (const Group& group : groups) add_limit(group);
   walk_ = std::make_unique<TorchWalk>(groups, state);
   walk_->each([&](TorchParam& p) { add_param(p, init, to_device); });
 }
@@ -179,10 +215,10 @@ void StepCall::add_param(TorchParam& p, const py::object& init, const py::object
   read(t, 1, p.grad.ptr());
 
   // SGD's buffer may be None or missing (torch writes both); elsewhere a state is whole or not there at all.
-  bool fresh = (keys > 0 || group.has_step) && (!p.entry || PyDict_Size(p.entry.ptr()) == 0);
+  bool fresh = (keys > 0 || group.has_step) && (!p.entry || py::len(p.entry) == 0);
   if (!group.has_step && keys > 0) fresh = fresh || !p.item[0];
   if (fresh) {  // only now: state is made like the parameter
-    const py::dict made = init(p.param, group.source);
+    const py::dict made = survive_exit([&] { return init(p.param, group.source); });
     for (std::size_t k = 0; k < keys; ++k) p.item[k] = made[group.state_keys[k]];
     if (group.has_step) p.item[keys] = made["step"];
     new_state_.emplace_back(p.param, made);
@@ -207,11 +243,7 @@ Norms StepCall::norms() {
     const Array& g = t.array[1];
     work.push_back({g.data, g.dtype, g.is_complex, g.numel, common_layout(&g, 1, true, strided_)});
   }
-  Norms norms;
-  {
-    const py::gil_scoped_release release;
-    norms = run_norm(work, clipping_.norm_type);
-  }
+  Norms norms = norms_of(work, clipping_);
   norms.total /= grad_scale_.value;
   for (double& n : norms.each) n /= grad_scale_.value;
   return norms;
@@ -265,16 +297,29 @@ void StepCall::collect() {
   alias.verify();
 }
 
-// State made for this call becomes the caller's.
+// State made for this call becomes the caller's. The last thing that can fail.
 void StepCall::commit() {
-  for (const auto& [param, fresh] : new_state_) {
-    if (state_.contains(param) && py::len(state_[param]) > 0) {
-      state_[param].attr("update")(fresh);
-    } else {
-      state_[param] = fresh;
+  announce(before_write_, touched_);
+  std::vector<std::pair<py::object, py::object>> added;  // mapping, key
+  try {
+    for (const auto& [param, fresh] : new_state_) {
+      py::object entry = find_item(state_, param);
+      if (!entry || py::len(entry) == 0) {
+        state_[param] = fresh;
+        added.emplace_back(state_, param);
+        continue;
+      }
+      for (const auto& [key, value] : py::cast<py::dict>(fresh)) {
+        entry[key] = value;
+        added.emplace_back(entry, py::reinterpret_borrow<py::object>(key));
+      }
     }
+    for (const auto& [entry, step] : moved_steps_) entry["step"] = step;
+  } catch (py::error_already_set&) {
+    for (const auto& [mapping, key] : added) PyObject_DelItem(mapping.ptr(), key.ptr());
+    PyErr_Clear();
+    throw;
   }
-  for (const auto& [entry, step] : moved_steps_) entry["step"] = step;
 }
 
 // The step counts of the host, once the step has happened.
@@ -288,26 +333,39 @@ void StepCall::count() {
   }
 }
 
+void StepCall::write_report(const Norms* norms, bool skipped) {
+  if (!report_ || report_device_ != kHost) return;
+  double coefficient = 1.0;
+  if (norms) {
+    coefficient = clip_coefficient(norms->total, least_max_norm_);
+    report_[0] = norms->total;
+    report_[1] = coefficient;
+  }
+  report_[2] += !skipped && coefficient < 1.0;
+  report_[3] += skipped;
+}
+
 py::object StepCall::run() {
   collect();
   if (on_cuda()) return run_cuda();
   py::object result = py::none();
-  if (clips_) {
-    const Norms found = norms();
-    check_finite(found, clipping_, label());
-    result = clipping_.per_tensor ? py::cast(found.each) : py::cast(found.total);
-    prepare(&found);
-  } else {
-    prepare(nullptr);
+  bool skips = overflowed();
+  std::optional<Norms> found;
+  if (clips()) {
+    found = norms();
+    if (!skips) check_finite(*found, clipping_, label());
+    skips = skips || (clipping_.nonfinite == Nonfinite::skip && !std::isfinite(found->total));
+    result = clipping_.per_tensor ? py::cast(found->each) : py::cast(found->total);
   }
-  const Plan plan(numels_);
-  // Everything that can fail has been done.
-  commit();
-  {
-    const py::gil_scoped_release release;
-    run_step(work_, plan, clips_);
+  const Norms* const norms = found ? &*found : nullptr;
+  if (!skips) {
+    prepare(norms);
+    const Plan plan(numels_);
+    commit();
+    without_lock([&] { run_step(work_, plan, clips()); });
+    count();
   }
-  count();
+  write_report(norms, skips);
   return result;
 }
 

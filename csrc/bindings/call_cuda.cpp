@@ -56,11 +56,17 @@ cuda::Call StepCall::cuda_call() {
     w.step_at = t.step_at;
     if (!w.normed) continue;
     w.norm_layout = common_layout(&t.array[1], 1, true, strided_);
-    call.norm = cuda_norm(clipping_.norm_type, g.label.c_str());
-    check_norm_kind(t.array[1], where(t, 1), call.norm);
-    call.has_norm = true;
+    check_norm_kind(t.array[1], where(t, 1), cuda_norm(clipping_.norm_type, g.label.c_str()));
   }
+  call.has_norm = clips();
+  if (clips()) call.norm = cuda_norm(clipping_.norm_type, label());
   call.per_tensor = clipping_.per_tensor;
+  call.skip_nonfinite = clipping_.nonfinite == Nonfinite::skip;
+  call.least_max_norm = least_max_norm_;
+  if (report_device_ != kHost) {
+    call.report = call.norm_out = report_;
+    call.norm_device = report_device_;
+  }
   call.scale = grad_scale_.value;
   call.grad_scale = grad_scale_.at;
   call.found_inf = found_inf_.at;
@@ -91,33 +97,39 @@ void set_norm_out(cuda::Call& call, bool per_tensor, Reader& reader, const py::o
 }
 
 bool waits_for_norm(const cuda::Call& call, const Clipping& clipping) {
-  return call.has_norm && (!call.norm_out || clipping.error_if_nonfinite);
+  return call.has_norm && (!call.norm_out || clipping.nonfinite == Nonfinite::raise);
 }
 
-py::object run_cuda_call(cuda::Call call, const Clipping& clipping, const char* label,
-                         const std::function<void()>& commit) {
-  const bool waits = waits_for_norm(call, clipping), steps = call.steps;
-  std::vector<double> norms;
+py::object run_cuda_call(cuda::Call call, const Clipping& clipping, bool waits,
+                         const std::function<void(const Norms*)>& before_step) {
+  const bool steps = call.steps;
+  Norms norms{};
   cuda::Run run(std::move(call));
+  if (!clipping.over_ranks.is_none()) {
+    std::vector<double> sums;
+    without_lock([&] { sums = run.sums(); });
+    run.use_total(fold_sums(sums_of_ranks(sums, clipping), clipping.norm_type).total);
+  }
   if (waits) {
-    {
-      const py::gil_scoped_release release;
-      norms = run.norms();
-    }
-    check_finite({norms, clipping.per_tensor ? 0.0 : norms[0]}, clipping, label);
+    without_lock([&] { norms.each = run.norms(); });
+    if (!clipping.per_tensor) norms.total = norms.each[0];
   }
-  commit();
-  if (steps || !waits) {
-    const py::gil_scoped_release release;
-    run.step();
-  }
+  before_step(waits ? &norms : nullptr);
+  if (steps || !waits) without_lock([&] { run.step(); });
   if (!waits) return py::none();
-  return clipping.per_tensor ? py::cast(norms) : py::cast(norms[0]);
+  return clipping.per_tensor ? py::cast(norms.each) : py::cast(norms.total);
 }
 
 bool is_captured(const cuda::Call& call) {
   return std::any_of(call.streams.begin(), call.streams.end(),
                      [](const auto& s) { return cuda::is_capturing(s.first, s.second); });
+}
+
+const char* capture_obstacle(const cuda::Call& call, const Clipping& clipping) {
+  if (!is_captured(call)) return nullptr;
+  if (!clipping.over_ranks.is_none()) return "the norm is summed over norm_group on the host";
+  if (waits_for_norm(call, clipping)) return "the norm is wanted on the host (no norm_out, or error_if_nonfinite)";
+  return nullptr;
 }
 
 // A graph repeats what is captured: what the host would do once, or count, has no place in it.
@@ -134,36 +146,44 @@ void StepCall::check_capture(const cuda::Call& call) {
              "its step is counted on the host, expected a torch optimizer with capturable=True (Adam, AdamW, RMSprop)");
     }
     if (t.array[0].device != tensors_.front().array[0].device) refuse(t, "it is on another device than the first");
-    if (waits_for_norm(call, clipping_)) {
-      refuse(t, "its norm is wanted on the host (no norm_out, or error_if_nonfinite)");
-    }
+    if (const char* why = capture_obstacle(call, clipping_)) refuse(t, why);
   }
+}
+
+// State that is made now, of a rule without a step count that would tell a skipped first step.
+bool StepCall::has_stateless_first() const {
+  return std::any_of(tensors_.begin(), tensors_.end(), [](const Tensor& t) { return t.fresh && !t.group->has_step; });
 }
 
 // Whether the gradients have overflowed, where the host has to know: to raise for a norm that is not finite only if
 // that is no overflow of loss scaling, and to leave no state behind where no step count tells a skipped first step.
-bool StepCall::overflowed(const cuda::Call& call) {
-  if (found_inf_.device == kHost) return false;
-  const bool first =
-      std::any_of(tensors_.begin(), tensors_.end(), [](const Tensor& t) { return t.fresh && !t.group->has_step; });
-  if (!first && !waits_for_norm(call, clipping_)) return false;
+bool StepCall::overflowed(const cuda::Call& call, bool waits) {
+  if (found_inf_.device == kHost) return overflowed();
+  if (!has_stateless_first() && !waits) return false;
+  double found = 0.0;
   for (const auto& [device, stream] : call.streams) {
     if (device != found_inf_.device) continue;
-    const py::gil_scoped_release release;
-    return cuda::read(found_inf_.at, device, stream) != 0.0;
+    without_lock([&, device = device, stream = stream] { found = cuda::read(found_inf_.at, device, stream); });
   }
-  return false;
+  return found != 0.0;
 }
 
+// A step that is skipped runs all the same, as far as its kernels go: they see why, and write the report.
 py::object StepCall::run_cuda() {
   cuda::Call call = cuda_call();
   check_capture(call);
-  if (overflowed(call)) return py::none();
-  const bool nothing_normed = clips_ && !call.has_norm;
-  const py::object norm = run_cuda_call(std::move(call), clipping_, label(), [this] { commit(); });
-  count();
-  if (!nothing_normed) return norm;
-  return clipping_.per_tensor ? py::object(py::list()) : py::object(py::float_(0.0));
+  bool waits = waits_for_norm(call, clipping_);
+  bool skips = overflowed(call, waits);
+  call.skips = skips;
+  waits = waits || (call.has_norm && call.skip_nonfinite && has_stateless_first());
+  py::object norm = run_cuda_call(std::move(call), clipping_, waits, [&](const Norms* norms) {
+    if (skips) return;
+    if (norms) check_finite(*norms, clipping_, label());
+    skips = norms && clipping_.nonfinite == Nonfinite::skip && !std::isfinite(norms->total);
+    if (!skips) commit();
+  });
+  if (!skips) count();
+  return norm;
 }
 
 }  // namespace fusedstep

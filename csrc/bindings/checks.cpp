@@ -7,7 +7,9 @@
 namespace fusedstep {
 
 void check_writable(const Array& a, const Where& where) {
-  if (a.read_only) throw py::value_error(where.text() + " is read-only, expected a writable array");
+  if (a.read_only) {
+    throw py::value_error(where.text() + " " + a.read_only + ", expected a writable array (a NumPy copy, say)");
+  }
   if (!a.contiguous && overlaps_itself(a)) {
     throw py::value_error(where.text() + " has elements that share memory (an expanded or overlapping view)" +
                           ", expected one location per element");

@@ -30,20 +30,57 @@ std::vector<std::uintptr_t> addresses(const Array& a) {
   return out;
 }
 
-bool share_an_element(const Array& a, const Array& b) {
-  if (a.contiguous && b.contiguous) return true;  // the caller has found their address ranges to overlap
-  // All addresses of both are their bases plus multiples of the strides' divisor: bases that differ by something in
-  // between never meet (x[0::2] and x[1::2]).
-  std::int64_t divisor = 0;
-  for (const Array* x : {&a, &b}) {
-    for (int d = 0; d < x->ndim; ++d) {
-      if (x->shape[d] > 1) divisor = std::gcd(divisor, stride_of(*x, d) * element_bytes(*x));
+// Addresses [low, high) that an array spans.
+struct Range {
+  std::uintptr_t low, high;
+};
+
+Range range_of(const Array& a) {
+  std::int64_t below = 0, above = 0;
+  for (int d = 0; d < a.ndim; ++d) {
+    const std::int64_t span = (a.shape[d] - 1) * stride_of(a, d);
+    (span < 0 ? below : above) += span;
+  }
+  const auto base = reinterpret_cast<std::uintptr_t>(a.data);
+  return {base + static_cast<std::uintptr_t>(below * element_bytes(a)),
+          base + static_cast<std::uintptr_t>((above + 1) * element_bytes(a))};
+}
+
+// Strides in bytes, without their sign, and sizes of the dimensions along which addresses differ.
+std::vector<std::pair<std::int64_t, std::int64_t>> steps_of(const Array& a) {
+  std::vector<std::pair<std::int64_t, std::int64_t>> out;
+  for (int d = 0; d < a.ndim; ++d) {
+    const std::int64_t stride = std::llabs(stride_of(a, d)) * element_bytes(a);
+    if (a.shape[d] > 1 && stride != 0) out.emplace_back(stride, a.shape[d]);
+  }
+  return out;
+}
+
+// Blocks of one matrix, or slices like x[0::2] and x[1::2]: strides of at least `pitch` are multiples of some period,
+// the others reach less far than that, and what they reach lies at different places of the period.
+bool are_blocks(const Array& a, const Array& b, std::int64_t pitch) {
+  std::int64_t period = 0, reach[2] = {element_bytes(a), element_bytes(b)};
+  const Array* const both[] = {&a, &b};
+  for (int k = 0; k < 2; ++k) {
+    for (const auto& [stride, size] : steps_of(*both[k])) {
+      if (stride >= pitch) {
+        period = std::gcd(period, stride);
+      } else {
+        reach[k] += stride * (size - 1);
+      }
     }
   }
-  if (divisor > 0) {
-    const std::int64_t apart = reinterpret_cast<std::intptr_t>(b.data) - reinterpret_cast<std::intptr_t>(a.data);
-    const std::int64_t rest = (apart % divisor + divisor) % divisor;
-    if (rest >= element_bytes(a) && rest + element_bytes(b) <= divisor) return false;
+  const auto apart = static_cast<std::int64_t>(range_of(b).low - range_of(a).low);
+  const std::int64_t rest = (apart % period + period) % period;
+  return rest >= reach[0] && rest + reach[1] <= period;
+}
+
+bool share_an_element(const Array& a, const Array& b) {
+  if (a.contiguous && b.contiguous) return true;  // the caller has found their address ranges to overlap
+  for (const Array* x : {&a, &b}) {
+    for (const auto& step : steps_of(*x)) {
+      if (are_blocks(a, b, step.first)) return false;
+    }
   }
   const auto left = addresses(a), right = addresses(b);
   for (auto i = left.begin(), j = right.begin(); i != left.end() && j != right.end();) {
@@ -138,30 +175,30 @@ void AliasCheck::add(const Array& a, bool written, const Where& where) {
   entries_.push_back({&a, where, written, 0, 0});
   key_.push_back(reinterpret_cast<std::uintptr_t>(a.data));
   key_.push_back(static_cast<std::uintptr_t>(a.numel * element_bytes(a)) << 1 | static_cast<std::uintptr_t>(written));
-  dense_ = dense_ && a.contiguous;
+  if (a.contiguous) return;
+  key_.push_back(static_cast<std::uintptr_t>(a.ndim) << 8 | static_cast<std::uintptr_t>(element_bytes(a)));
+  for (int d = 0; d < a.ndim; ++d) {
+    key_.push_back(static_cast<std::uintptr_t>(a.shape[d]));
+    key_.push_back(static_cast<std::uintptr_t>(stride_of(a, d)));
+  }
 }
 
 void AliasCheck::verify() {
-  // The same arrays come back every step, and sorting 1,200 ranges takes longer than updating 300 small tensors: ranges
-  // seen before, all of them dense, need no second look. Held: numbers to compare with, nothing that is followed.
+  // The same arrays come back every step, and sorting 1,200 ranges takes longer than updating 300 small tensors:
+  // layouts seen before need no second look. Held: numbers to compare with, nothing that is followed.
   static std::vector<std::vector<std::uintptr_t>> seen(4);
   static std::size_t next = 0;
-  if (dense_ && std::find(seen.begin(), seen.end(), key_) != seen.end()) return;
+  if (std::find(seen.begin(), seen.end(), key_) != seen.end()) return;
   find_overlap();
-  if (dense_) seen[next++ % seen.size()] = std::move(key_);
+  seen[next++ % seen.size()] = std::move(key_);
 }
 
 void AliasCheck::find_overlap() {
   std::vector<const Entry*> order;
   for (Entry& e : entries_) {
-    std::int64_t below = 0, above = 0;
-    for (int d = 0; d < e.array->ndim; ++d) {
-      const std::int64_t span = (e.array->shape[d] - 1) * stride_of(*e.array, d);
-      (span < 0 ? below : above) += span;
-    }
-    const auto base = reinterpret_cast<std::uintptr_t>(e.array->data);
-    e.low = base + static_cast<std::uintptr_t>(below * element_bytes(*e.array));
-    e.high = base + static_cast<std::uintptr_t>((above + 1) * element_bytes(*e.array));
+    const Range range = range_of(*e.array);
+    e.low = range.low;
+    e.high = range.high;
     order.push_back(&e);
   }
   std::sort(order.begin(), order.end(), [](const Entry* a, const Entry* b) { return a->low < b->low; });

@@ -35,7 +35,6 @@ class AliasCheck {
 
   std::vector<Entry> entries_;
   std::vector<std::uintptr_t> key_;
-  bool dense_ = true;
 };
 
 }  // namespace fusedstep

@@ -11,13 +11,17 @@ namespace {
 
 class Gradients {
  public:
-  Gradients(const py::list& objects, const char* label, const char* arg, bool written, const py::object& stream)
-      : label_(label), arg_(arg) {
+  // `before_write`: see announce(); not an object: nothing is written.
+  Gradients(const py::list& objects, const char* label, const char* arg, const py::object& stream,
+            const py::object& before_write = py::object())
+      : label_(label), arg_(arg), objects_(objects), before_write_(before_write) {
+    const bool written = static_cast<bool>(before_write);
     reader_.use_stream(stream);
     AliasCheck alias;
     for (const py::handle object : objects) {
       const Where at = where(arrays_.size());
-      const Array& a = arrays_.emplace_back(reader_.read(object.ptr(), at));
+      // Norms and clipping do not look at signs, and treat both parts of a complex number alike.
+      const Array& a = arrays_.emplace_back(reader_.read(object.ptr(), at, Lazy::as_stored));
       check_one_kind(a, at, arrays_.front());
       if (!written) continue;
       check_writable(a, at);
@@ -34,11 +38,7 @@ class Gradients {
     for (const Array& a : arrays_) {
       work.push_back({a.data, a.dtype, a.is_complex, a.numel, common_layout(&a, 1, true, strided_)});
     }
-    Norms found;
-    {
-      const py::gil_scoped_release release;
-      found = run_norm(work, clipping.norm_type);
-    }
+    Norms found = norms_of(work, clipping);
     check_finite(found, clipping, label_);
     return found;
   }
@@ -58,8 +58,9 @@ class Gradients {
       work.back().uniform = uniforms.back().bytes;
       numels.push_back(work.back().numel);
     }
-    const py::gil_scoped_release release;
-    run_step(work, Plan(numels), true);
+    const Plan plan(numels);
+    announce(before_write_, objects_);
+    without_lock([&] { run_step(work, plan, true); });
   }
 
   // Norm and scaling on CUDA devices, as one call. The norm(s) come back if the caller has no norm_out for them.
@@ -87,12 +88,14 @@ class Gradients {
       call.scalar_device = norm.device;
     }
     call.streams = reader_.streams();
-    if (waits_for_norm(call, clipping) && is_captured(call)) {
-      throw std::runtime_error(std::string(label_) +
-                               ": cannot be part of a CUDA graph: the norm is wanted on the host " +
-                               "(no norm_out, or error_if_nonfinite)");
+    if (const char* why = capture_obstacle(call, clipping)) {
+      throw std::runtime_error(std::string(label_) + ": cannot be part of a CUDA graph: " + why);
     }
-    return run_cuda_call(std::move(call), clipping, label_, [] {});
+    const bool waits = waits_for_norm(call, clipping);
+    return run_cuda_call(std::move(call), clipping, waits, [&](const Norms* norms) {
+      if (norms) check_finite(*norms, clipping, label_);
+      if (options) announce(before_write_, objects_);
+    });
   }
 
   void check_all_ordered() const {
@@ -111,6 +114,8 @@ class Gradients {
 
   const char* label_;
   const char* arg_;
+  const py::list objects_;
+  const py::object before_write_;
   Reader reader_;
   std::deque<Array> arrays_;
   std::deque<Strided> strided_;
@@ -125,21 +130,24 @@ StepOptions clip_options(double max_norm, double value) {
   return o;
 }
 
+Nonfinite raises(bool error_if_nonfinite) { return error_if_nonfinite ? Nonfinite::raise : Nonfinite::propagate; }
+
 py::object result(const Norms& n, bool per_tensor) { return per_tensor ? py::cast(n.each) : py::cast(n.total); }
 
 py::object norm(const py::list& arrays, const std::string& label, const std::string& arg, double norm_type,
-                bool per_tensor, bool error_if_nonfinite, const py::object& norm_out, const py::object& stream) {
-  Gradients g(arrays, label.c_str(), arg.c_str(), false, stream);
-  const Clipping clipping{norm_type, per_tensor, error_if_nonfinite};
+                bool per_tensor, bool error_if_nonfinite, const py::object& norm_out, const py::object& stream,
+                const py::object& over_ranks) {
+  Gradients g(arrays, label.c_str(), arg.c_str(), stream);
+  const Clipping clipping{norm_type, per_tensor, raises(error_if_nonfinite), over_ranks};
   if (g.on_cuda()) return g.run_cuda(clipping, nullptr, true, norm_out, py::none());
   return result(g.norms(clipping), per_tensor);
 }
 
 py::object clip_norm(const py::list& grads, const std::string& label, double max_norm, double norm_type,
                      bool per_tensor, bool error_if_nonfinite, const py::object& total_norm, const py::object& norm_out,
-                     const py::object& stream) {
-  Gradients g(grads, label.c_str(), "grads", true, stream);
-  const Clipping clipping{norm_type, per_tensor, error_if_nonfinite};
+                     const py::object& stream, const py::object& over_ranks, const py::object& before_write) {
+  Gradients g(grads, label.c_str(), "grads", stream, before_write);
+  const Clipping clipping{norm_type, per_tensor, raises(error_if_nonfinite), over_ranks};
   const StepOptions options = clip_options(max_norm, Gradients::kInf);
   const bool has_norm = total_norm.is_none();
   if (g.on_cuda()) return g.run_cuda(clipping, &options, has_norm, norm_out, total_norm);
@@ -148,8 +156,9 @@ py::object clip_norm(const py::list& grads, const std::string& label, double max
   return result(n, per_tensor);
 }
 
-void clip_value(const py::list& grads, const std::string& label, double value, const py::object& stream) {
-  Gradients g(grads, label.c_str(), "grads", true, stream);
+void clip_value(const py::list& grads, const std::string& label, double value, const py::object& stream,
+                const py::object& before_write) {
+  Gradients g(grads, label.c_str(), "grads", stream, before_write);
   g.check_all_ordered();
   const StepOptions options = clip_options(-1.0, value);
   if (g.on_cuda()) {
@@ -164,12 +173,13 @@ void clip_value(const py::list& grads, const std::string& label, double value, c
 void register_clip(py::module_& m) {
   m.def("norm", &norm, py::call_guard<FloatEnvironment>(), py::arg("arrays"), py::kw_only(), py::arg("label"),
         py::arg("arg"), py::arg("norm_type"), py::arg("per_tensor"), py::arg("error_if_nonfinite"),
-        py::arg("norm_out") = py::none(), py::arg("stream") = py::none());
+        py::arg("norm_out") = py::none(), py::arg("stream") = py::none(), py::arg("over_ranks") = py::none());
   m.def("clip_norm", &clip_norm, py::call_guard<FloatEnvironment>(), py::arg("grads"), py::kw_only(), py::arg("label"),
         py::arg("max_norm"), py::arg("norm_type"), py::arg("per_tensor"), py::arg("error_if_nonfinite"),
-        py::arg("total_norm"), py::arg("norm_out") = py::none(), py::arg("stream") = py::none());
+        py::arg("total_norm"), py::arg("norm_out") = py::none(), py::arg("stream") = py::none(),
+        py::arg("over_ranks") = py::none(), py::arg("before_write") = py::none());
   m.def("clip_value", &clip_value, py::call_guard<FloatEnvironment>(), py::arg("grads"), py::kw_only(),
-        py::arg("label"), py::arg("value"), py::arg("stream") = py::none());
+        py::arg("label"), py::arg("value"), py::arg("stream") = py::none(), py::arg("before_write") = py::none());
 }
 
 }  // namespace fusedstep

@@ -5,6 +5,7 @@
 #include "../kernels/registry.h"
 #include "../plan.h"
 #include "arrays.h"
+#include "interpreter.h"
 #include "register.h"
 
 #if defined(__clang__)
@@ -30,7 +31,10 @@ void register_info(py::module_& m) {
   m.def("active_target", [] { return std::string(active_target().name); });
   m.def("last_target", [] { return std::string(last_target()); });
   m.def("use_target", &use_target, py::arg("name"));
-  m.def("num_threads", &max_threads);
+  m.def("num_threads", [] {
+    const ThreadLimit limit(torch_threads());
+    return max_threads();
+  });
   m.def("set_num_threads", &set_max_threads, py::arg("n"));
   m.def("thread_backend", [] { return std::string(has_openmp() ? "openmp" : "pool"); });
   m.def("set_exchange_api", &set_exchange_api, py::arg("on"));

@@ -12,11 +12,18 @@ std::deque<Group> parse(const py::list& groups) {
   return out;
 }
 
+Nonfinite nonfinite_of(const std::string& name) {
+  if (name == "skip") return Nonfinite::skip;
+  return name == "raise" ? Nonfinite::raise : Nonfinite::propagate;
+}
+
 py::object step_arrays(const py::list& groups, const py::object& grad_scale, double norm_type, bool per_tensor,
-                       bool error_if_nonfinite, const py::object& norm_out, const py::object& stream) {
+                       const std::string& nonfinite, const py::object& norm_out, const py::object& stream,
+                       const py::object& report) {
   const std::deque<Group> parsed = parse(groups);
   const char* const label = parsed.empty() ? "step" : parsed.front().label.c_str();
-  StepCall call({label, grad_scale, py::none(), norm_out, stream, {norm_type, per_tensor, error_if_nonfinite}});
+  const Clipping clipping{norm_type, per_tensor, nonfinite_of(nonfinite)};
+  StepCall call({label, grad_scale, py::none(), norm_out, stream, clipping, report});
   for (const Group& g : parsed) call.add_lists(g);
   return call.run();
 }
@@ -35,28 +42,28 @@ py::list check_params(const py::list& params, const std::string& label, std::int
   return out;
 }
 
-py::tuple step_torch(const py::list& groups, const py::dict& state, const py::object& init, const py::object& to_device,
-                     const py::object& grad_scale, const py::object& found_inf, const py::object& norm_out,
-                     bool error_if_nonfinite) {
+py::object step_torch(const py::list& groups, const py::object& state, const py::object& init,
+                      const py::object& to_device, const py::object& grad_scale, const py::object& found_inf,
+                      const py::object& report, const std::string& nonfinite, const py::object& over_ranks,
+                      const py::object& before_write) {
   const std::deque<Group> parsed = parse(groups);
   const char* const label = parsed.empty() ? "step" : parsed.front().label.c_str();
-  StepCall call({label, grad_scale, found_inf, norm_out, py::none(), {2.0, false, error_if_nonfinite}});
-  if (call.skips()) return py::make_tuple(py::none(), py::list());
+  const Clipping clipping{2.0, false, nonfinite_of(nonfinite), over_ranks};
+  StepCall call({label, grad_scale, found_inf, py::none(), py::none(), clipping, report, before_write});
   call.add_torch(parsed, state, init, to_device);
-  py::object norm = call.run();
-  return py::make_tuple(norm, call.touched());
+  return call.run();
 }
 
 }  // namespace
 
 void register_step(py::module_& m) {
   m.def("step_arrays", &step_arrays, py::call_guard<FloatEnvironment>(), py::arg("groups"), py::kw_only(),
-        py::arg("grad_scale"), py::arg("norm_type"), py::arg("per_tensor"), py::arg("error_if_nonfinite"),
-        py::arg("norm_out") = py::none(), py::arg("stream") = py::none());
+        py::arg("grad_scale"), py::arg("norm_type"), py::arg("per_tensor"), py::arg("nonfinite"),
+        py::arg("norm_out") = py::none(), py::arg("stream") = py::none(), py::arg("report") = py::none());
   m.def("check_params", &check_params, py::arg("params"), py::kw_only(), py::arg("label"), py::arg("first"));
   m.def("step_torch", &step_torch, py::call_guard<FloatEnvironment>(), py::arg("groups"), py::arg("state"),
         py::arg("init"), py::arg("to_device"), py::kw_only(), py::arg("grad_scale"), py::arg("found_inf"),
-        py::arg("norm_out") = py::none(), py::arg("error_if_nonfinite"));
+        py::arg("report"), py::arg("nonfinite"), py::arg("over_ranks"), py::arg("before_write"));
 }
 
 }  // namespace fusedstep

@@ -1,5 +1,7 @@
 #include "torch_walk.h"
 
+#include <algorithm>
+
 namespace fusedstep {
 namespace {
 
@@ -23,23 +25,34 @@ void prefetch_tensor(const py::object& tensor) {
   }
 }
 
-PyObject* get_item(PyObject* dict, PyObject* key) {
-  PyObject* item = PyDict_GetItemWithError(dict, key);
-  if (!item && PyErr_Occurred()) throw py::error_already_set();
-  return item == Py_None ? nullptr : item;
-}
+py::object none_is_null(py::object item) { return item && item.is_none() ? py::object() : item; }
 
 }  // namespace
 
+py::object find_item(const py::handle& mapping, const py::handle& key) {
+  if (PyDict_Check(mapping.ptr())) {
+    PyObject* const item = PyDict_GetItemWithError(mapping.ptr(), key.ptr());
+    if (!item && PyErr_Occurred()) throw py::error_already_set();
+    return py::reinterpret_borrow<py::object>(item);
+  }
+  const auto item = py::reinterpret_steal<py::object>(PyObject_GetItem(mapping.ptr(), key.ptr()));
+  if (item) return item;
+  if (!PyErr_ExceptionMatches(PyExc_KeyError)) throw py::error_already_set();
+  PyErr_Clear();
+  return item;
+}
+
 // State is created in parameter order, so walking the dict beside the parameters finds nearly every entry without
 // hashing a tensor, which torch does in Python.
-TorchWalk::TorchWalk(const std::deque<Group>& groups, const py::dict& state) : state_(state.ptr()) {
+TorchWalk::TorchWalk(const std::deque<Group>& groups, const py::object& state) : state_(state) {
+  const bool ordered = PyDict_Check(state_.ptr());
   Py_ssize_t position = 0;
   PyObject *key = nullptr, *value = nullptr;
   const auto advance = [&] {
-    if (!PyDict_Next(state_, &position, &key, &value)) key = nullptr;
+    if (!ordered || !PyDict_Next(state_.ptr(), &position, &key, &value)) key = nullptr;
   };
   advance();
+  bool all_found = true;
   std::int64_t index = 0;
   for (const Group& group : groups) {
     const py::object list = py::reinterpret_borrow<py::object>(group.source["params"]);
@@ -48,11 +61,29 @@ TorchWalk::TorchWalk(const std::deque<Group>& groups, const py::dict& state) : s
       p.group = &group;
       p.index = index++;
       p.param = py::reinterpret_borrow<py::object>(param);
-      if (key != param.ptr()) continue;
+      if (key != param.ptr()) {
+        all_found = false;
+        continue;
+      }
       p.entry = py::reinterpret_borrow<py::object>(value);
       advance();
     }
   }
+  if (!all_found) drop_repeated();  // keys of a dict differ
+}
+
+// torch's constructor lets a group name a parameter twice, and warns.
+void TorchWalk::drop_repeated() {
+  std::vector<const PyObject*> known;
+  for (const TorchParam& p : params_) known.push_back(p.param.ptr());
+  std::sort(known.begin(), known.end());
+  if (std::adjacent_find(known.begin(), known.end()) == known.end()) return;
+  known.clear();
+  std::erase_if(params_, [&known](const TorchParam& p) {
+    if (std::find(known.begin(), known.end(), p.param.ptr()) != known.end()) return true;
+    known.push_back(p.param.ptr());
+    return false;
+  });
 }
 
 void TorchWalk::touch(const TorchParam& p) {
@@ -79,17 +110,14 @@ void TorchWalk::resolve(TorchParam& p) {
     p.entry = py::object();
     return;
   }
-  if (!p.entry) p.entry = py::reinterpret_borrow<py::object>(get_item(state_, p.param.ptr()));
+  if (!p.entry) p.entry = none_is_null(find_item(state_, p.param));
   if (!p.entry) return;
-  if (!PyDict_Check(p.entry.ptr())) {
-    throw py::type_error(p.group->label + ": state of params[" + std::to_string(p.index) + "] is no dict");
+  if (!PyMapping_Check(p.entry.ptr())) {
+    throw py::type_error(p.group->label + ": state of params[" + std::to_string(p.index) + "] is " +
+                         py::cast<std::string>(py::repr(p.entry)).substr(0, 80) + ", expected a dict of its arrays");
   }
-  for (std::size_t k = 0; k < keys.size(); ++k) {
-    p.item[k] = py::reinterpret_borrow<py::object>(get_item(p.entry.ptr(), keys[k].ptr()));
-  }
-  if (p.group->has_step) {
-    p.item[keys.size()] = py::reinterpret_borrow<py::object>(get_item(p.entry.ptr(), step_name));
-  }
+  for (std::size_t k = 0; k < keys.size(); ++k) p.item[k] = none_is_null(find_item(p.entry, keys[k]));
+  if (p.group->has_step) p.item[keys.size()] = none_is_null(find_item(p.entry, step_name));
 }
 
 void TorchWalk::fetch(const TorchParam& p) {

@@ -11,10 +11,13 @@ struct TorchParam {
   py::object item[kMaxState + 1];  // of the entry: the group's state_keys, then "step"; null if missing or None
 };
 
-// Holds a reference to everything it hands out until it is destroyed.
+// The value of a key in a mapping, null if it has none.
+py::object find_item(const py::handle& mapping, const py::handle& key);
+
+// Holds a reference to everything it hands out until it is destroyed. A parameter that is given twice is there once.
 class TorchWalk {
  public:
-  TorchWalk(const std::deque<Group>& groups, const py::dict& state);
+  TorchWalk(const std::deque<Group>& groups, const py::object& state);
 
   // visit(TorchParam&) for every parameter that has a gradient.
   template <class Visit>
@@ -34,10 +37,11 @@ class TorchWalk {
  private:
   static void touch(const TorchParam& p);
   static void open(const TorchParam& p);
+  void drop_repeated();
   void resolve(TorchParam& p);
   static void fetch(const TorchParam& p);
 
-  PyObject* state_;
+  py::object state_;
   std::vector<TorchParam> params_;
 };
 

@@ -1,5 +1,6 @@
 #include "run.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -47,9 +48,29 @@ void copy_run(T* to, std::int64_t to_stride, const T* from, std::int64_t from_st
   for (std::int64_t i = 0; i < n; ++i) to[i * to_stride] = from[i * from_stride];
 }
 
+// Rows of this many elements that lie flat in every stream (blocks of columns of one matrix) need no packing.
+constexpr std::int64_t kFlatRow = 64;
+
+bool has_flat_rows(const StepWork& w) {
+  const Strided& s = *w.strided;
+  return s.size.back() >= kFlatRow &&
+         std::all_of(s.stride, s.stride + w.streams, [](const auto& stride) { return stride.back() == 1; });
+}
+
+void step_rows(StepFn kernel, const StepWork& w, std::int64_t begin, std::int64_t end) {
+  visit_runs(*w.strided, w.streams, begin, end, [&](const std::int64_t* offset, std::int64_t run) {
+    void* streams[kMaxStreams];
+    for (int k = 0; k < w.streams; ++k) {
+      streams[k] = static_cast<char*>(w.stream[k]) + offset[k] * item_size(w.dtype);
+    }
+    kernel(w.uniform, streams, run);
+  });
+}
+
 // Strided elements pass through contiguous buffers and the same kernel: no second formula, no copy of the tensor.
 template <class T>
 void step_strided(StepFn kernel, const StepWork& w, std::int64_t begin, std::int64_t end) {
+  if (has_flat_rows(w)) return step_rows(kernel, w, begin, end);
   constexpr std::int64_t kBuffer = 512;
   T buffer[kMaxStreams][kBuffer];
   void* streams[kMaxStreams];
@@ -179,16 +200,19 @@ double pow_norm(const std::vector<double>& x, double p) {
   return largest * std::pow(sum, 1.0 / p);
 }
 
-Norms pow_norms(const std::vector<NormWork>& work, double p) {
+std::vector<double> pow_norms(const std::vector<NormWork>& work, double p) {
   const TargetTable& target = target_for_call();
   const std::vector<double> largest = norm_sums(work, {target, Kind::inf});
-  Norms out{norm_sums(work, {target, Kind::pow, p, largest}), 0.0};
+  std::vector<double> out = norm_sums(work, {target, Kind::pow, p, largest});
   for (std::size_t t = 0; t < work.size(); ++t) {
     const bool as_is = largest[t] == 0.0 || !std::isfinite(largest[t]);
-    out.each[t] = as_is ? largest[t] : largest[t] * std::pow(out.each[t], 1.0 / p);
+    out[t] = as_is ? largest[t] : largest[t] * std::pow(out[t], 1.0 / p);
   }
-  out.total = pow_norm(out.each, p);
   return out;
+}
+
+Kind kind_of(double norm_type) {
+  return norm_type == 1.0 ? Kind::one : norm_type == 2.0 ? Kind::two : std::isinf(norm_type) ? Kind::inf : Kind::pow;
 }
 
 }  // namespace
@@ -213,13 +237,32 @@ void run_step(const std::vector<StepWork>& work, const Plan& plan, bool reverse)
   });
 }
 
-Norms run_norm(const std::vector<NormWork>& work, double norm_type) {
-  const Kind kind = norm_type == 1.0        ? Kind::one
-                    : norm_type == 2.0      ? Kind::two
-                    : std::isinf(norm_type) ? Kind::inf
-                                            : Kind::pow;
-  if (kind == Kind::pow) return pow_norms(work, norm_type);
-  Norms out{norm_sums(work, {target_for_call(), kind}), 0.0};
+std::vector<double> run_sums(const std::vector<NormWork>& work, double norm_type) {
+  const Kind kind = kind_of(norm_type);
+  return kind == Kind::pow ? pow_norms(work, norm_type) : norm_sums(work, {target_for_call(), kind});
+}
+
+std::vector<double> add_ranks(const std::vector<std::vector<double>>& sums, double norm_type) {
+  const Kind kind = kind_of(norm_type);
+  std::vector<double> out;
+  for (const std::vector<double>& rank : sums) {
+    if (kind == Kind::pow) {  // norms, which do not add up: each stays one of its own
+      out.insert(out.end(), rank.begin(), rank.end());
+      continue;
+    }
+    out.resize(std::max(out.size(), rank.size()));
+    for (std::size_t t = 0; t < rank.size(); ++t) out[t] = combine(kind, out[t], rank[t]);
+  }
+  return out;
+}
+
+Norms fold_sums(std::vector<double> sums, double norm_type) {
+  const Kind kind = kind_of(norm_type);
+  Norms out{std::move(sums), 0.0};
+  if (kind == Kind::pow) {
+    out.total = pow_norm(out.each, norm_type);
+    return out;
+  }
   std::vector<double> tree = out.each;
   out.total = fold_tree(kind, tree.data(), static_cast<std::int64_t>(tree.size()));
   if (kind == Kind::two) {

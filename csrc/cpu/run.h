@@ -40,12 +40,21 @@ struct NormWork {
 };
 
 // norm_type 1, 2, inf: under the rounding contract. Other p > 0: through libm's pow, scaled by the largest |x|.
+//
+// What each tensor adds to a norm: its sum of |x| or x^2, its largest |x|; its norm for other p. The caller sees to the
+// default floating-point environment (FloatEnvironment); the threads of a call do for themselves.
+std::vector<double> run_sums(const std::vector<NormWork>& work, double norm_type);
+// Sums of several ranks, one list per rank, as sums of one process: tensor by tensor, in the order of the ranks. A rank
+// with fewer tensors adds zeros.
+std::vector<double> add_ranks(const std::vector<std::vector<double>>& sums, double norm_type);
+
 struct Norms {
-  std::vector<double> each;  // one per tensor
+  std::vector<double> each;  // one per sum
   double total;
 };
-// The caller sees to the default floating-point environment (FloatEnvironment); the threads of a call do for
-// themselves.
-Norms run_norm(const std::vector<NormWork>& work, double norm_type);
+Norms fold_sums(std::vector<double> sums, double norm_type);
+inline Norms run_norm(const std::vector<NormWork>& work, double norm_type) {
+  return fold_sums(run_sums(work, norm_type), norm_type);
+}
 
 }  // namespace fusedstep

@@ -149,13 +149,18 @@ int machine_threads() {
 }
 
 std::atomic<int> requested{0};
+thread_local int limit = 0;
 
 }  // namespace
+
+ThreadLimit::ThreadLimit(int threads) : before_(limit) { limit = threads; }
+ThreadLimit::~ThreadLimit() { limit = before_; }
 
 void set_max_threads(int n) { requested.store(n); }
 
 int max_threads() {
   if (const int n = requested.load(std::memory_order_relaxed); n > 0) return n;
+  if (limit > 0) return limit;
   const OpenMP* team = openmp();
   return team ? team->max_threads() : machine_threads();
 }

@@ -4,10 +4,22 @@
 
 namespace fusedstep {
 
-// How many threads a large call uses: set_max_threads, else omp_get_max_threads of that team (which is
-// torch.get_num_threads), else OMP_NUM_THREADS, else the cores this process may run on.
+// How many threads a large call uses: set_max_threads, else the ThreadLimit of this thread, else omp_get_max_threads of
+// that team, else OMP_NUM_THREADS, else the cores this process may run on.
 int max_threads();
 void set_max_threads(int n);  // 0: automatic again
+
+// What max_threads() is on this thread for a scope, where the process has someone to ask; 0: nobody to ask.
+class ThreadLimit {
+ public:
+  explicit ThreadLimit(int threads);
+  ~ThreadLimit();
+  ThreadLimit(const ThreadLimit&) = delete;
+  ThreadLimit& operator=(const ThreadLimit&) = delete;
+
+ private:
+  int before_;
+};
 
 // What a parallel call would use now: the process's OpenMP team, or the pool.
 bool has_openmp();

@@ -89,12 +89,17 @@ struct FinishHead {
   double *chunk_sums, *sums;
   double* norm;  // result: the total, or one per tensor; null if nobody asks
   UniformBytes* uniforms;
+  double* report;  // null, or: norm, coefficient of least_max_norm, then counts of clipped and of skipped steps
+  double* skip;    // null, or: whether the step is skipped, for the step kernels
   Scalar grad_scale, found_inf, given_norm;  // null, or read on the device
   double scale;                              // without grad_scale
+  double given_total, least_max_norm;
   std::uint32_t fold_count, large, sum_count, record_count;
   Norm kind;
   bool per_tensor;
-  bool fold, total, prepare;  // which phases run: several devices share their sums in between
+  bool has_norm, has_given_total;  // given_total: the norm, but for the scale, in place of that of `sums`
+  bool skips, skip_nonfinite;      // the step is skipped; it is if the norm is not finite
+  bool fold, total, prepare;       // which phases run: several devices share their sums in between
 };
 
 // At most this many chunk sums are folded by one warp.

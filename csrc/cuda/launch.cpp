@@ -19,8 +19,9 @@ void launch(const Kernel& kernel, const char* name, unsigned blocks, unsigned th
 }
 
 unsigned resident_blocks(const Kernel& kernel, int device, int threads) {
-  static std::mutex mutex;
-  static std::map<std::pair<int, decltype(kernel.launch)>, unsigned> known;
+  using Known = std::map<std::pair<int, decltype(kernel.launch)>, unsigned>;
+  static std::mutex& mutex = *new std::mutex;  // never destroyed: a daemon thread may go on while the process exits
+  static Known& known = *new Known;
   const std::lock_guard lock(mutex);
   unsigned& blocks = known[{device, kernel.launch}];
   if (blocks == 0) {

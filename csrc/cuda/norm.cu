@@ -124,6 +124,27 @@ __device__ __forceinline__ double finish_norm(const FinishHead& head, double sum
   return (head.kind == Norm::two ? __builtin_sqrt(sum) : sum) / scale;
 }
 
+// Whether the step is skipped, told to the step kernels and the report by one thread.
+__device__ __forceinline__ bool report_and_skip(const FinishHead& head) {
+  const double norm = head.has_norm && !head.per_tensor ? head.sums[0] : 0.0;
+  const bool finite = norm - norm == 0.0;
+  const bool skips =
+      head.skips || (head.skip_nonfinite && !finite) || (head.found_inf.at && head.found_inf.read() != 0.0);
+  if (threadIdx.x == 0) {
+    if (head.skip) *head.skip = skips ? 1.0 : 0.0;
+    if (head.report) {
+      const double coefficient = head.has_norm ? clip_coefficient(norm, head.least_max_norm) : 1.0;
+      if (head.has_norm) head.report[1] = coefficient;
+      if (skips) {
+        head.report[3] += 1.0;
+      } else if (coefficient < 1.0) {
+        head.report[2] += 1.0;
+      }
+    }
+  }
+  return skips;
+}
+
 template <int kBytes>
 __global__ void __launch_bounds__(kFinishThreads)
     finish_kernel_of(const __grid_constant__ Args<FinishHead, kBytes> args) {
@@ -153,13 +174,15 @@ __global__ void __launch_bounds__(kFinishThreads)
       block_fold(head.kind, head.sums, head.sum_count);
       if (threadIdx.x == 0) {
         const double sum = head.sum_count > 0 ? head.sums[0] : 0.0;
-        head.sums[0] = head.given_norm.at ? head.given_norm.read() : finish_norm(head, sum, scale);
+        head.sums[0] = head.given_norm.at     ? head.given_norm.read()
+                       : head.has_given_total ? head.given_total / scale
+                                              : finish_norm(head, sum, scale);
         if (head.norm) head.norm[0] = head.sums[0];
       }
     }
     __syncthreads();
   }
-  if (!head.prepare || (head.found_inf.at && head.found_inf.read() != 0.0)) return;
+  if (!head.prepare || report_and_skip(head)) return;
   const Record* const records = resolve<Record>(args, head.records);
   const DeviceOptions* const options = resolve<DeviceOptions>(args, head.options);
   for (std::uint32_t k = threadIdx.x; k < head.record_count; k += kFinishThreads) {

@@ -79,7 +79,7 @@ struct Run::Impl {
   std::vector<Part> parts;           // one per device
   std::vector<std::int32_t> sum_of;  // of each tensor, -1: not part of the norm
   std::uint32_t sum_count = 0;
-  bool norm_done = false;
+  bool sums_done = false, norm_done = false;
 
   explicit Impl(Call c) : call(std::move(c)) {
     for (const Work& w : call.work) sum_of.push_back(w.normed ? static_cast<std::int32_t>(sum_count++) : -1);
@@ -105,7 +105,8 @@ struct Run::Impl {
   bool is_elsewhere(const Part& part, const Scalar& s) const { return s.at && part.device != call.scalar_device; }
 
   void plan(Part& part) {
-    part.has_finish = call.has_norm || call.given_norm.at || call.grad_scale.at;
+    part.has_finish =
+        call.has_norm || call.given_norm.at || call.grad_scale.at || call.skips || (call.report && call.found_inf.at);
     for (const Work& w : call.work) {
       if (w.device != part.device) continue;
       part.has_finish = part.has_finish || w.step_at.at || call.options[w.options].lr.at;
@@ -191,6 +192,7 @@ struct Run::Impl {
     const std::size_t sums = part.room.add(norms * sizeof(double));
     const std::size_t norm = part.room.add(norms * sizeof(double));
     const std::size_t uniforms = part.room.add(part.has_finish ? part.uniform_count * sizeof(UniformBytes) : 0);
+    const std::size_t skip = part.room.add(call.skip_nonfinite ? sizeof(double) : 0);
     const std::size_t scalars = part.room.add(part.device == call.scalar_device ? 0 : 3 * sizeof(double));
 
     FinishHead& finish = part.finish.head();
@@ -230,11 +232,17 @@ struct Run::Impl {
     finish.record_count = part.uniform_count;
     finish.kind = call.norm;
     finish.per_tensor = call.per_tensor;
+    finish.has_norm = call.has_norm;
+    finish.skips = call.skips;
+    finish.skip_nonfinite = call.skip_nonfinite;
+    finish.least_max_norm = call.least_max_norm;
+    if (part.device == call.norm_device) finish.report = call.report;
+    if (call.skip_nonfinite) finish.skip = reinterpret_cast<double*>(part.scratch.at(skip));
     for (const auto& batch : part.batches) {
       BatchHead& head = batch->args.head();
       if (part.has_finish) head.uniforms.device = finish.uniforms;
       head.sums = finish.chunk_sums + batch->first_sum;
-      head.found_inf = finish.found_inf;
+      head.found_inf = finish.skip ? Scalar{finish.skip, true} : finish.found_inf;
       head.tensors = static_cast<std::uint32_t>(batch->works.size());
       head.chunks = batch->chunks;
       head.one_each = batch->one_each;
@@ -326,12 +334,42 @@ struct Run::Impl {
     }
   }
 
-  std::vector<double> norms() {
+  // The sums of all tensors on every device.
+  void start() {
+    if (sums_done) return;
     upload();
-    sum();
+    if (call.has_norm) sum();
+    sums_done = true;
+  }
+
+  // Whether the sums of one device's tensors are still to be folded: where there are several, sum() has done it.
+  bool folds() const { return call.has_norm && parts.size() == 1 && !parts.front().finish.head().has_given_total; }
+
+  std::vector<double> sums() {
+    start();
+    std::vector<double> out(sum_count);
+    if (parts.empty() || sum_count == 0) return out;
+    Part& part = parts.front();
+    const DeviceGuard guard(part.device);
+    if (folds()) finish(part, true, false, false);
+    FS_CUDA(cudaMemcpyAsync, out.data(), part.finish.head().sums, out.size() * sizeof(double), cudaMemcpyDeviceToHost,
+            part.stream);
+    FS_CUDA(cudaStreamSynchronize, part.stream);
+    return out;
+  }
+
+  void use_total(double norm) {
+    for (Part& part : parts) {
+      part.finish.head().given_total = norm;
+      part.finish.head().has_given_total = true;
+    }
+  }
+
+  std::vector<double> norms() {
+    start();
     for (Part& part : parts) {
       const DeviceGuard guard(part.device);
-      finish(part, parts.size() == 1, true, false);
+      finish(part, folds(), true, false);
     }
     norm_done = true;
     std::vector<double> out(call.per_tensor ? sum_count : 1);
@@ -347,15 +385,12 @@ struct Run::Impl {
   }
 
   void step() {
-    if (!norm_done) {
-      upload();
-      if (call.has_norm) sum();
-    }
+    start();
     for (Part& part : parts) {
       const DeviceGuard guard(part.device);
       const bool has_total = !norm_done && (call.has_norm || call.given_norm.at);
-      if (part.has_finish) finish(part, has_total && call.has_norm && parts.size() == 1, has_total, call.steps);
-      if (!call.steps) continue;
+      if (part.has_finish) finish(part, has_total && folds(), has_total, call.steps);
+      if (!call.steps || call.skips) continue;
       for (const auto& batch : part.batches) {
         run_batch(part, *batch, step_kernel_of(batch->rule, batch->dtype), "cudaLaunchKernelEx(step)");
       }
@@ -365,6 +400,8 @@ struct Run::Impl {
 
 Run::Run(Call call) : impl_(std::make_unique<Impl>(std::move(call))) {}
 Run::~Run() = default;
+std::vector<double> Run::sums() { return impl_->sums(); }
+void Run::use_total(double norm) { impl_->use_total(norm); }
 std::vector<double> Run::norms() { return impl_->norms(); }
 void Run::step() { impl_->step(); }
 

@@ -38,11 +38,16 @@ struct Call {
   std::vector<std::pair<int, void*>> streams;  // of each device
   bool steps = true;                           // else only the norm is wanted
 
+  bool skips = false;     // the step is known not to happen: only norm and report are wanted
   bool has_norm = false;  // the norm of the tensors that are `normed`
   Norm norm = Norm::two;
   bool per_tensor = false;
   double* norm_out = nullptr;  // on norm_device: where the result goes, if anyone wants it there
   int norm_device = -1;
+
+  bool skip_nonfinite = false;   // a norm that is not finite means that nothing happens
+  double least_max_norm = -1.0;  // of the options; < 0: none
+  double* report = nullptr;      // on norm_device: norm_out, coefficient, counts of clipped and skipped steps
 
   double scale = 1.0;                        // what gradients were multiplied by, unless grad_scale
   Scalar grad_scale, found_inf, given_norm;  // given_norm: instead of has_norm
@@ -55,6 +60,10 @@ class Run {
   explicit Run(Call call);
   ~Run();
 
+  // What each tensor adds to the norm, waiting for it: as run_sums(). use_total() then puts a norm, of gradients that
+  // are still scaled, in the place of these tensors'.
+  std::vector<double> sums();
+  void use_total(double norm);
   // Computes the norm, waits for it, and returns it, or one per tensor. Nothing of the caller's has changed.
   std::vector<double> norms();
   // Norm (unless norms() has run) and step. Waits for nothing.

@@ -25,8 +25,8 @@ int current_device() {
 // The default pool returns memory to the system at every synchronisation, and changing that would change it for the
 // whole process.
 cudaMemPool_t pool_of(int device) {
-  static std::mutex mutex;
-  static std::map<int, cudaMemPool_t> pools;
+  static std::mutex& mutex = *new std::mutex;  // never destroyed: a daemon thread may go on while the process exits
+  static std::map<int, cudaMemPool_t>& pools = *new std::map<int, cudaMemPool_t>;
   const std::lock_guard lock(mutex);
   if (const auto known = pools.find(device); known != pools.end()) return known->second;
   cudaMemPoolProps props{};
@@ -135,8 +135,8 @@ void fill(void* to, const std::vector<std::byte>& bytes, cudaStream_t stream) {
 }
 
 std::shared_ptr<const void> kept_copy(const std::vector<std::byte>& bytes, cudaStream_t stream) {
-  static std::mutex mutex;
-  static std::map<int, Keeper> keepers;
+  static std::mutex& mutex = *new std::mutex;
+  static std::map<int, Keeper>& keepers = *new std::map<int, Keeper>;
   const std::lock_guard lock(mutex);
   Keeper& keeper = keepers[current_device()];
   const auto memory_of = [](const std::shared_ptr<Kept>& kept) {

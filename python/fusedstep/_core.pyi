@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 compiler: str
@@ -20,9 +20,13 @@ def cuda_devices() -> int: ...
 def plan(numels: Sequence[int], parts: int) -> list[list[tuple[int, int, int]]]: ...
 
 # A group: label, rule, states, state_args, hyper, weight_decay, decoupled, maximize, max_norm, clip_value, has_step,
-# params, perhaps capturable and lr_tensor; for step_arrays also grads, state_arrays, step and perhaps indices (of the
-# parameters, for messages).
+# takes_sparse, params, perhaps capturable and lr_tensor; for step_arrays also grads, state_arrays, step and perhaps
+# indices (of the parameters, for messages).
 Group = dict[str, Any]
+# The sums of this process's tensors to those of every rank.
+OverRanks = Callable[[list[float]], list[list[float]]]
+# Is told what is about to be written.
+BeforeWrite = Callable[[list[Any]], None]
 
 def step_arrays(
     groups: list[Group],
@@ -30,22 +34,25 @@ def step_arrays(
     grad_scale: float,
     norm_type: float,
     per_tensor: bool,
-    error_if_nonfinite: bool,
+    nonfinite: str,
     norm_out: Any | None = None,
     stream: int | None = None,
+    report: Any | None = None,
 ) -> float | list[float] | None: ...
 def check_params(params: list[Any], *, label: str, first: int) -> list[tuple[tuple[int, ...], str]]: ...
 def step_torch(
     groups: list[Group],
-    state: Mapping[Any, Any],
+    state: MutableMapping[Any, Any],
     init: Callable[[Any, Group], dict[str, Any]],
     to_device: Callable[[Any, Any], Any],
     *,
     grad_scale: Any,
     found_inf: Any | None,
-    norm_out: Any | None = None,
-    error_if_nonfinite: bool,
-) -> tuple[float | None, list[Any]]: ...
+    report: Any,
+    nonfinite: str,
+    over_ranks: OverRanks | None,
+    before_write: BeforeWrite,
+) -> float | None: ...
 def norm(
     arrays: list[Any],
     *,
@@ -56,6 +63,7 @@ def norm(
     error_if_nonfinite: bool,
     norm_out: Any | None = None,
     stream: int | None = None,
+    over_ranks: OverRanks | None = None,
 ) -> float | list[float] | None: ...
 def clip_norm(
     grads: list[Any],
@@ -68,5 +76,9 @@ def clip_norm(
     total_norm: Any | None,
     norm_out: Any | None = None,
     stream: int | None = None,
+    over_ranks: OverRanks | None = None,
+    before_write: BeforeWrite | None = None,
 ) -> float | list[float] | None: ...
-def clip_value(grads: list[Any], *, label: str, value: float, stream: int | None = None) -> None: ...
+def clip_value(
+    grads: list[Any], *, label: str, value: float, stream: int | None = None, before_write: BeforeWrite | None = None
+) -> None: ...

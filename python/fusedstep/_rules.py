@@ -12,8 +12,12 @@ from typing import Any
 
 Options = Mapping[str, Any]
 
-# Shared by every rule: weight decay as torch spells it, and clipping folded into the step.
-COMMON: dict[str, Any] = {"weight_decay": 0.0, "maximize": False, "max_norm": None, "clip_value": None}
+# What a norm of the gradients that is NaN or infinite does, the strictest last.
+NONFINITE = ("propagate", "skip", "raise")
+# Clipping folded into the step belongs to a run, not to what is trained: it is in no checkpoint.
+RUN_TIME: dict[str, Any] = {"max_norm": None, "clip_value": None, "nonfinite": "propagate"}
+# Shared by every rule, weight decay as torch spells it.
+COMMON: dict[str, Any] = {"weight_decay": 0.0, "maximize": False, **RUN_TIME}
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,12 @@ class Rule:
     decoupled: Callable[[Options], bool] = lambda o: False
     has_step: bool = True  # torch keeps a step count in the state
     initial: Callable[[Options], float] = lambda o: 0.0  # state arrays start from it, both parts of complex ones
+    takes_sparse: str = ""  # torch's class for sparse gradients, as this one takes none
 
 
 def _flatten_betas(o: Options) -> dict[str, float]:
-    beta1, beta2 = o["betas"]
-    return {"lr": float(o["lr"]), "beta1": float(beta1), "beta2": float(beta2), "eps": float(o["eps"])}
+    betas = o["betas"]
+    return {"lr": float(o["lr"]), "beta1": float(betas[0]), "beta2": float(betas[1]), "eps": float(o["eps"])}
 
 
 def _same(*names: str) -> Callable[[Options], dict[str, float]]:
@@ -44,6 +49,7 @@ SGD = Rule(
     states=lambda o: ("momentum_buffer",) if o["momentum"] != 0 else (),
     hyper=_same("lr", "momentum", "dampening", "nesterov"),
     has_step=False,
+    takes_sparse="torch.optim.SGD",
 )
 ADAGRAD = Rule(
     name="adagrad",
@@ -51,6 +57,7 @@ ADAGRAD = Rule(
     states=lambda o: ("sum",),
     hyper=_same("lr", "lr_decay", "eps"),
     initial=lambda o: float(o["initial_accumulator_value"]),
+    takes_sparse="torch.optim.Adagrad",
 )
 RMSPROP = Rule(
     name="rmsprop",
@@ -61,6 +68,7 @@ RMSPROP = Rule(
         *(("momentum_buffer",) if o["momentum"] != 0 else ()),
     ),
     hyper=_same("lr", "alpha", "eps", "momentum"),
+    takes_sparse="torch.optim.SparseAdam",
 )
 ADAM = Rule(
     name="adam",
@@ -68,6 +76,7 @@ ADAM = Rule(
     states=lambda o: ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if o["amsgrad"] else ())),
     hyper=_flatten_betas,
     decoupled=lambda o: bool(o["decoupled_weight_decay"]),
+    takes_sparse="torch.optim.SparseAdam",
 )
 ADAMW = Rule(
     name="adam",
@@ -75,6 +84,7 @@ ADAMW = Rule(
     states=ADAM.states,
     hyper=_flatten_betas,
     decoupled=lambda o: True,
+    takes_sparse="torch.optim.SparseAdam",
 )
 
 RULES: dict[str, Rule] = {"SGD": SGD, "Adagrad": ADAGRAD, "RMSprop": RMSPROP, "Adam": ADAM, "AdamW": ADAMW}
@@ -125,6 +135,34 @@ def flag(label: str, name: str, value: Any) -> bool:
         raise TypeError(f"{label}: {name} is {value!r}, expected True or False") from error
 
 
+def nonfinite(label: str, value: Any, error_if_nonfinite: Any = False) -> str:
+    """What a non-finite norm does, from our option and torch's."""
+    if not isinstance(value, str) or value not in NONFINITE:
+        raise ValueError(f"{label}: nonfinite is {value!r}, expected one of {', '.join(map(repr, NONFINITE))}")
+    if not flag(label, "error_if_nonfinite", error_if_nonfinite):
+        return value
+    if value == "skip":
+        raise ValueError(f"{label}: error_if_nonfinite with nonfinite='skip', expected one of them")
+    return "raise"
+
+
+def needs_norm(label: str, nonfinite: str, has_norm: bool) -> None:
+    """Raise ValueError for a choice about norms where nothing asks for a norm."""
+    if nonfinite == "propagate" or has_norm:
+        return
+    name = "error_if_nonfinite (nonfinite='raise')" if nonfinite == "raise" else "nonfinite='skip'"
+    raise ValueError(f"{label}: {name} without max_norm, expected both or neither (inf clips nothing)")
+
+
+def _pair(label: str, name: str, value: Any) -> tuple[Any, Any]:
+    try:
+        if len(value) == 2 and not isinstance(value, (str, bytes, Mapping)):
+            return value[0], value[1]
+    except Exception:  # whatever an object's __len__ or __getitem__ raises
+        pass
+    raise ValueError(f"{label}: {name} is {value!r}, expected a sequence of two numbers")
+
+
 def check(label: str, options: Options, least_lr: float = 0.0) -> None:
     """Raise ValueError for a hyper-parameter out of range, TypeError for one that is no number."""
     for name in _NON_NEGATIVE:
@@ -136,16 +174,16 @@ def check(label: str, options: Options, least_lr: float = 0.0) -> None:
         if value is not None and not number(label, name, value) >= 0.0:
             raise ValueError(f"{label}: {name} is {value}, expected a number >= 0 or None")
     if "betas" in options:
-        betas = options["betas"]
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise ValueError(f"{label}: betas is {betas!r}, expected two numbers")
-        options = {**options, "beta1": betas[0], "beta2": betas[1]}
+        beta1, beta2 = _pair(label, "betas", options["betas"])
+        options = {**options, "beta1": beta1, "beta2": beta2}
     for name in _FRACTIONS:
         if name in options and not 0.0 <= number(label, name, options[name]) < 1.0:
             raise ValueError(f"{label}: {name} is {options[name]}, expected 0 <= {name} < 1")
     for name in _FLAGS:
         if name in options:
             flag(label, name, options[name])
+    if "nonfinite" in options:
+        nonfinite(label, options["nonfinite"])
     if "dampening" in options:
         if not math.isfinite(number(label, "dampening", options["dampening"])):
             raise ValueError(f"{label}: dampening is {options['dampening']}, expected a finite number")
@@ -172,5 +210,6 @@ def core_group(label: str, rule: Rule, options: Options, /, least_lr: float = 0.
         "max_norm": None if options["max_norm"] is None else float(options["max_norm"]),
         "clip_value": None if options["clip_value"] is None else float(options["clip_value"]),
         "has_step": rule.has_step,
+        "takes_sparse": rule.takes_sparse,
         **more,
     }

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from . import _core, _rules
@@ -58,7 +58,7 @@ class Common(TypedDict, total=False):
     """What the gradients were multiplied by (loss scaling), > 0, default 1."""
     max_norm: float | None
     """Clip the gradients, as one vector, to this norm, in the same pass over memory; the update returns the norm.
-    A non-finite norm makes the update NaN where torch's would be, unless ``error_if_nonfinite``."""
+    A non-finite norm makes the update NaN where torch's would be, unless ``nonfinite`` says otherwise."""
     norm_type: float
     """Order of that norm: 1, 2, inf, or any p > 0; default 2."""
     per_tensor: bool
@@ -66,8 +66,11 @@ class Common(TypedDict, total=False):
     ``max_norm``."""
     clip_value: float | None
     """Bound on each element of the gradient, after ``max_norm``. Not for complex gradients, which raise TypeError."""
+    nonfinite: str
+    """What a norm that is infinite or NaN does: ``"propagate"`` (default); ``"skip"``: nothing is changed, the norm
+    tells; ``"raise"``: RuntimeError, with nothing changed. Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``."""
     error_if_nonfinite: bool
-    """RuntimeError, with nothing changed, if the norm is infinite or NaN. Default False; needs a ``max_norm``."""
+    """torch's word for ``nonfinite="raise"``. Default False; needs a ``max_norm``."""
     norm_out: Any
     """On CUDA devices: where to leave the norm, instead of returning it. Default None; needs a ``max_norm``."""
     stream: int | None
@@ -75,8 +78,25 @@ class Common(TypedDict, total=False):
 
 
 def as_list(arrays: Arrays) -> list[Any]:
-    """One array as a list of one; a list or tuple as a list."""
-    return list(arrays) if isinstance(arrays, (list, tuple)) else [arrays]
+    """One array as a list of one; a list, a generator, a dict's values as a list."""
+    if isinstance(arrays, (list, tuple)):
+        return list(arrays)
+    if isinstance(arrays, Iterable) and not isinstance(arrays, (str, Mapping)) and not _is_array(arrays):
+        try:
+            return list(arrays)
+        except Exception:  # whatever an object's __iter__ raises: the core says what was expected
+            pass
+    return [arrays]
+
+
+def _is_array(value: Any) -> bool:
+    if any(hasattr(type(value), name) for name in ("dtype", "__dlpack__", "__array_interface__")):
+        return True
+    try:
+        memoryview(value).release()
+    except Exception:
+        return False
+    return True
 
 
 def check_norm_type(label: str, norm_type: Any) -> float:
@@ -131,9 +151,11 @@ def step_arrays(
     grad_scale: float = 1.0,
     norm_type: float = 2.0,
     per_tensor: bool = False,
+    nonfinite: str = "propagate",
     error_if_nonfinite: bool = False,
     norm_out: Any = None,
     stream: int | None = None,
+    report: Any = None,
 ) -> Any:
     """One call of the core for groups of :func:`fusedstep._rules.core_group`. Returns the norm, the norms or None."""
     label = groups[0]["label"] if groups else "step"
@@ -142,9 +164,10 @@ def step_arrays(
         grad_scale=_rules.scale(label, grad_scale),
         norm_type=check_norm_type(label, norm_type),
         per_tensor=_rules.flag(label, "per_tensor", per_tensor),
-        error_if_nonfinite=_rules.flag(label, "error_if_nonfinite", error_if_nonfinite),
+        nonfinite=_rules.nonfinite(label, nonfinite, error_if_nonfinite),
         norm_out=norm_out,
         stream=check_stream(label, stream),
+        report=report,
     )
 
 
@@ -180,9 +203,14 @@ def _update(
     for name in group["states"]:
         if f"{name}s" not in given:
             raise TypeError(f"{label}: {name}s is None, expected an array or a list of arrays")
-    for name in ("per_tensor", "error_if_nonfinite"):
-        if _rules.flag(label, name, call.get(name, False)) and options["max_norm"] is None:
-            raise ValueError(f"{label}: {name} without max_norm, expected both or neither")
+    has_norm = options["max_norm"] is not None
+    per_tensor = _rules.flag(label, "per_tensor", call.get("per_tensor", False))
+    call["nonfinite"] = _rules.nonfinite(label, options["nonfinite"], call.pop("error_if_nonfinite", False))
+    _rules.needs_norm(label, call["nonfinite"], has_norm)
+    if per_tensor and not has_norm:
+        raise ValueError(f"{label}: per_tensor without max_norm, expected both or neither")
+    if per_tensor and call["nonfinite"] == "skip":
+        raise ValueError(f"{label}: nonfinite='skip' with per_tensor, expected 'propagate' or 'raise'")
     if call.get("norm_out") is not None and options["max_norm"] is None:
         raise ValueError(f"{label}: norm_out without max_norm, expected both or neither")
     group["state_args"] = tuple(given)

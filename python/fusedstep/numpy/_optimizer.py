@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,11 +26,20 @@ class Optimizer:
         params: one array, a list of arrays, or a list of dicts with ``params`` and options of their own (groups).
             The arrays are updated in place.
         **options: the rule's options and their defaults are in the signature; ``max_norm`` clips the gradients of all
-            groups that have one to a global norm, ``clip_value`` each element. ValueError if out of range.
+            groups that have one to a global norm, ``clip_value`` each element. ``nonfinite`` is what a norm that is NaN
+            or infinite does: ``"propagate"``; ``"skip"``, the step leaves everything as it is; ``"raise"``. These three
+            belong to the run: they are in no ``state_dict``. ValueError if out of range.
 
     Attributes:
-        param_groups: list of dicts; options may be changed between steps, e.g. ``opt.param_groups[0]["lr"]``.
-        total_norm: the gradients' norm at the last step with ``max_norm``, or None.
+        param_groups: list of dicts; options may be changed between steps, e.g. ``opt.param_groups[0]["lr"]``, and
+            parameters and groups added or removed.
+        state: list of one dict per parameter, in order: arrays, and "step" as an int. It follows the parameters.
+            ``state.clear()`` starts anew.
+        total_norm: the gradients' norm before clipping at the last step, also of one that was skipped; None if no group
+            had a ``max_norm``.
+        clip_coefficient: what that step multiplied gradients by, ``min(1, max_norm / (norm + 1e-6))``, the smallest of
+            all groups; or None.
+        clipped_steps, skipped_steps: how many steps had a coefficient below 1, and how many changed nothing.
     """
 
     _rule: _rules.Rule
@@ -48,9 +58,14 @@ class Optimizer:
         self._label = type(self).__name__
         self._check_names(options)
         self.defaults = {**self._defaults, **options}
+        _rules.check(self._label, self.defaults)
+        _rules.needs_norm(self._label, self.defaults["nonfinite"], self.defaults["max_norm"] is not None)
         self.param_groups: list[dict[str, Any]] = []
-        self.state: list[dict[str, Any]] = []  # one dict per parameter, in order: arrays, and "step" as an int
+        self.state: list[dict[str, Any]] = []
+        self._owners: list[Any] = []  # the parameter of each dict in state
         self.total_norm: float | None = None
+        self.clip_coefficient: float | None = None
+        self._report = np.zeros(4)  # norm and coefficient of a step; counts of those clipped and of those skipped
         given = functional.as_list(params)
         groups = given if given and all(isinstance(g, Mapping) for g in given) else [{"params": given}]
         for group in groups:
@@ -70,9 +85,48 @@ class Optimizer:
         full = {**self.defaults, **options}
         _rules.check(self._label, full)
         params = functional.as_list(group["params"])
-        checked = _core.check_params(params, label=self._label, first=len(self.state))
-        self.state += [self._new_state(p, *c, full) for p, c in zip(params, checked, strict=True)]
+        self._follow_params()
+        fresh = self._fresh(params, full, len(self.state))
+        self.state += fresh
+        self._owners += params
         self.param_groups.append({"params": params, **full})
+
+    @property
+    def clipped_steps(self) -> int:
+        return int(self._report[2])
+
+    @property
+    def skipped_steps(self) -> int:
+        return int(self._report[3])
+
+    def _fresh(self, params: Sequence[Any], options: Mapping[str, Any], first: int) -> list[dict[str, Any]]:
+        """Checks parameters, of which the first has that index, and makes their state."""
+        checked = _core.check_params(list(params), label=self._label, first=first)
+        return [self._new_state(p, *c, options) for p, c in zip(params, checked, strict=True)]
+
+    def _follow_params(self) -> list[dict[str, Any]]:
+        """The groups with all their options; ``state`` follows what was done to groups and parameters by hand."""
+        groups = []
+        for group in self.param_groups:
+            if not isinstance(group, Mapping) or "params" not in group:
+                raise ValueError(f"{self._label}: a group without 'params'")
+            self._check_names({k: v for k, v in group.items() if k != "params"})
+            groups.append({**self.defaults, **group, "params": functional.as_list(group["params"])})
+        params = [p for group in groups for p in group["params"]]
+        if self.state and len(self.state) != len(self._owners):
+            raise ValueError(
+                f"{self._label}: state has {len(self.state)} dicts, expected {len(self._owners)}, one per parameter; "
+                "state.clear() starts anew"
+            )
+        if len(self.state) == len(params) and all(map(operator.is_, params, self._owners)):
+            return groups
+        known = {id(p): state for p, state in zip(self._owners, self.state)}  # noqa: B905 state may be empty
+        state: list[dict[str, Any]] = []
+        for group in groups:
+            for p in group["params"]:
+                state += [known[id(p)]] if id(p) in known else self._fresh([p], group, len(state))
+        self.state[:], self._owners = state, params
+        return groups
 
     def _new_state(self, param: Any, shape: tuple[int, ...], dtype: str, options: Mapping[str, Any]) -> dict[str, Any]:
         like = param if isinstance(param, np.ndarray) else np.empty(shape, dtype)
@@ -91,19 +145,25 @@ class Optimizer:
         Returns:
             The norm of the gradients before clipping if a group has ``max_norm``, else None.
         """
-        params = [p for g in self.param_groups for p in g["params"]]
+        all_groups = self._follow_params()
+        params = [p for g in all_groups for p in g["params"]]
         given = functional.as_list(grads)
         if len(given) != len(params):
             raise ValueError(f"{self._label}: grads has {len(given)} arrays, expected {len(params)} to match params")
-        groups, stepped, start = [], [], 0
-        for group in self.param_groups:
+        groups: list[dict[str, Any]] = []
+        stepped: list[int] = []
+        start = 0
+        for group in all_groups:
             options = group if lr is None else {**group, "lr": lr}
             core = _rules.core_group(self._label, self._rule, options)
             live = [k for k in range(start, start + len(group["params"])) if given[k] is not None]
             start += len(group["params"])
             for k in live:
-                if missing := [name for name in core["states"] if name not in self.state[k]]:
-                    raise ValueError(f"{self._label}: state[{k}] has no {missing[0]!r}; set the option at construction")
+                if missing := [name for name in ("step", *core["states"]) if name not in self.state[k]]:
+                    raise ValueError(
+                        f"{self._label}: state[{k}] has no {missing[0]!r}; set options that add state at construction; "
+                        "state.clear() starts anew"
+                    )
             core |= {
                 "params": [params[k] for k in live],
                 "grads": [given[k] for k in live],
@@ -113,16 +173,26 @@ class Optimizer:
             }
             groups.append(core)
             stepped += live
-        self.total_norm = functional.step_arrays(groups, grad_scale=grad_scale)
-        for k in stepped:
-            self.state[k]["step"] += 1
-        return self.total_norm
+        nonfinite = max((g["nonfinite"] for g in all_groups), key=_rules.NONFINITE.index, default="propagate")
+        has_norm = any(g["max_norm"] is not None for g in all_groups)
+        _rules.needs_norm(self._label, nonfinite, has_norm)
+        skipped = self.skipped_steps
+        norm: float | None = functional.step_arrays(
+            groups, grad_scale=grad_scale, nonfinite=nonfinite, report=self._report
+        )
+        self.total_norm = norm
+        self.clip_coefficient = float(self._report[1]) if has_norm else None
+        if self.skipped_steps == skipped:
+            for k in stepped:
+                self.state[k]["step"] += 1
+        return norm
 
     def state_dict(self) -> dict[str, Any]:
         """A flat dict of copies, ready for ``numpy.savez(file, **opt.state_dict())``; parameters are not in it."""
         out: dict[str, Any] = {}
-        for k, group in enumerate(self.param_groups):
-            out |= {f"group.{k}.{n}": np.asarray(v) for n, v in group.items() if n != "params" and v is not None}
+        for k, group in enumerate(self._follow_params()):
+            kept = {n: v for n, v in group.items() if n != "params" and n not in _rules.RUN_TIME}
+            out |= {f"group.{k}.{n}": np.asarray(v) for n, v in kept.items()}
         for k, state in enumerate(self.state):
             out |= {f"state.{k}.{n}": np.array(v) for n, v in state.items()}
         return out
@@ -133,7 +203,8 @@ class Optimizer:
         ValueError or TypeError, with nothing changed, if it is not of an optimizer with the same groups, shapes and
         dtypes.
         """
-        groups = [dict.fromkeys(n for n in g if n != "params") for g in self.param_groups]
+        current = self._follow_params()
+        groups = [dict.fromkeys(n for n in g if n != "params" and n not in _rules.RUN_TIME) for g in current]
         state: list[dict[str, Any]] = [{} for _ in self.state]
         for key in state_dict:
             kind, index, name = (*str(key).split(".", 2), "", "")[:3]
@@ -142,12 +213,14 @@ class Optimizer:
                 size = f"{len(groups)} groups and {len(state)} params"
                 raise ValueError(f"{self._label}: state_dict has the key {key!r}, expected those of {size}")
             value = np.array(state_dict[key])
+            if kind == "group" and name in _rules.RUN_TIME:
+                continue  # saved by an older version
             if kind == "group" or name == "step":
                 target[int(index)][name] = value.item() if value.ndim == 0 else tuple(value.tolist())
             else:
                 target[int(index)][name] = value
         k = 0
-        for group, options in zip(self.param_groups, groups, strict=True):
+        for group, options in zip(current, groups, strict=True):
             self._check_names(options)
             _rules.check(self._label, options)
             for _ in group["params"]:
@@ -155,7 +228,7 @@ class Optimizer:
                 k += 1
         for group, options in zip(self.param_groups, groups, strict=True):
             group |= options
-        self.state = state
+        self.state[:] = state
 
     def _check_state(self, k: int, new: dict[str, Any], names: Sequence[str]) -> None:
         old, label = self.state[k], f"{self._label}: state[{k}]"

@@ -1,22 +1,29 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import warnings
+from collections.abc import Callable, MutableMapping
+from typing import Any, TypeVar, cast
 
 import torch
 
 from .. import _core, _rules
+from ..reference import clip_coefficient
+from . import _groups, _ranks
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def bump_versions(tensors: list[torch.Tensor]) -> None:
-    """Tell autograd that these were written, so that a backward through an older value of theirs raises."""
-    if not tensors:
-        return
-    try:
+def outside_dynamo(function: Function) -> Function:
+    """Runs it as it is under ``torch.compile``, quietly: there is nothing in it to trace."""
+    # Not torch.compiler.disable, which imports Dynamo now; a torch optimizer's constructor does so in any case.
+    outside: Any = torch._disable_dynamo  # type: ignore[attr-defined]
+    return cast(Function, outside(function))
+
+
+def raise_versions(tensors: list[torch.Tensor]) -> None:
+    """Tell autograd that these are about to be written: a backward through an older value of theirs raises."""
+    if tensors:
         torch.autograd.graph.increment_version(tensors)
-    except AttributeError:  # torch < 2.4 takes one tensor
-        for tensor in tensors:
-            torch.autograd.graph.increment_version(tensor)
 
 
 def on_gpu(x: Any) -> bool:
@@ -32,7 +39,7 @@ def norm_out(tensors: list[torch.Tensor]) -> torch.Tensor | None:
 
 
 def refuse(label: str, *, foreach: bool | None = None, differentiable: bool = False) -> None:
-    """Arguments that ask for what this is not. ``fused`` asks for what it always is, and is accepted."""
+    """Arguments that ask for what this is not."""
     if foreach:
         raise ValueError(
             f"{label}: foreach=True asks for torch's multi-tensor loop; all tensors are updated in one pass here, "
@@ -42,20 +49,66 @@ def refuse(label: str, *, foreach: bool | None = None, differentiable: bool = Fa
         raise ValueError(f"{label}: differentiable=True needs autograd through the step; use torch.optim.{label}")
 
 
+class Report:
+    """What the last steps did, in memory that all steps go on writing, where the gradients are.
+
+    An object of its own, so that a wrapper which copies an optimizer's ``__dict__`` has the same one.
+    """
+
+    __slots__ = ("has_norm", "values", "warned")
+
+    def __init__(self) -> None:
+        # Norm and coefficient of the last step; counts of steps that clipped, and that were skipped.
+        self.values: torch.Tensor | None = None
+        self.has_norm = False
+        self.warned = False
+
+    def place(self, like: torch.Tensor | None) -> torch.Tensor:
+        """The values, where ``like`` is."""
+        device = like.device if like is not None and on_gpu(like) else torch.device("cpu")
+        if self.values is None:
+            self.values = torch.zeros(4, dtype=torch.float64, device=device)
+        elif self.values.device != device:
+            self.values = self.values.to(device)
+        return self.values
+
+    def fill(self, norm: float, least_max_norm: float) -> None:
+        """The norm of a step without any gradient here, which no kernel has written."""
+        assert self.values is not None
+        numbers = torch.tensor([norm, clip_coefficient(norm, least_max_norm)], dtype=torch.float64, device="cpu")
+        self.values[:2].copy_(numbers)
+
+
 class FusedOptimizer(torch.optim.Optimizer):
     """What the optimizers here share; mixed in before the torch class whose state and options it keeps.
 
-    ``max_norm``: the gradients of all groups that have one are clipped, as one vector, to their group's ``max_norm``
-    within the step; they are not written. :attr:`total_norm` is their norm before clipping. A non-finite norm spreads
-    as with ``torch.nn.utils.clip_grad_norm_``, or raises RuntimeError with nothing changed if ``error_if_nonfinite``.
-    ``clip_value``: bound on each element of the gradient, after that.
+    Args:
+        max_norm: the gradients of all groups that have one are clipped, as one vector, to their group's ``max_norm``
+            within the step; they are not written. The vector is of what this optimizer object holds: with an optimizer
+            per parameter or per stage each clips to a norm of its own. ``inf`` clips nothing.
+        norm_group: a ``torch.distributed`` process group whose ranks hold the rest of a sharded model (ZeRO, FSDP1,
+            sharded by hand): the norm is that of all of them, with the same bits on each. Every rank must step. An
+            error on one raises on all, and nothing changes. It is never saved nor pickled; a copy of the optimizer
+            that has lost it refuses to step until :attr:`norm_group` is set.
+        nonfinite: what a norm that is NaN or infinite does. ``"propagate"``: it spreads as with
+            ``torch.nn.utils.clip_grad_norm_``. ``"skip"``: the step leaves everything as it is, decided on the device.
+            ``"raise"``: RuntimeError, with nothing changed; the host waits for the norm. Needs a ``max_norm``.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``.
+        clip_value: bound on each element of the gradient, after the norm.
 
-    On CUDA devices a step is one launch per rule and dtype (three with ``max_norm``) and waits for nothing but an
-    ``error_if_nonfinite``; ``lr`` may be a tensor there. ``capturable``: step counts live on the device, so that a step
-    can be captured in a CUDA graph, after a first one that makes the state.
+    These five belong to the run: they are in no checkpoint, and loading one leaves them as they are. But for
+    ``norm_group`` a group may have its own: ``opt.param_groups[0]["max_norm"] = 0.5``.
+
+    On CUDA devices a step is one launch per rule and dtype (three with ``max_norm``) and waits for nothing but
+    ``nonfinite="raise"``, a ``norm_group``, and a first step of SGD with momentum that may be skipped; ``lr`` may be a
+    tensor there. ``capturable``: step counts live on the device, so that a step can be captured in a CUDA graph, after
+    a first one that makes the state.
+
+    ``torch.amp.GradScaler`` unscales the gradients in place and leaves out steps, as it does for torch's default. With
+    ``fused=True``, ``max_norm`` or ``clip_value`` it leaves both to the step: the gradients then stay as they are,
+    scaled, and :attr:`skipped_steps` counts.
     """
 
-    _step_supports_amp_scaling = True  # torch.amp.GradScaler leaves unscaling and skipping to step()
     _rule: _rules.Rule
 
     def _start(
@@ -63,45 +116,84 @@ class FusedOptimizer(torch.optim.Optimizer):
         max_norm: float | None,
         clip_value: float | None,
         error_if_nonfinite: bool,
+        nonfinite: str,
+        norm_group: Any,
         *,
         foreach: bool | None,
         differentiable: bool,
-        **more: Any,
+        **torchs: Any,
     ) -> None:
-        """Before torch's constructor: what that does not know, for :meth:`add_param_group` to put into each group."""
+        """Before torch's constructor: what that does not know. ``torchs``: options that not every torch has."""
         label = type(self).__name__
         refuse(label, foreach=foreach, differentiable=differentiable)
-        if error_if_nonfinite and max_norm is None:
-            raise ValueError(
-                f"{label}: error_if_nonfinite without max_norm, expected both or neither (inf clips nothing)"
-            )
-        self._extra = {"max_norm": max_norm, "clip_value": clip_value, "error_if_nonfinite": error_if_nonfinite, **more}
+        nonfinite = _rules.nonfinite(label, nonfinite, error_if_nonfinite)
+        _rules.needs_norm(label, nonfinite, max_norm is not None)
+        self._run_time = {"max_norm": max_norm, "clip_value": clip_value, "nonfinite": nonfinite}
+        self._norm_group = _ranks.check_group(label, norm_group)
+        self._lost_norm_group = False
+        self._report = Report()
+        self._torchs = torchs
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        if extra := self.__dict__.get("_extra"):
-            self.defaults.update(extra)
-        if isinstance(param_group, dict):
-            _rules.check(type(self).__name__, _on_host({**self.defaults, **param_group}))
-            refuse(type(self).__name__, **{k: v for k, v in param_group.items() if k in _UNUSED})
-        super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        if group.get("capturable") and not all(map(on_gpu, group["params"])):
+        label = type(self).__name__
+        self.defaults.update(self.__dict__.get("_torchs", {}))
+        if not isinstance(cast(Any, param_group), dict):
+            raise TypeError(f"{label}: param_group is a {type(param_group).__name__}, expected a dict with 'params'")
+        keys, run_time = _groups.split(param_group, self._run_time)
+        _rules.check(label, _on_host({**self.defaults, **keys, **run_time}))
+        refuse(label, **{k: v for k, v in keys.items() if k in _UNUSED})
+        super().add_param_group(keys)
+        if keys.get("capturable") and not all(map(on_gpu, keys["params"])):
             self.param_groups.pop()
-            raise ValueError(
-                f"{type(self).__name__}: capturable=True is for CUDA graphs; CPU tensors need capturable=False"
-            )
+            raise ValueError(f"{label}: capturable=True is for CUDA graphs; CPU tensors need capturable=False")
+        self.param_groups[-1] = _groups.ParamGroup(keys, run_time)
+        if keys["params"] and on_gpu(keys["params"][0]):
+            self._report.place(keys["params"][0])  # a capture is no place to make it
+
+    def _patch_step_function(self) -> None:
+        super()._patch_step_function()  # hooks and profiling, around the step of this class
+        cls: Any = type(self)
+        if not getattr(cls.step, "outside_dynamo", False):
+            cls.step = outside_dynamo(cls.step)
+            cls.step.outside_dynamo = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        lost = self._lost_norm_group or self._norm_group is not None
+        return {
+            **super().__getstate__(),
+            "_run_time": self._run_time,
+            "_torchs": self._torchs,
+            "_lost_norm_group": lost,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        present = self.__dict__.get("param_groups", [])
+        present = self.__dict__.get("param_groups", state["param_groups"])
         super().__setstate__(state)
-        # A state_dict of torch's lacks our options, which stay what they are, and may ask for implementations that do
-        # not exist here.
+        self.__dict__.setdefault("_report", Report())
+        self.__dict__.setdefault("_norm_group", None)
+        # A state_dict is torch's or might be: it lacks our options, which stay what they are, and may ask for
+        # implementations that do not exist here.
         for k, group in enumerate(self.param_groups):
-            for name, off in _OWN.items():
-                group.setdefault(name, present[k][name] if k < len(present) else self.defaults.get(name, off))
+            run_time = _groups.run_time(present[k]) if k < len(present) else self._run_time
+            self.param_groups[k] = _groups.ParamGroup(group, run_time)
             for name, value in _UNUSED.items():
                 if name in group:
-                    group[name] = value
+                    self.param_groups[k][name] = value
+
+    @property
+    def norm_group(self) -> Any:
+        """The process group over whose ranks the norm is summed, or None."""
+        return self._norm_group
+
+    @norm_group.setter
+    def norm_group(self, group: Any) -> None:
+        self._norm_group = _ranks.check_group(type(self).__name__, group)
+        self._lost_norm_group = False
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Asked by torch.amp.GradScaler and by its users: whether unscaling and skipping are left to the step."""
+        return bool(self.defaults.get("fused")) or any(map(_groups.clips, self.param_groups))
 
     def _new_state(self, param: torch.Tensor, group: dict[str, Any]) -> dict[str, Any]:
         options = group["options"]
@@ -109,30 +201,40 @@ class FusedOptimizer(torch.optim.Optimizer):
         initial = complex(value, value) if param.is_complex() else value
         state: dict[str, Any] = {}
         if self._rule.has_step:
-            wide = torch.get_default_dtype() == torch.float64
-            device = param.device if options.get("capturable") else None
-            state["step"] = torch.zeros((), dtype=torch.float64 if wide else torch.float32, device=device)
+            state["step"] = new_step(param.device if options.get("capturable") else "cpu")
         for name in self._rule.states(options):
             state[name] = torch.full_like(param, initial, memory_format=torch.preserve_format, requires_grad=False)
         return state
 
     @property
     def total_norm(self) -> torch.Tensor | None:
-        """Norm of the gradients at the last step, before clipping, as float64; None if that had no ``max_norm``."""
-        norm = self.__dict__.get("_total_norm")
-        if norm is None:
-            return None
-        return norm.clone() if isinstance(norm, torch.Tensor) else torch.tensor(norm, dtype=torch.float64)
+        """Norm of the last step's gradients before clipping, float64, also of a step that was skipped; None if no group
+        had a ``max_norm``. Like what follows a copy, on the gradients' device, in no checkpoint."""
+        report = self._report
+        return None if report.values is None or not report.has_norm else report.values[0].clone()
 
-    def _norm_out(self) -> torch.Tensor | None:
-        """The one place for the norm of all steps, which a captured graph goes on writing."""
-        params: list[torch.Tensor] = next((g["params"] for g in self.param_groups if g["max_norm"] is not None), [])
-        if not params or not on_gpu(params[0]):
-            return None
-        out: torch.Tensor | None = self.__dict__.get("_norm_on_device")
-        if out is None or out.device != params[0].device:
-            self._norm_on_device = out = norm_out(params)
-        return out
+    @property
+    def clip_coefficient(self) -> torch.Tensor | None:
+        """What the last step multiplied gradients by for their norm, float64: ``min(1, max_norm / (norm + 1e-6))``, the
+        smallest of all groups; None if none had a ``max_norm``."""
+        report = self._report
+        return None if report.values is None or not report.has_norm else report.values[1].clone()
+
+    @property
+    def clipped_steps(self) -> torch.Tensor:
+        """How many steps had a :attr:`clip_coefficient` below 1, int64."""
+        return self._report.place(self._first_param())[2].to(torch.int64)
+
+    @property
+    def skipped_steps(self) -> torch.Tensor:
+        """How many steps changed nothing, for ``nonfinite="skip"`` or a ``GradScaler`` that left the decision to the
+        step, int64. One that a ``GradScaler`` does not call is not counted."""
+        return self._report.place(self._first_param())[3].to(torch.int64)
+
+    def _first_param(self) -> torch.Tensor | None:
+        """Whose device counts: the first that is part of the norm, if any is."""
+        groups = sorted(self.param_groups, key=_groups.limits, reverse=True)
+        return next((p for group in groups for p in group["params"]), None)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -143,55 +245,97 @@ class FusedOptimizer(torch.optim.Optimizer):
 
         Raises:
             TypeError, ValueError: a parameter, gradient or state that cannot be updated; nothing was changed.
+            RuntimeError: a non-finite norm with ``nonfinite="raise"``, or an error on another rank of ``norm_group``;
+                nothing was changed.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         label = type(self).__name__
+        if any(map(_groups.limits, self.param_groups)):
+            self._check_norm_group(label)
+            _ranks.together(label, self._norm_group, self._update)
+        else:
+            self._update(None)
+        return loss
+
+    def _check_norm_group(self, label: str) -> None:
+        if self._lost_norm_group:
+            raise RuntimeError(
+                f"{label}: this copy of an optimizer has lost its norm_group and would clip to the norm of its own "
+                "shard: set opt.norm_group to the process group, or to None if nothing is sharded"
+            )
+        if self._norm_group is None and not self._report.warned:
+            self._report.warned = True
+            if _ranks.looks_sharded(p for group in self.param_groups for p in group["params"]):
+                warnings.warn(
+                    f"{label}: max_norm is the norm of this rank's shard alone; pass norm_group= (the process group "
+                    "that the model is sharded over) for that of the whole model",
+                    stacklevel=4,
+                )
+
+    def _update(self, over_ranks: Callable[[list[float]], list[list[float]]] | None) -> None:
+        label = type(self).__name__
+        if not isinstance(self.state, MutableMapping):
+            raise TypeError(
+                f"{label}: state is a {type(self.state).__name__}, expected a dict or another mutable mapping of "
+                "parameters to dicts"
+            )
         scale = getattr(self, "grad_scale", None)
         if not on_gpu(scale):
             scale = 1.0 if scale is None else _rules.scale(label, scale)
+        all_options = [{**self.defaults, **group, **_groups.run_time(group)} for group in self.param_groups]
         groups = [
             _rules.core_group(
                 label,
                 self._rule,
-                _on_host(group),
+                _on_host(options),
                 least_lr=_LEAST_LR,
-                params=group["params"],
-                options=group,
-                capturable=group.get("capturable", False),
-                lr_tensor=group["lr"] if isinstance(group["lr"], torch.Tensor) else None,
+                params=options["params"],
+                options=options,
+                capturable=options.get("capturable", False),
+                lr_tensor=options["lr"] if isinstance(options["lr"], torch.Tensor) else None,
             )
-            for group in self.param_groups
+            for options in all_options
         ]
-        out = self._norm_out()
-        norm, touched = _core.step_torch(
+        max_norms = [group["max_norm"] for group in groups if group["max_norm"] is not None]
+        nonfinite = max(
+            (options["nonfinite"] for options in all_options), key=_rules.NONFINITE.index, default="propagate"
+        )
+        _rules.needs_norm(label, nonfinite, bool(max_norms))
+        report = self._report.place(self._first_param())
+        self._report.has_norm = bool(max_norms)
+        norm = _core.step_torch(
             groups,
             self.state,
             self._new_state,
             _step_on_device,
             grad_scale=scale,
             found_inf=getattr(self, "found_inf", None),
-            norm_out=out,
-            error_if_nonfinite=any(group["error_if_nonfinite"] for group in self.param_groups),
+            report=report,
+            nonfinite=nonfinite,
+            over_ranks=over_ranks,
+            before_write=raise_versions,
         )
-        if touched or norm is not None:
-            clips = any(group["max_norm"] is not None for group in self.param_groups)
-            self._total_norm = out if norm is None and clips else norm
-        bump_versions(touched)
-        return loss
+        if norm is not None and on_gpu(report):
+            self._report.fill(norm, min(max_norms))
 
 
-def _on_host(group: dict[str, Any]) -> dict[str, Any]:
+def new_step(device: torch.device | str) -> torch.Tensor:
+    """A step count as torch keeps it."""
+    wide = torch.get_default_dtype() == torch.float64
+    return torch.zeros((), dtype=torch.float64 if wide else torch.float32, device=device)
+
+
+def _on_host(options: dict[str, Any]) -> dict[str, Any]:
     """A group whose learning rate can be looked at without waiting for a device."""
-    return {**group, "lr": 0.0} if on_gpu(group["lr"]) else group
+    return {**options, "lr": 0.0} if on_gpu(options["lr"]) else options
 
 
 def _step_on_device(step: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
     return step.to(param.device, non_blocking=True)
 
 
-_OWN: dict[str, Any] = {"max_norm": None, "clip_value": None, "error_if_nonfinite": False}
 _UNUSED: dict[str, Any] = {"foreach": None, "differentiable": False}
 _LEAST_LR = -1e-12  # torch's LinearLR to zero ends a rounding error below it

@@ -12,7 +12,8 @@ import torch
 
 from .. import _core
 from ..functional import check_limit, check_norm_type
-from ._base import bump_versions, norm_out, on_gpu, refuse
+from . import _ranks
+from ._base import norm_out, on_gpu, outside_dynamo, raise_versions, refuse
 
 Tensors = torch.Tensor | Iterable[torch.Tensor]
 
@@ -27,7 +28,16 @@ def _listed(label: str, tensors: Tensors) -> list[torch.Tensor]:
 
 
 def _grads(label: str, parameters: Tensors) -> list[torch.Tensor]:
-    return [p.grad for p in _listed(label, parameters) if p.grad is not None]
+    """Of each parameter once: torch counts and scales tied ones as often as they are listed."""
+    listed = _listed(label, parameters)
+    once = {id(p): p for p in listed}
+    if len(once) < len(listed):
+        warnings.warn(
+            f"{label}: {len(listed) - len(once)} of {len(listed)} parameters are listed twice (tied weights?); each is "
+            "counted and scaled once",
+            stacklevel=5,
+        )
+    return [p.grad for p in once.values() if p.grad is not None]
 
 
 def _as_tensor(norm: Any, out: torch.Tensor | None, tensors: list[torch.Tensor]) -> torch.Tensor:
@@ -36,7 +46,7 @@ def _as_tensor(norm: Any, out: torch.Tensor | None, tensors: list[torch.Tensor])
     dtype = functools.reduce(torch.promote_types, dtypes) if dtypes else torch.get_default_dtype()
     if norm is None and out is not None:
         return out.to(dtype)
-    return torch.tensor(norm, dtype=dtype, device=None if out is None else out.device)
+    return torch.tensor(norm, dtype=dtype, device="cpu" if out is None else out.device)
 
 
 def _number_beside(grads: list[torch.Tensor], number: Any) -> Any:
@@ -46,6 +56,7 @@ def _number_beside(grads: list[torch.Tensor], number: Any) -> Any:
     return torch.as_tensor(number, dtype=torch.float64).to(grads[0].device, non_blocking=True)
 
 
+@outside_dynamo
 @torch.no_grad()
 def clip_grad_norm_(
     parameters: Tensors,
@@ -53,63 +64,94 @@ def clip_grad_norm_(
     norm_type: float = 2.0,
     error_if_nonfinite: bool = False,
     foreach: bool | None = None,
+    *,
+    norm_group: Any = None,
 ) -> torch.Tensor:
     """:func:`torch.nn.utils.clip_grad_norm_`: scale the gradients in place to a total norm of at most ``max_norm``.
 
     The norm is computed in float64, so that it does not overflow where the gradients do not, and clips right even
     where the returned tensor, which has the gradients' dtype as in torch, is infinite. On CUDA devices nothing waits,
-    unless ``error_if_nonfinite``, and orders are 1, 2 and inf. ``max_norm=`` of an optimizer here clips within the step
-    instead and never writes the gradients.
+    unless ``error_if_nonfinite`` or ``norm_group``, and orders are 1, 2 and inf. ``max_norm=`` of an optimizer here
+    clips within the step instead and never writes the gradients.
+
+    Args:
+        norm_group: a process group whose ranks hold the rest of a sharded model: the norm is that of all of them. Every
+            rank must call; an error on one raises on all, and nothing changes.
     """
-    refuse("clip_grad_norm_", foreach=foreach)
-    grads = _grads("clip_grad_norm_", parameters)
-    out = norm_out(grads)
-    norm = _core.clip_norm(
-        grads,
-        label="clip_grad_norm_",
-        max_norm=check_limit("clip_grad_norm_", "max_norm", max_norm),
-        norm_type=check_norm_type("clip_grad_norm_", norm_type),
-        per_tensor=False,
-        error_if_nonfinite=error_if_nonfinite,
-        total_norm=None,
-        norm_out=out,
-        stream=None,
-    )
-    bump_versions(grads)
-    return _as_tensor(norm, out, grads)
+    label = "clip_grad_norm_"
+    _ranks.check_group(label, norm_group)
+
+    def clip(over_ranks: Any) -> torch.Tensor:
+        refuse(label, foreach=foreach)
+        grads = _grads(label, parameters)
+        out = norm_out(grads)
+        norm = _core.clip_norm(
+            grads,
+            label=label,
+            max_norm=check_limit(label, "max_norm", max_norm),
+            norm_type=check_norm_type(label, norm_type),
+            per_tensor=False,
+            error_if_nonfinite=error_if_nonfinite,
+            total_norm=None,
+            norm_out=out,
+            stream=None,
+            over_ranks=over_ranks,
+            before_write=raise_versions,
+        )
+        return _as_tensor(norm, out, grads)
+
+    return _ranks.together(label, norm_group, clip)
 
 
+@outside_dynamo
 @torch.no_grad()
 def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | None = None) -> None:
     """:func:`torch.nn.utils.clip_grad_value_`: bound every element of the gradients in place."""
     refuse("clip_grad_value_", foreach=foreach)
     grads = _grads("clip_grad_value_", parameters)
     value = check_limit("clip_grad_value_", "clip_value", clip_value)
-    _core.clip_value(grads, label="clip_grad_value_", value=value, stream=None)
-    bump_versions(grads)
+    _core.clip_value(grads, label="clip_grad_value_", value=value, stream=None, before_write=raise_versions)
 
 
+@outside_dynamo
 @torch.no_grad()
 def get_total_norm(
-    tensors: Tensors, norm_type: float = 2.0, error_if_nonfinite: bool = False, foreach: bool | None = None
+    tensors: Tensors,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+    *,
+    norm_group: Any = None,
 ) -> torch.Tensor:
-    """:func:`torch.nn.utils.get_total_norm`: the norm of all elements, in the first tensor's dtype."""
-    refuse("get_total_norm", foreach=foreach)
-    listed = _listed("get_total_norm", tensors)
-    out = norm_out(listed)
-    norm = _core.norm(
-        listed,
-        label="get_total_norm",
-        arg="tensors",
-        norm_type=check_norm_type("get_total_norm", norm_type),
-        per_tensor=False,
-        error_if_nonfinite=error_if_nonfinite,
-        norm_out=out,
-        stream=None,
-    )
-    return _as_tensor(norm, out, listed)
+    """:func:`torch.nn.utils.get_total_norm`: the norm of all elements, in the first tensor's dtype.
+
+    Args:
+        norm_group: as for :func:`clip_grad_norm_`.
+    """
+    label = "get_total_norm"
+    _ranks.check_group(label, norm_group)
+
+    def measure(over_ranks: Any) -> torch.Tensor:
+        refuse(label, foreach=foreach)
+        listed = _listed(label, tensors)
+        out = norm_out(listed)
+        norm = _core.norm(
+            listed,
+            label=label,
+            arg="tensors",
+            norm_type=check_norm_type(label, norm_type),
+            per_tensor=False,
+            error_if_nonfinite=error_if_nonfinite,
+            norm_out=out,
+            stream=None,
+            over_ranks=over_ranks,
+        )
+        return _as_tensor(norm, out, listed)
+
+    return _ranks.together(label, norm_group, measure)
 
 
+@outside_dynamo
 @torch.no_grad()
 def clip_grads_with_norm_(
     parameters: Tensors, max_norm: float, total_norm: torch.Tensor, foreach: bool | None = None
@@ -127,5 +169,5 @@ def clip_grads_with_norm_(
         total_norm=_number_beside(grads, total_norm),
         norm_out=None,
         stream=None,
+        before_write=raise_versions,
     )
-    bump_versions(grads)

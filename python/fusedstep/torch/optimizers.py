@@ -1,18 +1,21 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from .. import _rules
-from ._base import FusedOptimizer
+from ._base import FusedOptimizer, new_step
+
+Nonfinite = Literal["propagate", "skip", "raise"]
 
 
-class SGD(FusedOptimizer, torch.optim.SGD):
+class SGD(FusedOptimizer, torch.optim.SGD):  # type: ignore[override]  # _step_supports_amp_scaling is a property
     """:class:`torch.optim.SGD` in one pass: gradient descent, momentum, dampening, Nesterov.
 
     Args:
-        max_norm, clip_value, error_if_nonfinite: see :class:`FusedOptimizer`; the others are torch's.
+        max_norm, clip_value, nonfinite, error_if_nonfinite, norm_group: see :class:`FusedOptimizer`; the others are
+            torch's.
     """
 
     _rule = _rules.SGD
@@ -33,16 +36,20 @@ class SGD(FusedOptimizer, torch.optim.SGD):
         max_norm: float | None = None,
         clip_value: float | None = None,
         error_if_nonfinite: bool = False,
+        nonfinite: Nonfinite = "propagate",
+        norm_group: Any = None,
     ) -> None:
-        self._start(max_norm, clip_value, error_if_nonfinite, foreach=foreach, differentiable=differentiable)
+        limits = (max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group)
+        self._start(*limits, foreach=foreach, differentiable=differentiable, fused=fused)
         super().__init__(params, lr, momentum, dampening, weight_decay, nesterov, maximize=maximize)
 
 
-class Adagrad(FusedOptimizer, torch.optim.Adagrad):
+class Adagrad(FusedOptimizer, torch.optim.Adagrad):  # type: ignore[override]  # _step_supports_amp_scaling is a property
     """:class:`torch.optim.Adagrad` (Duchi, Hazan & Singer 2011) in one pass.
 
     Args:
-        max_norm, clip_value, error_if_nonfinite: see :class:`FusedOptimizer`; the others are torch's.
+        max_norm, clip_value, nonfinite, error_if_nonfinite, norm_group: see :class:`FusedOptimizer`; the others are
+            torch's.
     """
 
     _rule = _rules.ADAGRAD
@@ -63,16 +70,22 @@ class Adagrad(FusedOptimizer, torch.optim.Adagrad):
         max_norm: float | None = None,
         clip_value: float | None = None,
         error_if_nonfinite: bool = False,
+        nonfinite: Nonfinite = "propagate",
+        norm_group: Any = None,
     ) -> None:
-        self._start(max_norm, clip_value, error_if_nonfinite, foreach=foreach, differentiable=differentiable)
+        limits = (max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group)
+        self._start(*limits, foreach=foreach, differentiable=differentiable, fused=fused)
         super().__init__(params, lr, lr_decay, weight_decay, initial_accumulator_value, eps, maximize=maximize)
+        for state in self.state.values():
+            state["step"] = new_step("cpu")  # torch's constructor puts it on the default device
 
 
 class RMSprop(FusedOptimizer, torch.optim.RMSprop):
     """:class:`torch.optim.RMSprop` (Hinton 2012) in one pass: centered, momentum.
 
     Args:
-        max_norm, clip_value, error_if_nonfinite: see :class:`FusedOptimizer`; the others are torch's.
+        max_norm, clip_value, nonfinite, error_if_nonfinite, norm_group: see :class:`FusedOptimizer`; the others are
+            torch's.
     """
 
     _rule = _rules.RMSPROP
@@ -94,16 +107,20 @@ class RMSprop(FusedOptimizer, torch.optim.RMSprop):
         max_norm: float | None = None,
         clip_value: float | None = None,
         error_if_nonfinite: bool = False,
+        nonfinite: Nonfinite = "propagate",
+        norm_group: Any = None,
     ) -> None:
-        self._start(max_norm, clip_value, error_if_nonfinite, foreach=foreach, differentiable=differentiable)
+        limits = (max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group)
+        self._start(*limits, foreach=foreach, differentiable=differentiable)
         super().__init__(params, lr, alpha, eps, weight_decay, momentum, centered, capturable, maximize=maximize)
 
 
-class Adam(FusedOptimizer, torch.optim.Adam):
+class Adam(FusedOptimizer, torch.optim.Adam):  # type: ignore[override]  # _step_supports_amp_scaling is a property
     """:class:`torch.optim.Adam` (Kingma & Ba 2015; AMSGrad: Reddi, Kale & Kumar 2018) in one pass.
 
     Args:
-        max_norm, clip_value, error_if_nonfinite: see :class:`FusedOptimizer`; the others are torch's.
+        max_norm, clip_value, nonfinite, error_if_nonfinite, norm_group: see :class:`FusedOptimizer`; the others are
+            torch's.
     """
 
     _rule = _rules.ADAM
@@ -126,17 +143,22 @@ class Adam(FusedOptimizer, torch.optim.Adam):
         max_norm: float | None = None,
         clip_value: float | None = None,
         error_if_nonfinite: bool = False,
+        nonfinite: Nonfinite = "propagate",
+        norm_group: Any = None,
     ) -> None:
-        more = {"decoupled_weight_decay": decoupled_weight_decay}  # torch's own constructor has it from 2.7 only
-        self._start(max_norm, clip_value, error_if_nonfinite, foreach=foreach, differentiable=differentiable, **more)
+        # torch's own constructor has decoupled_weight_decay from 2.7 only.
+        torchs: dict[str, Any] = {"fused": fused, "decoupled_weight_decay": decoupled_weight_decay}
+        limits = (max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group)
+        self._start(*limits, foreach=foreach, differentiable=differentiable, **torchs)
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, capturable=capturable)
 
 
-class AdamW(FusedOptimizer, torch.optim.AdamW):
+class AdamW(FusedOptimizer, torch.optim.AdamW):  # type: ignore[override]  # _step_supports_amp_scaling is a property
     """:class:`torch.optim.AdamW` (Loshchilov & Hutter 2019) in one pass.
 
     Args:
-        max_norm, clip_value, error_if_nonfinite: see :class:`FusedOptimizer`; the others are torch's.
+        max_norm, clip_value, nonfinite, error_if_nonfinite, norm_group: see :class:`FusedOptimizer`; the others are
+            torch's.
     """
 
     _rule = _rules.ADAMW
@@ -158,6 +180,9 @@ class AdamW(FusedOptimizer, torch.optim.AdamW):
         max_norm: float | None = None,
         clip_value: float | None = None,
         error_if_nonfinite: bool = False,
+        nonfinite: Nonfinite = "propagate",
+        norm_group: Any = None,
     ) -> None:
-        self._start(max_norm, clip_value, error_if_nonfinite, foreach=foreach, differentiable=differentiable)
+        limits = (max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group)
+        self._start(*limits, foreach=foreach, differentiable=differentiable, fused=fused)
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, capturable=capturable)

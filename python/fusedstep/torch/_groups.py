@@ -1,0 +1,104 @@
+"""Parameter groups: torch's keys, and beside them the options that belong to a run, which no checkpoint sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .. import _rules
+
+_MISSING = object()
+
+
+class ParamGroup(dict[str, Any]):
+    """A group of ``opt.param_groups``.
+
+    ``max_norm``, ``clip_value``, ``nonfinite`` and ``error_if_nonfinite`` can be read and set like keys, but are none:
+    iteration, ``len``, ``dict(group)`` and ``state_dict`` do not see them. So a checkpoint has torch's keys, and
+    loading one leaves these options as they are. ``error_if_nonfinite`` is ``nonfinite == "raise"``.
+    """
+
+    __slots__ = ("run_time",)
+    run_time: dict[str, Any]
+
+    def __new__(cls, *_: Any, **__: Any) -> ParamGroup:
+        group = super().__new__(cls)
+        group.run_time = dict(_rules.RUN_TIME)
+        return group
+
+    def __init__(self, keys: Mapping[str, Any] = {}, run_time: Mapping[str, Any] = _rules.RUN_TIME) -> None:
+        super().__init__((key, value) for key, value in keys.items() if key not in NAMES)
+        self.run_time.update(run_time)
+
+    def __missing__(self, key: str) -> Any:
+        if key == "error_if_nonfinite":
+            return self.run_time["nonfinite"] == "raise"
+        return self.run_time[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key == "error_if_nonfinite":
+            if bool(value) != self[key]:
+                self.run_time["nonfinite"] = "raise" if value else "propagate"
+        elif key in self.run_time:
+            self.run_time[key] = value
+        else:
+            super().__setitem__(key, value)
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(key) or key in NAMES
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in NAMES else super().get(key, default)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value
+
+    def pop(self, key: str, default: Any = _MISSING) -> Any:
+        """Of an option of the run: its value, and it is off from then on."""
+        if key in NAMES:
+            value = self[key]
+            self[key] = OFF[key]
+            return value
+        return super().pop(key) if default is _MISSING else super().pop(key, default)
+
+    def __delitem__(self, key: str) -> None:
+        self.pop(key)
+
+
+OFF: dict[str, Any] = {**_rules.RUN_TIME, "error_if_nonfinite": False}
+NAMES = frozenset(OFF)
+
+
+def run_time(group: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the run: those of a plain dict, as torch makes them, are off where it has none."""
+    if isinstance(group, ParamGroup):
+        return group.run_time
+    return split(group)[1]
+
+
+def split(
+    group: Mapping[str, Any], defaults: Mapping[str, Any] = _rules.RUN_TIME
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Torch's keys of a group that may hold all in one, and its options of the run."""
+    keys = {key: value for key, value in group.items() if key not in NAMES}
+    if isinstance(group, ParamGroup):
+        return keys, dict(group.run_time)
+    mixed = ParamGroup({}, defaults)
+    mixed.update({key: group[key] for key in OFF if key in group})
+    return keys, mixed.run_time
+
+
+def limits(group: Mapping[str, Any]) -> bool:
+    """Whether its gradients are part of the norm."""
+    return run_time(group)["max_norm"] is not None
+
+
+def clips(group: Mapping[str, Any]) -> bool:
+    options = run_time(group)
+    return options["max_norm"] is not None or options["clip_value"] is not None
