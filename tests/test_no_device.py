@@ -22,6 +22,8 @@ class Claims:
     def __init__(self) -> None:
         self.array = np.ones(3, np.float32)
 
+        self.__cuda_array_interface__ = {"data": (self.array.ctypes.data, False)}  # writable: the capsule cannot say so
+
     def __dlpack_device__(self) -> tuple[int, int]:
         return 2, 0
 

@@ -300,7 +300,8 @@ Array Reader::from_exchange(PyObject* object, const TypeFacts& facts, const Wher
 Array Reader::from_attributes(PyObject* object, const Where& where) {
   const py::handle t(object);
   if (const std::string layout = str(t.attr("layout")); layout != "torch.strided") {
-    const std::string other = where.takes_sparse ? std::string("use ") + where.takes_sparse + ", or " : "";
+    const bool known = where.takes_sparse && *where.takes_sparse;
+    const std::string other = known ? std::string("use ") + where.takes_sparse + ", or " : "";
     throw py::type_error(where.text() + " has layout " + layout + ", expected a dense tensor: " + other +
                          "sparse=False in the embedding");
   }

@@ -92,7 +92,7 @@ Group::Group(py::dict group) : source(std::move(group)) {
 Where StepCall::where(const Tensor& t, int k) const {
   const Group& g = *t.group;
   const char* const arg = k == 0 ? "params" : k == 1 ? "grads" : g.state_args[k - 2].c_str();
-  return {g.label.c_str(), arg, t.index, g.takes_sparse.empty() ? nullptr : g.takes_sparse.c_str()};
+  return {g.label.c_str(), arg, t.index, g.takes_sparse.c_str()};
 }
 
 void StepCall::read(Tensor& t, int k, PyObject* object) {

@@ -49,7 +49,7 @@ struct Group {
   explicit Group(py::dict source);
 
   std::string label;
-  std::string takes_sparse;  // the class that does, for messages; empty: none
+  std::string takes_sparse;  // the class that does, for messages
   int rule;
   std::vector<std::string> state_args;  // names in messages
   std::vector<py::object> state_keys;   // keys in a torch state dict, interned

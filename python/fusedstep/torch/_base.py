@@ -64,12 +64,11 @@ class Report:
         self.warned = False
 
     def place(self, like: torch.Tensor | None) -> torch.Tensor:
-        """The values, where ``like`` is."""
-        device = like.device if like is not None and on_gpu(like) else torch.device("cpu")
-        if self.values is None:
-            self.values = torch.zeros(4, dtype=torch.float64, device=device)
-        elif self.values.device != device:
-            self.values = self.values.to(device)
+        """The values, on a GPU if ``like`` is on one, whichever has them."""
+        if self.values is None or on_gpu(self.values) != on_gpu(like):
+            device = like.device if like is not None and on_gpu(like) else torch.device("cpu")
+            before = self.values
+            self.values = torch.zeros(4, dtype=torch.float64, device=device) if before is None else before.to(device)
         return self.values
 
     def fill(self, norm: float, least_max_norm: float) -> None:
@@ -233,8 +232,13 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     def _first_param(self) -> torch.Tensor | None:
         """Whose device counts: the first that is part of the norm, if any is."""
-        groups = sorted(self.param_groups, key=_groups.limits, reverse=True)
-        return next((p for group in groups for p in group["params"]), None)
+        first = None
+        for group in self.param_groups:
+            if params := group["params"]:
+                if _groups.limits(group):
+                    return cast(torch.Tensor, params[0])
+                first = params[0] if first is None else first
+        return first
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
