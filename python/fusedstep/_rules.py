@@ -75,7 +75,7 @@ ADAM = Rule(
     defaults={"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": False, "decoupled_weight_decay": False},
     states=lambda o: ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if o["amsgrad"] else ())),
     hyper=_flatten_betas,
-    decoupled=lambda o: bool(o["decoupled_weight_decay"]),
+    decoupled=lambda o: bool(o.get("decoupled_weight_decay", False)),
     takes_sparse="torch.optim.SparseAdam",
 )
 ADAMW = Rule(

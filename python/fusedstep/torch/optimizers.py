@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from typing import Any, Literal
 
 import torch
@@ -7,6 +8,7 @@ import torch
 from .. import _rules
 from ._base import FusedOptimizer, new_step
 
+_TORCH_DECOUPLES = "decoupled_weight_decay" in inspect.signature(torch.optim.Adam).parameters  # from 2.7 on
 Nonfinite = Literal["propagate", "skip", "raise"]
 
 
@@ -146,8 +148,9 @@ class Adam(FusedOptimizer, torch.optim.Adam):  # type: ignore[override]  # _step
         nonfinite: Nonfinite = "propagate",
         norm_group: Any = None,
     ) -> None:
-        # torch's own constructor has decoupled_weight_decay from 2.7 only.
-        torchs: dict[str, Any] = {"fused": fused, "decoupled_weight_decay": decoupled_weight_decay}
+        torchs: dict[str, Any] = {"fused": fused}
+        if decoupled_weight_decay or _TORCH_DECOUPLES:  # else groups, and so checkpoints, are without the key
+            torchs["decoupled_weight_decay"] = decoupled_weight_decay
         limits = (max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group)
         self._start(*limits, foreach=foreach, differentiable=differentiable, **torchs)
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, capturable=capturable)
