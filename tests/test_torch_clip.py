@@ -42,7 +42,7 @@ def torch_total_norm(tensors, norm_type=2.0):
         return utils.get_total_norm(tensors, norm_type)
     holders = [nn.Parameter(torch.empty_like(t)) for t in tensors]
     for holder, tensor in zip(holders, tensors, strict=True):
-        holder.grad = tensor
+        holder.grad = tensor.clone()
     return utils.clip_grad_norm_(holders, math.inf, norm_type)
 
 
