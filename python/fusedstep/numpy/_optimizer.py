@@ -120,6 +120,8 @@ class Optimizer:
             )
         if len(self.state) == len(params) and all(map(operator.is_, params, self._owners)):
             return groups
+        for group in groups:
+            _rules.check(self._label, group)
         known = {id(p): state for p, state in zip(self._owners, self.state)}  # noqa: B905 state may be empty
         state: list[dict[str, Any]] = []
         for group in groups:
