@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <numeric>
 
 namespace fusedstep {
@@ -46,42 +47,62 @@ Range range_of(const Array& a) {
           base + static_cast<std::uintptr_t>((above + 1) * element_bytes(a))};
 }
 
-// Strides in bytes, without their sign, and sizes of the dimensions along which addresses differ.
-std::vector<std::pair<std::int64_t, std::int64_t>> steps_of(const Array& a) {
-  std::vector<std::pair<std::int64_t, std::int64_t>> out;
+// An array as seen from its lowest address: the bytes of an element, and stride and size of each dimension along which
+// addresses differ, strides in bytes and without their sign.
+struct Extent {
+  std::int64_t bytes;
+  std::vector<std::pair<std::int64_t, std::int64_t>> dims;
+
+  std::int64_t reach() const {
+    std::int64_t sum = bytes;
+    for (const auto& [stride, size] : dims) sum += stride * (size - 1);
+    return sum;
+  }
+  Extent below(std::int64_t pitch) const {
+    Extent out{bytes, {}};
+    std::copy_if(dims.begin(), dims.end(), std::back_inserter(out.dims), [pitch](auto& d) { return d.first < pitch; });
+    return out;
+  }
+};
+
+Extent extent_of(const Array& a) {
+  Extent out{element_bytes(a), {}};
   for (int d = 0; d < a.ndim; ++d) {
-    const std::int64_t stride = std::llabs(stride_of(a, d)) * element_bytes(a);
-    if (a.shape[d] > 1 && stride != 0) out.emplace_back(stride, a.shape[d]);
+    const std::int64_t stride = std::llabs(stride_of(a, d)) * out.bytes;
+    if (a.shape[d] > 1 && stride != 0) out.dims.emplace_back(stride, a.shape[d]);
   }
   return out;
 }
 
-// Blocks of one matrix, or slices like x[0::2] and x[1::2]: strides of at least `pitch` are multiples of some period,
-// the others reach less far than that, and what they reach lies at different places of the period.
-bool are_blocks(const Array& a, const Array& b, std::int64_t pitch) {
-  std::int64_t period = 0, reach[2] = {element_bytes(a), element_bytes(b)};
-  const Array* const both[] = {&a, &b};
-  for (int k = 0; k < 2; ++k) {
-    for (const auto& [stride, size] : steps_of(*both[k])) {
-      if (stride >= pitch) {
-        period = std::gcd(period, stride);
-      } else {
-        reach[k] += stride * (size - 1);
+// Whether two arrays, the second `apart` bytes after the first, share no element; false may also mean that it is not
+// known. Strides of at least some pitch are multiples of a period. Where the dimensions below it reach no farther than
+// that, they meet only at the same place of a period or of the next one, and the question is theirs: blocks of one
+// matrix, x[0::2] and x[1::2]. Each question costs one of `budget`.
+bool are_apart(const Extent& a, const Extent& b, std::int64_t apart, int& budget) {
+  if (apart >= a.reach() || -apart >= b.reach()) return true;
+  if (--budget < 0) return false;
+  for (const Extent* x : {&a, &b}) {
+    for (const auto& [pitch, size] : x->dims) {
+      std::int64_t period = 0;
+      for (const Extent* y : {&a, &b}) {
+        for (const auto& [stride, n] : y->dims) {
+          if (stride >= pitch) period = std::gcd(period, stride);
+        }
       }
+      const Extent inner_a = a.below(pitch), inner_b = b.below(pitch);
+      if (inner_a.reach() > period || inner_b.reach() > period) continue;
+      const std::int64_t rest = (apart % period + period) % period;
+      if (are_apart(inner_a, inner_b, rest, budget) && are_apart(inner_a, inner_b, rest - period, budget)) return true;
     }
   }
-  const auto apart = static_cast<std::int64_t>(range_of(b).low - range_of(a).low);
-  const std::int64_t rest = (apart % period + period) % period;
-  return rest >= reach[0] && rest + reach[1] <= period;
+  return false;
 }
 
 bool share_an_element(const Array& a, const Array& b) {
   if (a.contiguous && b.contiguous) return true;  // the caller has found their address ranges to overlap
-  for (const Array* x : {&a, &b}) {
-    for (const auto& step : steps_of(*x)) {
-      if (are_blocks(a, b, step.first)) return false;
-    }
-  }
+  int budget = 1000;
+  const auto apart = static_cast<std::int64_t>(range_of(b).low - range_of(a).low);
+  if (are_apart(extent_of(a), extent_of(b), apart, budget)) return false;
   const auto left = addresses(a), right = addresses(b);
   for (auto i = left.begin(), j = right.begin(); i != left.end() && j != right.end();) {
     if (*i + element_bytes(a) <= *j) {
