@@ -142,10 +142,10 @@ def test_a_checkpoint_of_an_older_version_has_them():
 
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_groups_taken_from_torch(name, options):
-    """They lack our options, which are off then; whose groups they are stays as it is."""
+    """They lack our options, which are the constructor's then; whose groups they are stays as it is."""
     params = make_params(torch.float64)
     source = make(name, params, torch.optim, **options)
-    opt = make(name, params, max_norm=1e-3, **options)
+    opt = make(name, params, **options)
     opt.param_groups = source.param_groups
     plain = make(name, make_params(torch.float64), torch.optim, **options)
     for seed in range(3):
@@ -158,6 +158,27 @@ def test_groups_taken_from_torch(name, options):
     opt.param_groups[0]["max_norm"] = 1.0
     opt.step()
     assert opt.total_norm is not None
+
+
+@pytest.mark.parametrize("loads", [False, True])
+def test_plain_groups_in_place_of_ours_clip_as_the_constructor_said(loads):
+    """Lightning's BackboneFinetuning makes such when it resumes, and then loads the state."""
+    opt = make("SGD", params := make_params(), max_norm=0.5, nonfinite="skip")
+    saved = opt.state_dict()
+    opt.param_groups = [{**group, "params": params} for group in copy.deepcopy(saved["param_groups"])]
+    assert opt._step_supports_amp_scaling
+    if loads:
+        opt.load_state_dict(saved)
+        assert opt.param_groups[0]["max_norm"] == 0.5
+    other = make("SGD", make_params(), max_norm=0.5)
+    for each in (opt, other):
+        set_grads(params_of(each), 0)
+        each.step()
+    assert_close(opt, other, rtol=0, atol=0)
+    assert opt.total_norm == other.total_norm
+    params[0].grad[0, 0] = math.nan
+    opt.step()
+    assert opt.skipped_steps.item() == 1
 
 
 def test_foreign_groups_without_torchs_keys_either():

@@ -122,6 +122,9 @@ def test_a_wrapper_that_copies_the_dict():
         assert report(Wrapper(opt)) == report(opt)
     assert early._step_supports_amp_scaling
     assert early.norm_group is None
+    early._run.lost_norm_group = True
+    early.norm_group = None  # set on the wrapper, meant for the optimizer
+    opt.step()
 
 
 # ---------------------------------------------------------------------------------------------------------- nonfinite

@@ -1,22 +1,25 @@
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
-# No client may look for a model or an update on the network.
-for name in ("HF_HUB_OFFLINE", "NO_ALBUMENTATIONS_UPDATE"):
-    os.environ[name] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported
 
 
-def need(client: str) -> object:
-    """The module, or a skip; where FUSEDSTEP_REQUIRE_CLIENTS is set a failure."""
-    if find_spec(client) is None and os.environ.get("FUSEDSTEP_REQUIRE_CLIENTS") != "1":
-        pytest.skip(f"{client} is not installed", allow_module_level=True)
-    make_torchvision_importable()
-    return importlib.import_module(client)
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty folder to train in, one thread (the models are tiny), and nothing left of accelerate's singletons."""
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    if "accelerate" in sys.modules:
+        from accelerate.state import AcceleratorState
+
+        AcceleratorState._reset_state(reset_partial_state=True)

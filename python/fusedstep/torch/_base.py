@@ -49,18 +49,19 @@ def refuse(label: str, *, foreach: bool | None = None, differentiable: bool = Fa
         raise ValueError(f"{label}: differentiable=True needs autograd through the step; use torch.optim.{label}")
 
 
-class Report:
-    """What the last steps did, in memory that all steps go on writing, where the gradients are.
+class Run:
+    """What belongs to a run and is never saved, in an object of its own: a wrapper that copies an optimizer's
+    ``__dict__`` has the same one."""
 
-    An object of its own, so that a wrapper which copies an optimizer's ``__dict__`` has the same one.
-    """
+    __slots__ = ("has_norm", "lost_norm_group", "norm_group", "values", "warned")
 
-    __slots__ = ("has_norm", "values", "warned")
-
-    def __init__(self) -> None:
-        # Norm and coefficient of the last step; counts of steps that clipped, and that were skipped.
+    def __init__(self, norm_group: Any = None) -> None:
+        # Norm and coefficient of the last step; counts of steps that clipped, and that were skipped. In memory that all
+        # steps go on writing, where the gradients are.
         self.values: torch.Tensor | None = None
         self.has_norm = False
+        self.norm_group = norm_group
+        self.lost_norm_group = False  # a copy of one that had it
         self.warned = False
 
     def place(self, like: torch.Tensor | None) -> torch.Tensor:
@@ -128,9 +129,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         nonfinite = _rules.nonfinite(label, nonfinite, error_if_nonfinite)
         _rules.needs_norm(label, nonfinite, max_norm is not None)
         self._run_time = {"max_norm": max_norm, "clip_value": clip_value, "nonfinite": nonfinite}
-        self._norm_group = _ranks.check_group(label, norm_group)
-        self._lost_norm_group = False
-        self._report = Report()
+        self._run = Run(_ranks.check_group(label, norm_group))
         self._torchs = torchs
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -147,7 +146,7 @@ class FusedOptimizer(torch.optim.Optimizer):
             raise ValueError(f"{label}: capturable=True is for CUDA graphs; CPU tensors need capturable=False")
         self.param_groups[-1] = _groups.ParamGroup(keys, run_time)
         if keys["params"] and on_gpu(keys["params"][0]):
-            self._report.place(keys["params"][0])  # a capture is no place to make it
+            self._run.place(keys["params"][0])  # a capture is no place to make it
 
     def _patch_step_function(self) -> None:
         super()._patch_step_function()  # hooks and profiling, around the step of this class
@@ -157,7 +156,7 @@ class FusedOptimizer(torch.optim.Optimizer):
             cls.step.outside_dynamo = True
 
     def __getstate__(self) -> dict[str, Any]:
-        lost = self._lost_norm_group or self._norm_group is not None
+        lost = self._run.lost_norm_group or self._run.norm_group is not None
         return {
             **super().__getstate__(),
             "_run_time": self._run_time,
@@ -168,12 +167,13 @@ class FusedOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         present = self.__dict__.get("param_groups", state["param_groups"])
         super().__setstate__(state)
-        self.__dict__.setdefault("_report", Report())
-        self.__dict__.setdefault("_norm_group", None)
+        if "_run" not in self.__dict__:
+            self._run = Run()
+            self._run.lost_norm_group = self.__dict__.pop("_lost_norm_group", False)
         # A state_dict is torch's or might be: it lacks our options, which stay what they are, and may ask for
         # implementations that do not exist here.
         for k, group in enumerate(self.param_groups):
-            run_time = _groups.run_time(present[k]) if k < len(present) else self._run_time
+            run_time = _groups.run_time(present[k], self._run_time) if k < len(present) else self._run_time
             self.param_groups[k] = _groups.ParamGroup(group, run_time)
             for name, value in _UNUSED.items():
                 if name in group:
@@ -182,17 +182,19 @@ class FusedOptimizer(torch.optim.Optimizer):
     @property
     def norm_group(self) -> Any:
         """The process group over whose ranks the norm is summed, or None."""
-        return self._norm_group
+        return self._run.norm_group
 
     @norm_group.setter
     def norm_group(self, group: Any) -> None:
-        self._norm_group = _ranks.check_group(type(self).__name__, group)
-        self._lost_norm_group = False
+        self._run.norm_group = _ranks.check_group(type(self).__name__, group)
+        self._run.lost_norm_group = False
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
         """Asked by torch.amp.GradScaler and by its users: whether unscaling and skipping are left to the step."""
-        return bool(self.defaults.get("fused")) or any(map(_groups.clips, self.param_groups))
+        return bool(self.defaults.get("fused")) or any(
+            self._has(g, "max_norm", "clip_value") for g in self.param_groups
+        )
 
     def _new_state(self, param: torch.Tensor, group: dict[str, Any]) -> dict[str, Any]:
         options = group["options"]
@@ -209,33 +211,38 @@ class FusedOptimizer(torch.optim.Optimizer):
     def total_norm(self) -> torch.Tensor | None:
         """Norm of the last step's gradients before clipping, float64, also of a step that was skipped; None if no group
         had a ``max_norm``. Like what follows a copy, on the gradients' device, in no checkpoint."""
-        report = self._report
-        return None if report.values is None or not report.has_norm else report.values[0].clone()
+        run = self._run
+        return None if run.values is None or not run.has_norm else run.values[0].clone()
 
     @property
     def clip_coefficient(self) -> torch.Tensor | None:
         """What the last step multiplied gradients by for their norm, float64: ``min(1, max_norm / (norm + 1e-6))``, the
         smallest of all groups; None if none had a ``max_norm``."""
-        report = self._report
-        return None if report.values is None or not report.has_norm else report.values[1].clone()
+        run = self._run
+        return None if run.values is None or not run.has_norm else run.values[1].clone()
 
     @property
     def clipped_steps(self) -> torch.Tensor:
         """How many steps had a :attr:`clip_coefficient` below 1, int64."""
-        return self._report.place(self._first_param())[2].to(torch.int64)
+        return self._run.place(self._first_param())[2].to(torch.int64)
 
     @property
     def skipped_steps(self) -> torch.Tensor:
         """How many steps changed nothing, for ``nonfinite="skip"`` or a ``GradScaler`` that left the decision to the
         step, int64. One that a ``GradScaler`` does not call is not counted."""
-        return self._report.place(self._first_param())[3].to(torch.int64)
+        return self._run.place(self._first_param())[3].to(torch.int64)
+
+    def _has(self, group: dict[str, Any], *names: str) -> bool:
+        """Whether a group has one of these options of the run."""
+        options = _groups.run_time(group, self._run_time)
+        return any(options[name] is not None for name in names)
 
     def _first_param(self) -> torch.Tensor | None:
         """Whose device counts: the first that is part of the norm, if any is."""
         first = None
         for group in self.param_groups:
             if params := group["params"]:
-                if _groups.limits(group):
+                if self._has(group, "max_norm"):
                     return cast(torch.Tensor, params[0])
                 first = params[0] if first is None else first
         return first
@@ -257,21 +264,21 @@ class FusedOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         label = type(self).__name__
-        if any(map(_groups.limits, self.param_groups)):
+        if any(self._has(group, "max_norm") for group in self.param_groups):
             self._check_norm_group(label)
-            _ranks.together(label, self._norm_group, self._update)
+            _ranks.together(label, self._run.norm_group, self._update)
         else:
             self._update(None)
         return loss
 
     def _check_norm_group(self, label: str) -> None:
-        if self._lost_norm_group:
+        if self._run.lost_norm_group:
             raise RuntimeError(
                 f"{label}: this copy of an optimizer has lost its norm_group and would clip to the norm of its own "
                 "shard: set opt.norm_group to the process group, or to None if nothing is sharded"
             )
-        if self._norm_group is None and not self._report.warned:
-            self._report.warned = True
+        if self._run.norm_group is None and not self._run.warned:
+            self._run.warned = True
             if _ranks.looks_sharded(p for group in self.param_groups for p in group["params"]):
                 warnings.warn(
                     f"{label}: max_norm is the norm of this rank's shard alone; pass norm_group= (the process group "
@@ -289,7 +296,9 @@ class FusedOptimizer(torch.optim.Optimizer):
         scale = getattr(self, "grad_scale", None)
         if not on_gpu(scale):
             scale = 1.0 if scale is None else _rules.scale(label, scale)
-        all_options = [{**self.defaults, **group, **_groups.run_time(group)} for group in self.param_groups]
+        all_options = [
+            {**self.defaults, **group, **_groups.run_time(group, self._run_time)} for group in self.param_groups
+        ]
         groups = [
             _rules.core_group(
                 label,
@@ -308,8 +317,8 @@ class FusedOptimizer(torch.optim.Optimizer):
             (options["nonfinite"] for options in all_options), key=_rules.NONFINITE.index, default="propagate"
         )
         _rules.needs_norm(label, nonfinite, bool(max_norms))
-        report = self._report.place(self._first_param())
-        self._report.has_norm = bool(max_norms)
+        report = self._run.place(self._first_param())
+        self._run.has_norm = bool(max_norms)
         norm = _core.step_torch(
             groups,
             self.state,
@@ -323,7 +332,7 @@ class FusedOptimizer(torch.optim.Optimizer):
             before_write=raise_versions,
         )
         if norm is not None and on_gpu(report):
-            self._report.fill(norm, min(max_norms))
+            self._run.fill(norm, min(max_norms))
 
 
 def new_step(device: torch.device | str) -> torch.Tensor:

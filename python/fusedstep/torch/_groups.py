@@ -75,16 +75,15 @@ OFF: dict[str, Any] = {**_rules.RUN_TIME, "error_if_nonfinite": False}
 NAMES = frozenset(OFF)
 
 
-def run_time(group: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the run: those of a plain dict, as torch makes them, are off where it has none."""
+def run_time(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the run. A plain dict, as torch makes them and as some tools put in place of ours, has those it
+    names; for the others the constructor's count."""
     if isinstance(group, ParamGroup):
         return group.run_time
-    return split(group)[1]
+    return split(group, defaults)[1]
 
 
-def split(
-    group: Mapping[str, Any], defaults: Mapping[str, Any] = _rules.RUN_TIME
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def split(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Torch's keys of a group that may hold all in one, and its options of the run."""
     keys = {key: value for key, value in group.items() if key not in NAMES}
     if isinstance(group, ParamGroup):
@@ -92,13 +91,3 @@ def split(
     mixed = ParamGroup({}, defaults)
     mixed.update({key: group[key] for key in OFF if key in group})
     return keys, mixed.run_time
-
-
-def limits(group: Mapping[str, Any]) -> bool:
-    """Whether its gradients are part of the norm."""
-    return run_time(group)["max_norm"] is not None
-
-
-def clips(group: Mapping[str, Any]) -> bool:
-    options = run_time(group)
-    return options["max_norm"] is not None or options["clip_value"] is not None
