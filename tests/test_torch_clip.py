@@ -26,6 +26,7 @@ from torch_spec import (
     snapshot,
     specified_norm,
     step_as_specified,
+    torch_total_norm,
 )
 
 FUNCTIONS = ("clip_grad_norm_", "clip_grad_value_", "get_total_norm", "clip_grads_with_norm_")
@@ -35,15 +36,6 @@ NO_EMPTY = tuple(s for s in BORDERS if s != (0,))  # torch has no inf norm of no
 DTYPES = pytest.mark.parametrize(
     "dtype", [torch.float32, torch.float64, torch.complex64, torch.complex128], ids=["f32", "f64", "c64", "c128"]
 )
-
-
-def torch_total_norm(tensors, norm_type=2.0):
-    if hasattr(utils, "get_total_norm"):  # from torch 2.6 on
-        return utils.get_total_norm(tensors, norm_type)
-    holders = [nn.Parameter(torch.empty_like(t)) for t in tensors]
-    for holder, tensor in zip(holders, tensors, strict=True):
-        holder.grad = tensor.clone()
-    return utils.clip_grad_norm_(holders, math.inf, norm_type)
 
 
 def with_grads(dtype=torch.float32, shapes=BORDERS, scale=1.0, seed=0):

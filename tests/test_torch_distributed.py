@@ -419,6 +419,7 @@ def values_of(model, opt):
 @pytest.mark.parametrize("flat", [False, True], ids=["nested", "flattened"])
 @pytest.mark.parametrize("max_norm", [None, 0.1])
 @pytest.mark.filterwarnings("ignore:torch.distributed is")
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")  # by torch 2.5's own dcp.save
 def test_checkpoints_of_torch_load(tmp_path, name, direction, flat, max_norm):
     """With the default planner, which wants every key that the optimizer shows."""
     own = {"max_norm": max_norm, "clip_value": 9.0, "nonfinite": "skip" if max_norm else "propagate"}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import utils
 
 import fusedstep.torch as fst
 from bits import assert_same_bits
@@ -193,6 +194,15 @@ def snapshot(opt, params):
     values = [(p._version, bits(p), None if p.grad is None else bits(p.grad)) for p in params]
     states = [{k: bits(v) for k, v in opt.state[p].items()} if p in opt.state else None for p in params]
     return values, states, {id(p) for p in opt.state}
+
+
+def torch_total_norm(tensors, norm_type=2.0):
+    if hasattr(utils, "get_total_norm"):  # from torch 2.6 on
+        return utils.get_total_norm(tensors, norm_type)
+    holders = [nn.Parameter(torch.empty_like(t)) for t in tensors]
+    for holder, tensor in zip(holders, tensors, strict=True):
+        holder.grad = tensor.clone()
+    return utils.clip_grad_norm_(holders, math.inf, norm_type)
 
 
 def assert_close(ours, theirs, **tolerance):

@@ -25,7 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "docs" / "torch-releases.md"
-RELEASES = ("2.5.1", "2.6.0", "2.9.1", "2.11.0", "2.13.0", "2.14.1", "2.15.0")
+RELEASES = ("2.5.1", "2.6.0", "2.9.1", "2.11.0", "2.13.0", "2.14.1")
 TESTS = ("test_layout.py", "test_threads.py", *sorted(p.name for p in (ROOT / "tests").glob("test_torch*.py")))
 ASK = """
 import numpy, torch
