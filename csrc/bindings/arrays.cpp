@@ -121,11 +121,12 @@ const TypeFacts& facts_of(PyObject* object) {
   return known.back();
 }
 
+// A real tensor is lazily negated only as the imaginary part of a conjugated one, every second element in memory, so a
+// contiguous one of two elements or more need not be asked, which costs 200 ns.
+bool may_be_lazy(const Array& a) { return a.is_complex || a.numel == 1 || !a.contiguous; }
+
 // Whether the values of a tensor are the negative or the conjugate of what its memory holds: DLPack does not tell.
-// Asking torch costs 200 ns. A real tensor is lazily negated only as the imaginary part of a conjugated one, every
-// second element in memory, so a contiguous one of two elements or more need not be asked.
 bool is_lazy(PyObject* object, const Array& a) {
-  if (!a.is_complex && a.numel != 1 && a.contiguous) return false;
   const py::handle t(object);
   return t.attr("is_neg")().is(py::bool_(true)) || (a.is_complex && t.attr("is_conj")().is(py::bool_(true)));
 }
@@ -215,7 +216,15 @@ Array Reader::fetch(PyObject* object, const TypeFacts& facts, const Where& where
                        ", expected a NumPy array, a torch tensor or another DLPack array");
 }
 
-Array Reader::resolved(PyObject* object, const Where& where, const Array& a) {
+[[noreturn]] void no_memory(const Where& where, bool torch) {
+  throw py::value_error(where.text() + " has no memory (a null address)" + (torch ? kOutside : ""));
+}
+
+Array Reader::resolved(PyObject* object, const Where& where, const Array& a, Lazy lazy) {
+  if (lazy == Lazy::refuse) {
+    throw py::value_error(where.text() + " is a lazily negated or conjugated view, expected a plain tensor: call " +
+                          "resolve_neg() or resolve_conj() first");
+  }
   if (a.device != kHost && given_stream_) {
     throw py::value_error(
         where.text() + " is a lazily negated or conjugated view, which torch's current stream would " +
@@ -231,19 +240,13 @@ Array Reader::read(PyObject* object, const Where& where, Lazy lazy) {
   Array a = fetch(object, facts, where);
   if (placed_device) a.device = placed_device(a.data, false);
   if (a.device != kHost && !streams_.contains(a.device)) note_stream(facts, a);
-  if (facts.kind == TypeFacts::exchange || facts.kind == TypeFacts::attributes) {
-    if (lazy != Lazy::as_stored && is_lazy(object, a)) {
-      if (lazy == Lazy::resolve) return resolved(object, where, a);
-      throw py::value_error(where.text() + " is a lazily negated or conjugated view, expected a plain tensor: call " +
-                            "resolve_neg() or resolve_conj() first");
-    }
+  const bool torch = facts.kind == TypeFacts::exchange || facts.kind == TypeFacts::attributes;
+  if (torch) {
+    if (may_be_lazy(a) && lazy != Lazy::as_stored && is_lazy(object, a)) return resolved(object, where, a, lazy);
     check_storage(object, a, where);
   }
   if (a.numel == 0) return a;
-  if (!a.data) {
-    const bool torch = facts.kind == TypeFacts::exchange || facts.kind == TypeFacts::attributes;
-    throw py::value_error(where.text() + " has no memory (a null address)" + (torch ? kOutside : ""));
-  }
+  if (!a.data) no_memory(where, torch);
   if (reinterpret_cast<std::uintptr_t>(a.data) % item_size(a.dtype) != 0) {
     throw py::value_error(where.text() + " is not aligned to its element size");
   }

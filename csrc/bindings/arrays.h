@@ -77,7 +77,7 @@ class Reader {
   Array from_buffer(PyObject* object, const Where& where);
   Array from_capsule(PyObject* object, const Where& where);
   Array from_dlpack(PyObject* object, const dlpack::Tensor& t, const Where& where);
-  Array resolved(PyObject* object, const Where& where, const Array& a);
+  Array resolved(PyObject* object, const Where& where, const Array& a, Lazy lazy);
   void note_stream(const TypeFacts& facts, const Array& a);
 
   std::deque<std::vector<std::int64_t>> dims_;

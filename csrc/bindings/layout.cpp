@@ -196,7 +196,10 @@ void AliasCheck::add(const Array& a, bool written, const Where& where) {
   entries_.push_back({&a, where, written, 0, 0});
   key_.push_back(reinterpret_cast<std::uintptr_t>(a.data));
   key_.push_back(static_cast<std::uintptr_t>(a.numel * element_bytes(a)) << 1 | static_cast<std::uintptr_t>(written));
-  if (a.contiguous) return;
+  if (!a.contiguous) add_strides(a);
+}
+
+void AliasCheck::add_strides(const Array& a) {
   key_.push_back(static_cast<std::uintptr_t>(a.ndim) << 8 | static_cast<std::uintptr_t>(element_bytes(a)));
   for (int d = 0; d < a.ndim; ++d) {
     key_.push_back(static_cast<std::uintptr_t>(a.shape[d]));

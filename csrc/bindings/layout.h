@@ -31,6 +31,7 @@ class AliasCheck {
     bool written;
     std::uintptr_t low, high;  // addresses [low, high), for verify()
   };
+  void add_strides(const Array& a);
   void find_overlap();
 
   std::vector<Entry> entries_;

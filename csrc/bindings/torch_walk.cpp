@@ -29,17 +29,23 @@ py::object none_is_null(py::object item) { return item && item.is_none() ? py::o
 
 }  // namespace
 
-py::object find_item(const py::handle& mapping, const py::handle& key) {
-  if (PyDict_Check(mapping.ptr())) {
-    PyObject* const item = PyDict_GetItemWithError(mapping.ptr(), key.ptr());
-    if (!item && PyErr_Occurred()) throw py::error_already_set();
-    return py::reinterpret_borrow<py::object>(item);
-  }
+namespace {
+
+py::object find_in_mapping(const py::handle& mapping, const py::handle& key) {
   const auto item = py::reinterpret_steal<py::object>(PyObject_GetItem(mapping.ptr(), key.ptr()));
   if (item) return item;
   if (!PyErr_ExceptionMatches(PyExc_KeyError)) throw py::error_already_set();
   PyErr_Clear();
   return item;
+}
+
+}  // namespace
+
+py::object find_item(const py::handle& mapping, const py::handle& key) {
+  if (!PyDict_Check(mapping.ptr())) return find_in_mapping(mapping, key);
+  PyObject* const item = PyDict_GetItemWithError(mapping.ptr(), key.ptr());
+  if (!item && PyErr_Occurred()) throw py::error_already_set();
+  return py::reinterpret_borrow<py::object>(item);
 }
 
 // State is created in parameter order, so walking the dict beside the parameters finds nearly every entry without

@@ -6,7 +6,7 @@ Pure Python, no torch. Option names and defaults are torch.optim's.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,6 +144,12 @@ def nonfinite(label: str, value: Any, error_if_nonfinite: Any = False) -> str:
     if value == "skip":
         raise ValueError(f"{label}: error_if_nonfinite with nonfinite='skip', expected one of them")
     return "raise"
+
+
+def strictest(options: Iterable[Options]) -> str:
+    """The norm of several groups is one, and so is what follows from it."""
+    asked = {o["nonfinite"] for o in options}
+    return next((word for word in reversed(NONFINITE) if word in asked), "propagate")
 
 
 def needs_norm(label: str, nonfinite: str, has_norm: bool) -> None:

@@ -175,7 +175,7 @@ class Optimizer:
             }
             groups.append(core)
             stepped += live
-        nonfinite = max((g["nonfinite"] for g in all_groups), key=_rules.NONFINITE.index, default="propagate")
+        nonfinite = _rules.strictest(all_groups)
         has_norm = any(g["max_norm"] is not None for g in all_groups)
         _rules.needs_norm(self._label, nonfinite, has_norm)
         skipped = self.skipped_steps

@@ -264,11 +264,13 @@ class FusedOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         label = type(self).__name__
-        if any(self._has(group, "max_norm") for group in self.param_groups):
+        run_times = [_groups.run_time(group, self._run_time) for group in self.param_groups]
+        all_options = [{**self.defaults, **g, **own} for g, own in zip(self.param_groups, run_times, strict=True)]
+        if any(own["max_norm"] is not None for own in run_times):
             self._check_norm_group(label)
-            _ranks.together(label, self._run.norm_group, self._update)
+            _ranks.together(label, self._run.norm_group, lambda exchange: self._update(all_options, exchange))
         else:
-            self._update(None)
+            self._update(all_options, None)
         return loss
 
     def _check_norm_group(self, label: str) -> None:
@@ -286,9 +288,9 @@ class FusedOptimizer(torch.optim.Optimizer):
                     stacklevel=4,
                 )
 
-    def _update(self, over_ranks: Callable[[list[float]], list[list[float]]] | None) -> None:
+    def _update(self, all_options: list[dict[str, Any]], over_ranks: _ranks.Exchange | None) -> None:
         label = type(self).__name__
-        if not isinstance(self.state, MutableMapping):
+        if not isinstance(self.state, (dict, MutableMapping)):  # a dict is told at once
             raise TypeError(
                 f"{label}: state is a {type(self.state).__name__}, expected a dict or another mutable mapping of "
                 "parameters to dicts"
@@ -296,9 +298,6 @@ class FusedOptimizer(torch.optim.Optimizer):
         scale = getattr(self, "grad_scale", None)
         if not on_gpu(scale):
             scale = 1.0 if scale is None else _rules.scale(label, scale)
-        all_options = [
-            {**self.defaults, **group, **_groups.run_time(group, self._run_time)} for group in self.param_groups
-        ]
         groups = [
             _rules.core_group(
                 label,
@@ -313,9 +312,7 @@ class FusedOptimizer(torch.optim.Optimizer):
             for options in all_options
         ]
         max_norms = [group["max_norm"] for group in groups if group["max_norm"] is not None]
-        nonfinite = max(
-            (options["nonfinite"] for options in all_options), key=_rules.NONFINITE.index, default="propagate"
-        )
+        nonfinite = _rules.strictest(all_options)
         _rules.needs_norm(label, nonfinite, bool(max_norms))
         report = self._run.place(self._first_param())
         self._run.has_norm = bool(max_norms)
