@@ -297,27 +297,43 @@ void StepCall::collect() {
   alias.verify();
 }
 
-// State made for this call becomes the caller's. The last thing that can fail.
-void StepCall::commit() {
-  announce(before_write_, touched_);
-  std::vector<std::pair<py::object, py::object>> added;  // mapping, key
+void StepCall::keep_state() {
+  if (has_kept_) return;
+  has_kept_ = true;
   try {
     for (const auto& [param, fresh] : new_state_) {
       py::object entry = find_item(state_, param);
       if (!entry || py::len(entry) == 0) {
         state_[param] = fresh;
-        added.emplace_back(state_, param);
+        kept_.emplace_back(state_, param);
         continue;
       }
       for (const auto& [key, value] : py::cast<py::dict>(fresh)) {
         entry[key] = value;
-        added.emplace_back(entry, py::reinterpret_borrow<py::object>(key));
+        kept_.emplace_back(entry, py::reinterpret_borrow<py::object>(key));
       }
     }
     for (const auto& [entry, step] : moved_steps_) entry["step"] = step;
   } catch (py::error_already_set&) {
-    for (const auto& [mapping, key] : added) PyObject_DelItem(mapping.ptr(), key.ptr());
-    PyErr_Clear();
+    take_back();
+    throw;
+  }
+}
+
+void StepCall::take_back() {
+  for (const auto& [mapping, key] : kept_) {
+    if (PyObject_DelItem(mapping.ptr(), key.ptr()) != 0) PyErr_Clear();
+  }
+  kept_.clear();
+}
+
+// The last thing that can fail.
+void StepCall::commit() {
+  keep_state();
+  try {
+    announce(before_write_, touched_);
+  } catch (py::error_already_set&) {
+    take_back();
     throw;
   }
 }
@@ -347,7 +363,19 @@ void StepCall::write_report(const Norms* norms, bool skipped) {
 
 py::object StepCall::run() {
   collect();
-  if (on_cuda()) return run_cuda();
+  if (!clipping_.over_ranks.is_none()) keep_state();
+  bool written = false;
+  try {
+    py::object norm = on_cuda() ? run_cuda(written) : run_cpu(written);
+    if (!written) take_back();
+    return norm;
+  } catch (...) {
+    if (!written) take_back();
+    throw;
+  }
+}
+
+py::object StepCall::run_cpu(bool& written) {
   py::object result = py::none();
   bool skips = overflowed();
   std::optional<Norms> found;
@@ -362,6 +390,7 @@ py::object StepCall::run() {
     prepare(norms);
     const Plan plan(numels_);
     commit();
+    written = true;
     without_lock([&] { run_step(work_, plan, clips()); });
     count();
   }

@@ -48,7 +48,7 @@ def step_torch(
     *,
     grad_scale: Any,
     found_inf: Any | None,
-    report: Any,
+    report: Any,  # 4 float64: norm, coefficient, counts of clipped and of skipped steps
     nonfinite: str,
     over_ranks: OverRanks | None,
     before_write: BeforeWrite,

@@ -214,7 +214,10 @@ class Optimizer:
             if not isinstance(key, str) or not index.isdecimal() or int(index) >= len(target):
                 size = f"{len(groups)} groups and {len(state)} params"
                 raise ValueError(f"{self._label}: state_dict has the key {key!r}, expected those of {size}")
-            value = np.array(state_dict[key])
+            given = state_dict[key]
+            if isinstance(given, np.ma.MaskedArray):
+                raise TypeError(f"{self._label}: {key} of the state_dict is a masked array, expected a plain one")
+            value = np.array(given)
             if kind == "group" and name in _rules.RUN_TIME:
                 continue  # saved by an older version
             if kind == "group" or name == "step":

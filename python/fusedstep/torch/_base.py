@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, MutableMapping
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from .. import _core, _rules
 from ..reference import clip_coefficient
@@ -18,6 +21,14 @@ def outside_dynamo(function: Function) -> Function:
     # Not torch.compiler.disable, which imports Dynamo now; a torch optimizer's constructor does so in any case.
     outside: Any = torch._disable_dynamo  # type: ignore[attr-defined]
     return cast(Function, outside(function))
+
+
+def warn(message: str) -> None:
+    """A UserWarning about the line of whoever called torch or us."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_back.f_globals.get("__name__", "").split(".")[0] in ("torch", "fusedstep"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def raise_versions(tensors: list[torch.Tensor]) -> None:
@@ -57,24 +68,33 @@ class Run:
 
     def __init__(self, norm_group: Any = None) -> None:
         # Norm and coefficient of the last step; counts of steps that clipped, and that were skipped. In memory that all
-        # steps go on writing, where the gradients are.
-        self.values: torch.Tensor | None = None
+        # steps go on writing, where the gradients are: on the CPU NumPy's, which no mode or transform of torch wraps.
+        self.values: torch.Tensor | NDArray[np.float64] | None = None
         self.has_norm = False
         self.norm_group = norm_group
         self.lost_norm_group = False  # a copy of one that had it
         self.warned = False
 
-    def place(self, like: torch.Tensor | None) -> torch.Tensor:
+    def place(self, like: torch.Tensor | None) -> torch.Tensor | NDArray[np.float64]:
         """The values, on a GPU if ``like`` is on one, whichever has them."""
         if self.values is None or on_gpu(self.values) != on_gpu(like):
-            device = like.device if like is not None and on_gpu(like) else torch.device("cpu")
-            before = self.values
-            self.values = torch.zeros(4, dtype=torch.float64, device=device) if before is None else before.to(device)
+            numbers = [0.0] * 4 if self.values is None else self.values.tolist()
+            if like is not None and on_gpu(like):
+                self.values = torch.tensor(numbers, dtype=torch.float64, device=like.device)
+            else:
+                self.values = np.array(numbers)
         return self.values
+
+    def read(self, index: int, dtype: torch.dtype) -> torch.Tensor:
+        """A snapshot of one of the values, where it is."""
+        values = self.values
+        if isinstance(values, torch.Tensor):
+            return values[index].to(dtype, copy=True)
+        return torch.tensor(0.0 if values is None else values[index], dtype=dtype, device="cpu")
 
     def fill(self, norm: float, least_max_norm: float) -> None:
         """The norm of a step without any gradient here, which no kernel has written."""
-        assert self.values is not None
+        assert isinstance(self.values, torch.Tensor)
         numbers = torch.tensor([norm, clip_coefficient(norm, least_max_norm)], dtype=torch.float64, device="cpu")
         self.values[:2].copy_(numbers)
 
@@ -211,26 +231,26 @@ class FusedOptimizer(torch.optim.Optimizer):
     def total_norm(self) -> torch.Tensor | None:
         """Norm of the last step's gradients before clipping, float64, also of a step that was skipped; None if no group
         had a ``max_norm``. Like what follows a copy, on the gradients' device, in no checkpoint."""
-        run = self._run
-        return None if run.values is None or not run.has_norm else run.values[0].clone()
+        return self._run.read(0, torch.float64) if self._run.has_norm else None
 
     @property
     def clip_coefficient(self) -> torch.Tensor | None:
         """What the last step multiplied gradients by for their norm, float64: ``min(1, max_norm / (norm + 1e-6))``, the
         smallest of all groups; None if none had a ``max_norm``."""
-        run = self._run
-        return None if run.values is None or not run.has_norm else run.values[1].clone()
+        return self._run.read(1, torch.float64) if self._run.has_norm else None
 
     @property
     def clipped_steps(self) -> torch.Tensor:
         """How many steps had a :attr:`clip_coefficient` below 1, int64."""
-        return self._run.place(self._first_param())[2].to(torch.int64)
+        self._run.place(self._first_param())
+        return self._run.read(2, torch.int64)
 
     @property
     def skipped_steps(self) -> torch.Tensor:
         """How many steps changed nothing, for ``nonfinite="skip"`` or a ``GradScaler`` that left the decision to the
         step, int64. One that a ``GradScaler`` does not call is not counted."""
-        return self._run.place(self._first_param())[3].to(torch.int64)
+        self._run.place(self._first_param())
+        return self._run.read(3, torch.int64)
 
     def _has(self, group: dict[str, Any], *names: str) -> bool:
         """Whether a group has one of these options of the run."""
@@ -282,10 +302,9 @@ class FusedOptimizer(torch.optim.Optimizer):
         if self._run.norm_group is None and not self._run.warned:
             self._run.warned = True
             if _ranks.looks_sharded(p for group in self.param_groups for p in group["params"]):
-                warnings.warn(
+                warn(
                     f"{label}: max_norm is the norm of this rank's shard alone; pass norm_group= (the process group "
-                    "that the model is sharded over) for that of the whole model",
-                    stacklevel=4,
+                    "that the model is sharded over) for that of the whole model"
                 )
 
     def _update(self, all_options: list[dict[str, Any]], over_ranks: _ranks.Exchange | None) -> None:

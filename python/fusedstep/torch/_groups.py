@@ -67,6 +67,11 @@ class ParamGroup(dict[str, Any]):
             return value
         return super().pop(key) if default is _MISSING else super().pop(key, default)
 
+    def copy(self) -> ParamGroup:
+        return ParamGroup(self, self.run_time)
+
+    __copy__ = copy
+
     def __delitem__(self, key: str) -> None:
         self.pop(key)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -19,6 +20,12 @@ Result = TypeVar("Result")
 # How many sums a message to this group holds: as many as any rank has needed so far. All ranks of a group make the same
 # calls in the same order and see the same messages, so that they agree on it.
 _room: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+
+# The tensors of the last messages. gloo's thread lets go of them a moment after a collective has returned; if it is the
+# last to do so, it wants the interpreter's lock, which torch before 2.8 holds in destroy_process_group() while it waits
+# for that thread.
+_messages: weakref.WeakKeyDictionary[Any, deque[list[torch.Tensor]]] = weakref.WeakKeyDictionary()
 
 
 def check_group(label: str, group: Any) -> Any:
@@ -74,6 +81,7 @@ class Exchange:
         device = _transport(self._group)
         mine = torch.tensor(row + [0.0] * (size - len(row)), dtype=torch.float64, device=device)
         rows = [torch.empty_like(mine) for _ in range(dist.get_world_size(self._group))]
+        _messages.setdefault(self._group, deque(maxlen=8)).append([mine, *rows])
         dist.all_gather(rows, mine, group=self._group)
         gathered: list[Sums] = torch.stack(rows).tolist()
         return gathered

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Iterable
 from types import GeneratorType
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from .. import _core
 from ..functional import check_limit, check_norm_type
 from . import _ranks
-from ._base import norm_out, on_gpu, outside_dynamo, raise_versions, refuse
+from ._base import norm_out, on_gpu, outside_dynamo, raise_versions, refuse, warn
 
 Tensors = torch.Tensor | Iterable[torch.Tensor]
 
@@ -23,7 +22,7 @@ def _listed(label: str, tensors: Tensors) -> list[torch.Tensor]:
         return [tensors]
     listed = list(tensors)
     if not listed and isinstance(tensors, GeneratorType):
-        warnings.warn(f"{label}: the generator of tensors is empty, perhaps used up by an earlier call", stacklevel=3)
+        warn(f"{label}: the generator of tensors is empty, perhaps used up by an earlier call")
     return listed
 
 
@@ -32,10 +31,9 @@ def _grads(label: str, parameters: Tensors) -> list[torch.Tensor]:
     listed = _listed(label, parameters)
     once = {id(p): p for p in listed}
     if len(once) < len(listed):
-        warnings.warn(
+        warn(
             f"{label}: {len(listed) - len(once)} of {len(listed)} parameters are listed twice (tied weights?); each is "
-            "counted and scaled once",
-            stacklevel=5,
+            "counted and scaled once"
         )
     return [p.grad for p in once.values() if p.grad is not None]
 

@@ -12,13 +12,10 @@ _TORCH_DECOUPLES = "decoupled_weight_decay" in inspect.signature(torch.optim.Ada
 Nonfinite = Literal["propagate", "skip", "raise"]
 
 
-def _two(betas: Any) -> Any:
-    """As torch's constructor takes them, from any sequence of two; what is no such thing is left to the check."""
-    try:
-        first, second = betas
-        return tuple(b if isinstance(b, torch.Tensor) else float(b) for b in (first, second))
-    except (TypeError, ValueError):
-        return betas
+def _two(label: str, betas: Any) -> Any:
+    """Any sequence of two, as torch's constructor takes them."""
+    _rules.check(label, {"betas": betas})
+    return tuple(b if isinstance(b, torch.Tensor) else float(b) for b in (betas[0], betas[1]))
 
 
 class SGD(FusedOptimizer, torch.optim.SGD):  # type: ignore[override]  # _step_supports_amp_scaling is a property
@@ -162,7 +159,16 @@ class Adam(FusedOptimizer, torch.optim.Adam):  # type: ignore[override]  # _step
             torchs["decoupled_weight_decay"] = decoupled_weight_decay
         limits = (max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group)
         self._start(*limits, foreach=foreach, differentiable=differentiable, **torchs)
-        super().__init__(params, lr, _two(betas), eps, weight_decay, amsgrad, maximize=maximize, capturable=capturable)
+        super().__init__(
+            params,
+            lr,
+            _two(type(self).__name__, betas),
+            eps,
+            weight_decay,
+            amsgrad,
+            maximize=maximize,
+            capturable=capturable,
+        )
 
 
 class AdamW(FusedOptimizer, torch.optim.AdamW):  # type: ignore[override]  # _step_supports_amp_scaling is a property
@@ -197,4 +203,13 @@ class AdamW(FusedOptimizer, torch.optim.AdamW):  # type: ignore[override]  # _st
     ) -> None:
         limits = (max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group)
         self._start(*limits, foreach=foreach, differentiable=differentiable, fused=fused)
-        super().__init__(params, lr, _two(betas), eps, weight_decay, amsgrad, maximize=maximize, capturable=capturable)
+        super().__init__(
+            params,
+            lr,
+            _two(type(self).__name__, betas),
+            eps,
+            weight_decay,
+            amsgrad,
+            maximize=maximize,
+            capturable=capturable,
+        )
