@@ -188,6 +188,14 @@ def test_skip(cls: str, value: float, first: bool) -> None:
     assert (opt.skipped_steps, opt.clipped_steps) == (1, 3 - int(first))
 
 
+def test_masked_arrays_are_no_state() -> None:
+    opt = make("Adam", arrays(0))
+    saved = opt.state_dict()
+    saved["state.1.exp_avg"] = np.ma.masked_array(saved["state.1.exp_avg"], mask=True)
+    with pytest.raises(TypeError, match=r"Adam: state\.1\.exp_avg of the state_dict is a masked array"):
+        opt.load_state_dict(saved)
+
+
 def test_raise_and_nonsense() -> None:
     p = arrays(0)
     opt = make("SGD", p, max_norm=0.5, nonfinite="raise")

@@ -224,6 +224,32 @@ def test_an_error_on_one_rank_raises_on_all(ranks):
         assert "norm_group" not in message
 
 
+class Full(dict):
+    def __setitem__(self, key, value):
+        raise MemoryError("no room")
+
+
+def state_that_cannot_be_kept(rank, size):
+    """On rank 1: it is kept before the others are told that all is well."""
+    opt = fst.Adam(share(all_params(), rank, size), max_norm=0.5, norm_group=world())
+    params = opt.param_groups[0]["params"]
+    opt.state = Full() if rank == 1 else {}
+    before = snapshot(opt, params)
+    with pytest.raises((MemoryError, RuntimeError)) as error:
+        opt.step()
+    assert snapshot(opt, params) == before
+    opt.state = {}
+    opt.step()
+    return str(error.value), opt.total_norm.item()
+
+
+def test_state_that_cannot_be_kept_on_one_rank(ranks):
+    (first, norm), (second, same) = ranks(state_that_cannot_be_kept, 2)
+    assert "rank 1 of norm_group raised" in first
+    assert second == "no room"
+    assert norm == same
+
+
 def a_norm_that_is_not_finite(rank, size):
     out = []
     for nonfinite in ("skip", "raise", "propagate"):

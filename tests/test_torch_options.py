@@ -1,6 +1,7 @@
 """Groups and their options of the run, state of any mapping, what torch's defaults and wrappers do around a step."""
 
 import collections
+import contextlib
 import copy
 import io
 import itertools
@@ -69,6 +70,9 @@ def test_options_of_the_run_are_read_and_set_and_are_no_keys():
         group.pop("initial_lr")
     del group["max_norm"]
     assert group["max_norm"] is None
+    for other in (copy.copy(group), group.copy()):
+        other["max_norm"] = 9.0
+        assert group["max_norm"] is None
     repr(opt)
 
 
@@ -300,6 +304,8 @@ def test_betas_that_are_no_two(bad):
     opt = make("Adam", params := make_params())
     set_grads(params, 0)
     before = snapshot(opt, params)
+    with pytest.raises(ValueError, match=r"AdamW: betas is .*, expected a sequence of two numbers"):
+        make("AdamW", make_params(), betas=bad)
     opt.param_groups[0]["betas"] = bad
     with pytest.raises(ValueError, match=r"Adam: betas is .*, expected a sequence of two numbers"):
         opt.step()
@@ -419,7 +425,7 @@ def test_tied_weights_in_a_list():
         enc.weight.grad.copy_(grad)
         with pytest.warns(UserWarning, match="1 of 2 parameters are listed twice") as caught:
             clip(both)
-        assert len(caught) == 1
+        assert [w.filename for w in caught] == [__file__]
         twice = enc.weight.grad.clone()
         enc.weight.grad.copy_(grad)
         clip(both[:1])
@@ -497,6 +503,30 @@ def test_sparse_gradients_name_a_class_that_takes_them(name, takes):
             opt.step()
     with pytest.raises(TypeError, match=r"clip_grad_norm_: grads\[0\] .*sparse=False"):
         fst.clip_grad_norm_(embedding.parameters(), 1.0)
+
+
+@pytest.mark.parametrize("transform", ["vmap", "grad", "functionalize"])
+def test_a_first_step_inside_a_transform(transform):
+    """Of plain tensors: it is a step like any other, and what it has left is used by those outside."""
+    opt, plain = (make("SGD", make_params(), max_norm=0.5, momentum=0.9) for _ in range(2))
+    for each in (opt, plain):
+        set_grads(params_of(each), 0)
+    plain.step()
+
+    def inner(x):
+        with contextlib.suppress(ValueError):  # its state cannot be made there
+            opt.step()
+        return x.sum()
+
+    getattr(torch.func, transform)(inner)(torch.ones(3, 4) if transform == "vmap" else torch.ones(4))
+    if not opt.state:
+        opt.step()
+    for each in (opt, plain):
+        set_grads(params_of(each), 1)
+        each.step()
+    assert_close(opt, plain, rtol=0, atol=0)
+    assert opt.total_norm == plain.total_norm
+    assert opt.clipped_steps == 2
 
 
 @pytest.mark.parametrize("transform", ["vmap", "grad", "functionalize"])
