@@ -249,3 +249,52 @@ def test_wrong_places() -> None:
     with pytest.raises(ValueError, match=r"AdamW: exp_avg\[0\] is on device cpu, expected cuda:0"):
         opt.step()
     assert torch.equal(p, before)
+
+
+@pytest.mark.parametrize(("name", "options"), SHORT)
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+def test_steps_skipped_for_their_norm(name: str, options: dict[str, Any]) -> None:
+    """Decided by the kernels, with the report of the CPU; nothing waits but a first step of SGD with momentum."""
+    both = models(LARGE)
+    optimizers = [getattr(fst, name)(ps, **{"lr": 0.05, **options}, max_norm=0.5, nonfinite="skip") for ps in both]
+    for seed in range(6):
+        set_grads(both, seed)
+        if seed in (0, 2, 3):
+            for ps in both:
+                ps[0].grad[7] = math.inf if seed else math.nan
+        for opt in optimizers:
+            waiting = torch.cuda.get_sync_debug_mode()
+            torch.cuda.set_sync_debug_mode("error" if opt.state or name != "SGD" else waiting)
+            try:
+                opt.step()
+            finally:
+                torch.cuda.set_sync_debug_mode(waiting)
+        for what in ("total_norm", "clip_coefficient", "clipped_steps", "skipped_steps"):
+            cpu, gpu = (getattr(opt, what) for opt in optimizers)
+            assert gpu.is_cuda
+            assert torch.equal(cpu, gpu.cpu()) or cpu.isnan() == gpu.cpu().isnan() == 1, what
+    assert [opt.skipped_steps.item() for opt in optimizers] == [3, 3]
+    assert_same(both, optimizers)
+
+
+def test_a_norm_over_ranks_with_nccl(tmp_path: Any) -> None:
+    """A world of one: the way of the sums to the other ranks and back changes no bit."""
+    import torch.distributed as dist
+
+    if not dist.is_nccl_available():
+        pytest.skip("this torch has no nccl")
+    dist.init_process_group("nccl", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        both = models(LARGE)
+        groups = (None, dist.group.WORLD)
+        optimizers = [fst.AdamW(ps, max_norm=0.5, norm_group=g) for ps, g in zip(both, groups, strict=True)]
+        for seed in range(3):
+            set_grads(both, seed)
+            for opt in optimizers:
+                opt.step()
+            assert float(optimizers[0].total_norm) == float(optimizers[1].total_norm)
+        assert_same(both, optimizers)
+        norms = [fst.clip_grad_norm_(ps, 0.5, norm_group=g) for ps, g in zip(both, groups, strict=True)]
+        assert float(norms[0]) == float(norms[1])
+    finally:
+        dist.destroy_process_group()
