@@ -8,21 +8,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import fusedstep.torch as fst
+from devices import HOST, torch_pretending
 from fusedstep import functional, reference
-
-torch = pytest.importorskip("torch")
-
-import fusedstep.torch as fst  # noqa: E402
-from devices import HOST, torch_pretending  # noqa: E402
-from fusedstep.torch import _ranks  # noqa: E402
-from torch_spec import SHORT, assert_is, expect, make, make_params, set_grads, specified_norm  # noqa: E402
+from fusedstep.torch import _ranks
+from torch_spec import (
+    SHORT,
+    assert_is,
+    expect,
+    make,
+    make_params,
+    params_of,
+    set_grads,
+    specified_norm,
+)
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not HOST, reason="needs the build that runs CUDA on the CPU")]
-
-
-def params_of(opt: Any) -> list[Any]:
-    return [p for group in opt.param_groups for p in group["params"]]
 
 
 def values(opt: Any) -> list[Any]:

@@ -18,6 +18,7 @@ from torch_spec import (
     expect,
     make,
     make_params,
+    params_of,
     set_grads,
     snapshot,
     specified_norm,
@@ -26,10 +27,6 @@ from torch_spec import (
 )
 
 NOT_FINITE = pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
-
-
-def params_of(opt):
-    return [p for group in opt.param_groups for p in group["params"]]
 
 
 def report(opt):

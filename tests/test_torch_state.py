@@ -26,6 +26,7 @@ from torch_spec import (
     make_params,
     need_added_state,
     need_decoupled_checkpoints,
+    params_of,
     set_grads,
     sliced,
     snapshot,
@@ -33,10 +34,6 @@ from torch_spec import (
     step_as_specified,
     train,
 )
-
-
-def params_of(opt):
-    return [p for group in opt.param_groups for p in group["params"]]
 
 
 def with_state_of(source, module, name, **options):

@@ -115,8 +115,12 @@ def make(name, params, module=fst, **options):
     return getattr(module, name)(params, **{"lr": 0.05, **options})
 
 
+def params_of(opt):
+    return [p for group in opt.param_groups for p in group["params"]]
+
+
 def train(opt, first, steps, scale=1.0):
-    params = [p for group in opt.param_groups for p in group["params"]]
+    params = params_of(opt)
     for seed in range(first, first + steps):
         set_grads(params, seed, scale)
         opt.step()

@@ -1,9 +1,5 @@
-#include "arrays.h"
-
-#include <cstring>
-#include <iterator>
-
 #include "layout.h"
+#include "reading.h"
 
 namespace fusedstep {
 
@@ -13,31 +9,6 @@ bool exchange_enabled = true;
 int (*placed_device)(const void*, bool) = nullptr;
 void* (*placed_stream)(int) = nullptr;
 
-constexpr const char* kOutside =
-    ", expected a plain tensor: of torch.func, vmap and tracing, call this outside the transform";
-
-std::string str(py::handle h) { return py::cast<std::string>(py::str(h)); }
-
-std::string type_name(PyObject* object) { return Py_TYPE(object)->tp_name; }
-
-// "float16" of numpy.dtype('float16') and of torch.float16.
-std::string dtype_of(PyObject* object) {
-  std::string name = str(py::handle(object).attr("dtype"));
-  return name.rfind("torch.", 0) == 0 ? name.substr(6) : name;
-}
-
-[[noreturn]] void wrong_dtype(PyObject* object, const Where& where, std::string name = "") {
-  if (py::hasattr(object, "dtype")) name = dtype_of(object);
-  if (name.empty()) name = "of a " + type_name(object);
-  throw py::type_error(where.text() + " has dtype " + name + ", expected float32 or float64");
-}
-
-[[noreturn]] void wrong_device(const std::string& device, const Where& where) {
-  static const std::string expected =
-      cuda::built_with().empty() ? "cpu (this build of fusedstep has no CUDA)" : "cpu or cuda";
-  throw py::value_error(where.text() + " is on device " + device + ", expected " + expected);
-}
-
 template <class Dims>
 std::string tuple_text(const Dims* dims, int n) {
   std::string out = "(";
@@ -45,28 +16,6 @@ std::string tuple_text(const Dims* dims, int n) {
     out += std::to_string(dims[k]) + (k + 1 < n || n == 1 ? "," : "") + (k + 1 < n ? " " : "");
   return out + ")";
 }
-
-// Fills what follows from shape and strides.
-void measure(Array& a) {
-  a.numel = 1;
-  bool dense = true;
-  for (int k = a.ndim - 1; k >= 0; --k) {
-    dense = dense && (!a.stride || a.shape[k] == 1 || a.stride[k] == a.numel);
-    a.numel *= a.shape[k];
-  }
-  a.contiguous = dense || a.numel == 0;
-}
-
-}  // namespace
-
-// How arrays of one Python type are read. Types are kept for ever: there are a handful.
-struct TypeFacts {
-  PyTypeObject* type;
-  enum Kind { exchange, attributes, buffer, capsule, subclass, masked, unknown } kind;
-  const dlpack::ExchangeApi* api;
-};
-
-namespace {
 
 const dlpack::ExchangeApi* exchange_api(py::handle type) {
   if (!py::hasattr(type, "__dlpack_c_exchange_api__")) return nullptr;
@@ -129,21 +78,6 @@ bool may_be_lazy(const Array& a) { return a.is_complex || a.numel == 1 || !a.con
 bool is_lazy(PyObject* object, const Array& a) {
   const py::handle t(object);
   return t.attr("is_neg")().is(py::bool_(true)) || (a.is_complex && t.attr("is_conj")().is(py::bool_(true)));
-}
-
-// An unversioned DLPack capsule cannot say that its memory is immutable, and JAX exports such. So it is written only
-// where the object says in another way that it may be.
-bool says_writable(py::handle object) {
-  for (const char* name : {"__array_interface__", "__cuda_array_interface__"}) {
-    try {
-      if (!py::hasattr(object, name)) continue;
-      return !py::cast<bool>(py::cast<py::tuple>(object.attr(name)["data"])[1]);
-    } catch (py::error_already_set& e) {
-      if (!e.matches(PyExc_Exception)) throw;  // KeyboardInterrupt and the like are not about the array
-    } catch (py::cast_error&) {
-    }
-  }
-  return false;
 }
 
 // A tensor keeps its shape when its storage is resized to nothing, as sharding libraries do between uses. Its address
@@ -263,154 +197,6 @@ Array Reader::read_scalar(PyObject* object, const Where& where) {
                           ", expected one real number");
   }
   return a;
-}
-
-Array Reader::from_dlpack(PyObject* object, const dlpack::Tensor& t, const Where& where) {
-  const bool on_cuda = t.device.type == dlpack::kCuda || t.device.type == dlpack::kCudaManaged;
-  if (t.device.type != dlpack::kCpu && t.device.type != dlpack::kCudaHost && (!on_cuda || cuda::built_with().empty())) {
-    std::string device = "type " + std::to_string(t.device.type) + " of DLPack";
-    if (py::hasattr(object, "device")) device = str(py::handle(object).attr("device"));
-    wrong_device(device, where);
-  }
-  Array a{};
-  const int bits = t.dtype.code == dlpack::kComplex ? t.dtype.bits / 2 : t.dtype.bits;
-  if ((t.dtype.code != dlpack::kFloat && t.dtype.code != dlpack::kComplex) || t.dtype.lanes != 1 ||
-      (bits != 32 && bits != 64)) {
-    static const char* const kinds[] = {"int", "uint", "float", "opaque", "bfloat", "complex", "bool"};
-    const std::string kind = t.dtype.code < std::size(kinds) ? kinds[t.dtype.code] : "unknown";
-    wrong_dtype(object, where, kind + std::to_string(t.dtype.bits));
-  }
-  a.dtype = bits == 32 ? DType::float32 : DType::float64;
-  a.is_complex = t.dtype.code == dlpack::kComplex;
-  a.device = on_cuda ? t.device.id : kHost;
-  a.data = static_cast<char*>(t.data) + t.byte_offset;
-  a.ndim = t.ndim;
-  a.shape = t.shape;
-  a.stride = t.strides;
-  measure(a);
-  return a;
-}
-
-Array Reader::from_exchange(PyObject* object, const TypeFacts& facts, const Where& where) {
-  dlpack::Tensor t{};
-  if (facts.api->dltensor_from_py_object_no_sync(object, &t) != 0) {
-    PyErr_Clear();  // torch's text holds a C++ back trace; the attributes tell what is wrong
-    return from_attributes(object, where);
-  }
-  return from_dlpack(object, t, where);
-}
-
-Array Reader::from_attributes(PyObject* object, const Where& where) {
-  const py::handle t(object);
-  if (const std::string layout = str(t.attr("layout")); layout != "torch.strided") {
-    const bool known = where.takes_sparse && *where.takes_sparse;
-    const std::string other = known ? std::string("use ") + where.takes_sparse + ", or " : "";
-    throw py::type_error(where.text() + " has layout " + layout + ", expected a dense tensor: " + other +
-                         "sparse=False in the embedding");
-  }
-  Array a{};
-  a.device = kHost;
-  if (const py::object device = t.attr("device"); str(device.attr("type")) != "cpu") {
-    if (str(device.attr("type")) != "cuda" || cuda::built_with().empty()) wrong_device(str(device), where);
-    a.device = py::cast<int>(device.attr("index"));
-  }
-  const std::string name = dtype_of(object);
-  a.is_complex = name == "complex64" || name == "complex128";
-  if (name == "float32" || name == "complex64") {
-    a.dtype = DType::float32;
-  } else if (name == "float64" || name == "complex128") {
-    a.dtype = DType::float64;
-  } else {
-    wrong_dtype(object, where);
-  }
-  try {
-    a.data = reinterpret_cast<void*>(py::cast<std::uintptr_t>(t.attr("data_ptr")()));
-  } catch (py::error_already_set& e) {
-    if (!e.matches(PyExc_RuntimeError)) throw;
-    throw py::value_error(where.text() + " has no memory of its own" + kOutside);
-  }
-  auto& shape = dims_.emplace_back(py::cast<std::vector<std::int64_t>>(py::tuple(t.attr("shape"))));
-  auto& stride = dims_.emplace_back(py::cast<std::vector<std::int64_t>>(t.attr("stride")()));
-  a.ndim = static_cast<int>(shape.size());
-  a.shape = shape.data();
-  a.stride = stride.data();
-  measure(a);
-  return a;
-}
-
-Array Reader::from_buffer(PyObject* object, const Where& where) {
-  Py_buffer view;
-  if (PyObject_GetBuffer(object, &view, PyBUF_RECORDS_RO) != 0) {
-    PyErr_Clear();
-    wrong_dtype(object, where);
-  }
-  buffers_.push_back(view);
-  Array a{};
-  a.device = kHost;
-  const char* format = view.format ? view.format : "B";
-  if (*format == '@' || *format == '=') ++format;
-  a.is_complex = *format == 'Z';
-  if (a.is_complex) ++format;
-  if (std::strcmp(format, "f") == 0) {
-    a.dtype = DType::float32;
-  } else if (std::strcmp(format, "d") == 0) {
-    a.dtype = DType::float64;
-  } else {
-    wrong_dtype(object, where);
-  }
-  a.data = view.buf;
-  a.ndim = view.ndim;
-  if (view.readonly) a.read_only = "is read-only";
-  auto& dims = dims_.emplace_back(2 * static_cast<std::size_t>(view.ndim));
-  for (int k = 0; k < view.ndim; ++k) {
-    dims[k] = view.shape[k];
-    if (view.strides[k] % view.itemsize != 0 && view.shape[k] > 1) {
-      throw py::value_error(where.text() + " has strides that are not multiples of its element size");
-    }
-    dims[view.ndim + k] = view.strides[k] / view.itemsize;
-  }
-  a.shape = dims.data();
-  a.stride = dims.data() + view.ndim;
-  measure(a);
-  return a;
-}
-
-Array Reader::from_capsule(PyObject* object, const Where& where) {
-  const py::handle o(object);
-  py::object capsule;
-  try {
-    py::dict on_stream;  // for the producer to order its own work before ours; 1 is the legacy default stream
-    if (py::hasattr(o, "__dlpack_device__")) {
-      const auto type = py::cast<std::int32_t>(py::tuple(o.attr("__dlpack_device__")())[0]);
-      const auto stream = reinterpret_cast<std::intptr_t>(given_stream_.value_or(nullptr));
-      if (type == dlpack::kCuda || type == dlpack::kCudaManaged) on_stream["stream"] = stream == 0 ? 1 : stream;
-    }
-    try {
-      capsule = o.attr("__dlpack__")(**on_stream, py::arg("max_version") = py::make_tuple(1, 1));
-    } catch (py::error_already_set& e) {
-      if (!e.matches(PyExc_TypeError)) throw;  // a TypeError is a producer from before DLPack 1.0
-      capsule = o.attr("__dlpack__")(**on_stream);
-    }
-  } catch (py::error_already_set& e) {
-    if (!e.matches(PyExc_Exception)) throw;  // KeyboardInterrupt and the like are not about the array
-    py::raise_from(e, PyExc_TypeError, (where.text() + " cannot be read through its __dlpack__: " + e.what()).c_str());
-    throw py::error_already_set();
-  }
-  keep_.push_back(capsule);  // unconsumed: its own destructor releases the tensor
-  if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {
-    auto* m = static_cast<dlpack::ManagedVersioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
-    if (m->version.major == 1) {
-      Array a = from_dlpack(object, m->tensor, where);
-      if (m->flags & dlpack::kReadOnly) a.read_only = "is read-only";
-      return a;
-    }
-  } else if (PyCapsule_IsValid(capsule.ptr(), "dltensor")) {
-    Array a = from_dlpack(
-        object, static_cast<dlpack::Managed*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"))->tensor, where);
-    if (!says_writable(o)) a.read_only = "may be immutable (as JAX's arrays are: its DLPack capsule cannot tell)";
-    return a;
-  }
-  throw py::type_error(where.text() + " gave no DLPack 0.x or 1.x capsule");
 }
 
 Number read_number(Reader& reader, PyObject* object, const Where& where) {

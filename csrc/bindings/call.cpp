@@ -162,80 +162,6 @@ void StepCall::add_lists(const Group& group) {
   for (py::list& l : lists) keep_.push_back(std::move(l));
 }
 
-// The count on the host is checked and written back; on a device it is neither read nor written here.
-void StepCall::add_step(Tensor& t, TorchParam& p, const py::object& to_device) {
-  const Group& group = *t.group;
-  py::object& step = p.item[group.state_keys.size()];
-  const Where where{group.label.c_str(), "step", p.index};
-  Array a = reader_.read_scalar(step.ptr(), where);
-  const int device = t.array[0].device;
-  if (device != kHost && a.device == kHost && (group.capturable || counts_on_device())) {
-    step = survive_exit([&] { return to_device(step, p.param); });
-    a = reader_.read_scalar(step.ptr(), where);
-    if (t.fresh) {
-      new_state_.back().second["step"] = step;
-    } else {
-      moved_steps_.emplace_back(p.entry, step);
-    }
-  }
-  check_writable(a, where);
-  if (a.device != kHost && a.device != device) {
-    throw py::value_error(where.text() + " is on device " + a.device_text() + ", expected " + t.array[0].device_text() +
-                          " to match params[" + std::to_string(p.index) + "]");
-  }
-  const bool wide = a.dtype == DType::float64;
-  t.host_step = a.device == kHost;
-  if (!t.host_step) {
-    t.step_at = {a.data, wide};
-    return;
-  }
-  const double value = wide ? *static_cast<double*>(a.data) : *static_cast<float*>(a.data);
-  if (!(value >= 0.0 && value < 9e15) || value != std::floor(value)) {
-    throw py::value_error(where.text() + " is " + std::to_string(value) + ", expected a whole number >= 0");
-  }
-  t.step = static_cast<std::int64_t>(value) + 1;
-  counts_.push_back({a.data, wide, t.step});
-}
-
-void StepCall::add_torch(const std::deque<Group>& groups, const py::object& state, const py::object& init,
-                         const py::object& to_device) {
-  state_ = state;
-  for (const Group& group : groups) add_limit(group);
-  walk_ = std::make_unique<TorchWalk>(groups, state);
-  walk_->each([&](TorchParam& p) { add_param(p, init, to_device); });
-}
-
-void StepCall::add_param(TorchParam& p, const py::object& init, const py::object& to_device) {
-  const Group& group = *p.group;
-  const std::size_t keys = group.state_keys.size();
-  Tensor& t = tensors_.emplace_back();
-  t.group = &group;
-  t.index = p.index;
-  read(t, 0, p.param.ptr());
-  read(t, 1, p.grad.ptr());
-
-  // SGD's buffer may be None or missing (torch writes both); elsewhere a state is whole or not there at all.
-  bool fresh = (keys > 0 || group.has_step) && (!p.entry || py::len(p.entry) == 0);
-  if (!group.has_step && keys > 0) fresh = fresh || !p.item[0];
-  if (fresh) {  // only now: state is made like the parameter
-    const py::dict made = survive_exit([&] { return init(p.param, group.source); });
-    for (std::size_t k = 0; k < keys; ++k) p.item[k] = made[group.state_keys[k]];
-    if (group.has_step) p.item[keys] = made["step"];
-    new_state_.emplace_back(p.param, made);
-  }
-  for (std::size_t k = 0; k < keys + group.has_step; ++k) {
-    if (p.item[k]) continue;
-    const std::string key = k < keys ? py::cast<std::string>(group.state_keys[k]) : "step";
-    throw py::value_error(group.label + ": state of params[" + std::to_string(p.index) + "] has no '" + key +
-                          "'; options that add state cannot be switched on later");
-  }
-  for (std::size_t k = 0; k < keys; ++k) read(t, static_cast<int>(2 + k), p.item[k].ptr());
-  t.step = fresh ? 1 : 2;
-  t.fresh = fresh;
-  if (group.has_step) add_step(t, p, to_device);
-  touched_.append(p.param);
-}
-
 Norms StepCall::norms() {
   std::vector<NormWork> work;
   for (const Tensor& t : tensors_) {
@@ -295,58 +221,6 @@ void StepCall::collect() {
     numels_.push_back(w.numel);
   }
   alias.verify();
-}
-
-void StepCall::keep_state() {
-  if (has_kept_) return;
-  has_kept_ = true;
-  try {
-    for (const auto& [param, fresh] : new_state_) {
-      py::object entry = find_item(state_, param);
-      if (!entry || py::len(entry) == 0) {
-        state_[param] = fresh;
-        kept_.emplace_back(state_, param);
-        continue;
-      }
-      for (const auto& [key, value] : py::cast<py::dict>(fresh)) {
-        entry[key] = value;
-        kept_.emplace_back(entry, py::reinterpret_borrow<py::object>(key));
-      }
-    }
-    for (const auto& [entry, step] : moved_steps_) entry["step"] = step;
-  } catch (py::error_already_set&) {
-    take_back();
-    throw;
-  }
-}
-
-void StepCall::take_back() {
-  for (const auto& [mapping, key] : kept_) {
-    if (PyObject_DelItem(mapping.ptr(), key.ptr()) != 0) PyErr_Clear();
-  }
-  kept_.clear();
-}
-
-// The last thing that can fail.
-void StepCall::commit() {
-  keep_state();
-  try {
-    announce(before_write_, touched_);
-  } catch (py::error_already_set&) {
-    take_back();
-    throw;
-  }
-}
-
-// The step counts of the host, once the step has happened.
-void StepCall::count() {
-  for (const StepCount& c : counts_) {
-    if (c.wide) {
-      *static_cast<double*>(c.at) = static_cast<double>(c.value);
-    } else {
-      *static_cast<float*>(c.at) = static_cast<float>(c.value);
-    }
-  }
 }
 
 void StepCall::write_report(const Norms* norms, bool skipped) {

@@ -1,5 +1,6 @@
 // One step call: groups of parameters with one rule each, read and validated whole, then run in one parallel region on
-// the CPU (call.cpp), or in as few launches as there are rules and dtypes on CUDA devices (call_cuda.cpp).
+// the CPU (call.cpp), or in as few launches as there are rules and dtypes on CUDA devices (call_cuda.cpp). Of a torch
+// optimizer: call_torch.cpp.
 #pragma once
 #include <deque>
 #include <functional>
