@@ -6,6 +6,9 @@ complex128 are updated as pairs of reals), of any strides.
 ``grads`` and the state lists match ``params`` in length, and each array its parameter in shape and dtype. State arrays
 start at zero and are kept by the caller.
 
+An array that is written must be known to be mutable: JAX's arrays and read-only ones are refused there. Masked arrays
+are refused everywhere.
+
 Everything is validated before anything is written: after an exception, every array is as it was. ``TypeError`` and
 ``ValueError`` name the argument and its index. Results equal :mod:`fusedstep.reference` bit for bit.
 

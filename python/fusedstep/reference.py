@@ -265,6 +265,18 @@ def total_norm(arrays: Sequence[Array], norm_type: float = 2.0) -> float:
     return math.sqrt(total) if norm_type == 2 else total
 
 
+def norm_over_ranks(sums: Sequence[Sequence[float]], norm_type: float = 2.0) -> float:
+    """The norm over the ranks of a sharded model, from what each tensor of each rank adds to it: ``sums[rank][k]`` is
+    ``tree(block_sums(...))`` of that rank's k-th tensor. Tensor by tensor in the order of the ranks, missing ones zero,
+    then the tree over tensors. Of order 1, 2 or inf."""
+    fold = np.maximum if norm_type == math.inf else np.add
+    added = np.zeros(max(map(len, sums), default=0))
+    for own in sums:
+        added[: len(own)] = fold(added[: len(own)], own)
+    total = tree(added, norm_type)
+    return math.sqrt(total) if norm_type == 2 else total
+
+
 def clip_coefficient(norm: float, max_norm: float) -> float:
     """``min(1, max_norm / (norm + 1e-6))``, NaN for a NaN: :func:`torch.nn.utils.clip_grad_norm_`, in float64."""
     coefficient = max_norm / (norm + 1e-6)
