@@ -263,6 +263,29 @@ def test_a_norm_that_is_not_finite_is_so_on_all_ranks(ranks):
         assert result == [(True, True, 1), (True, True), (False, True, 0)]
 
 
+def an_overflow_on_one_rank(rank, size):
+    params = share(all_params(), rank, size)
+    opt = fst.AdamW(params, max_norm=0.5, norm_group=world())
+    out = []
+    for overflow in (True, False):
+        set_grads(params, 0, 8.0)
+        if overflow and rank == 1:
+            params[0].grad[0] = math.inf
+        opt.grad_scale, opt.found_inf = torch.tensor(8.0), torch.tensor(float(overflow and rank == 1))
+        before = snapshot(opt, params)
+        opt.step()
+        out.append((snapshot(opt, params) == before, opt.total_norm.item()))
+    return out, opt.skipped_steps.item()
+
+
+def test_an_overflow_on_one_rank_skips_on_all(ranks):
+    first, second = ranks(an_overflow_on_one_rank, 2)
+    assert first == second
+    assert first[0][0] == (True, math.inf)
+    assert not first[0][1][0]
+    assert first[1] == 1
+
+
 @pytest.mark.parametrize("bad", [3, "world", object()], ids=["number", "text", "object"])
 def test_what_is_no_group(bad):
     params = all_params()

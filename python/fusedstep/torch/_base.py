@@ -109,7 +109,8 @@ class FusedOptimizer(torch.optim.Optimizer):
         norm_group: a ``torch.distributed`` process group whose ranks hold the rest of a sharded model (ZeRO, FSDP1,
             sharded by hand): the norm is that of all of them, with the same bits on each. Every rank must step. An
             error on one raises on all, and nothing changes. It is never saved nor pickled; a copy of the optimizer
-            that has lost it refuses to step until :attr:`norm_group` is set.
+            that has lost it refuses to step until :attr:`norm_group` is set. With loss scaling an overflow on one rank
+            skips the step on all; the scale is the scaler's affair (FSDP has a ``ShardedGradScaler``).
         nonfinite: what a norm that is NaN or infinite does. ``"propagate"``: it spreads as with
             ``torch.nn.utils.clip_grad_norm_``. ``"skip"``: the step leaves everything as it is, decided on the device.
             ``"raise"``: RuntimeError, with nothing changed; the host waits for the norm. Needs a ``max_norm``.
@@ -333,6 +334,9 @@ class FusedOptimizer(torch.optim.Optimizer):
         max_norms = [group["max_norm"] for group in groups if group["max_norm"] is not None]
         nonfinite = _rules.strictest(all_options)
         _rules.needs_norm(label, nonfinite, bool(max_norms))
+        found_inf = getattr(self, "found_inf", None)
+        if over_ranks is not None and found_inf is not None and nonfinite == "propagate":
+            nonfinite = "skip"  # a GradScaler knows of this rank's overflow alone; the norm has that of all
         report = self._run.place(self._first_param())
         self._run.has_norm = bool(max_norms)
         norm = _core.step_torch(
@@ -341,7 +345,7 @@ class FusedOptimizer(torch.optim.Optimizer):
             self._new_state,
             _step_on_device,
             grad_scale=scale,
-            found_inf=getattr(self, "found_inf", None),
+            found_inf=found_inf,
             report=report,
             nonfinite=nonfinite,
             over_ranks=over_ranks,
