@@ -159,3 +159,22 @@ def test_sums_of_other_ranks(host: Any, monkeypatch: pytest.MonkeyPatch, nonfini
         assert opt.clip_coefficient.item() == reference.clip_coefficient(norm, 0.5)
     out = fst.clip_grad_norm_([params_of(opt)[3]], 1.0)
     assert out.item() == np.float32(sums[3])
+
+
+@pytest.mark.parametrize("max_norm", [None, 0.5])
+def test_the_report_is_on_a_device_without_gradients(host: Any, max_norm: float | None) -> None:
+    """It is where the first parameter is; the step is elsewhere."""
+    params = make_params(shapes=[(3,), (50,)])
+    opt = make("SGD", params, max_norm=max_norm)
+    params[1].grad = torch.ones(50)
+    for tensor in (params[1], params[1].grad):
+        host.place(tensor.data_ptr(), 200, 1)
+    opt.grad_scale = None
+    for overflow in (1.0, 0.0, 1.0):
+        opt.found_inf = torch.tensor(overflow)
+        before = params[1].detach().clone()
+        opt.step()
+        host.synchronize()
+        assert torch.equal(params[1], before) == bool(overflow)
+    assert opt.skipped_steps.item() == 2
+    assert max_norm is None or opt.total_norm.item() == reference.total_norm([np.ones(50, np.float32)])

@@ -95,9 +95,10 @@ struct Run::Impl {
     }
   }
 
-  // Has tensors, or is to be given the norm. Other devices may hold a number that is read.
+  // Has tensors, or is to be given the norm or told of a skipped step. Other devices may hold a number that is read.
   bool takes_part(int device) const {
-    return (call.has_norm && call.norm_out && device == call.norm_device) ||
+    const bool told = call.has_norm || (call.report && call.found_inf.at);
+    return (told && call.norm_out && device == call.norm_device) ||
            std::any_of(call.work.begin(), call.work.end(), [device](const Work& w) { return w.device == device; });
   }
 
