@@ -93,21 +93,21 @@ def try_release(release: str, wheel: Path, cache: bool) -> tuple[list[str], bool
         install = [str(python), "-m", "pip", "install", "-q", *([] if cache else ["--no-cache-dir"])]
         print(f"torch {release}: installing", flush=True)
         try:
-            output(*install, f"torch=={release}", *BESIDE, wheel)
+            output(*install, f"torch==={release}", *BESIDE, wheel)  # ===: no other build of the same release
         except subprocess.CalledProcessError as error:
-            print(error.stderr, flush=True)
+            print(error.stderr, f"pip ended with status {error.returncode}", flush=True)
             why = "no wheel for this Python" if "No matching distribution" in error.stderr else "does not install"
             return [release, "", platform.python_version(), why, "", "", "", *tested], False, Counter()
         version, numpy, way = output(python, "-c", ASK).split(" ", 2)
         passed, failed, skipped = run_tests(python, Path(folder) / "report.xml")
     counts = map(str, (passed, failed, skipped.total()))
-    return [version.split("+")[0], numpy, platform.python_version(), way, *counts, *tested], not failed, skipped
+    return [version, numpy, platform.python_version(), way, *counts, *tested], not failed, skipped
 
 
 def kept() -> tuple[dict[str, str], dict[str, str]]:
     """Lines of the table as it is and of what was skipped, by release."""
     text = TABLE.read_text() if TABLE.exists() else ""
-    rows = re.finditer(r"^\| (\d[\w.]*) \|.*\|$", text, re.MULTILINE)
+    rows = re.finditer(r"^\| (\d[\w.]*)(\+\w+)? \|.*\|$", text, re.MULTILINE)
     reasons = re.finditer(r"^- (\d[\w.]*): .*$", text, re.MULTILINE)
     return {m[1]: m[0] for m in rows}, {m[1]: m[0] for m in reasons}
 
@@ -131,11 +131,11 @@ def main() -> None:
         wheel = make_wheel(Path(folder))
         for release in args.releases:
             cells, good, skipped = try_release(release, wheel, args.cache)
-            rows[cells[0]] = f"| {' | '.join(cells)} |"
-            reasons.pop(cells[0], None)
+            rows[release] = f"| {' | '.join(cells)} |"
+            reasons.pop(release, None)
             if skipped:
                 why = "; ".join(f"{reason} ({count})" for reason, count in skipped.most_common())
-                reasons[cells[0]] = f"- {cells[0]}: {why}"
+                reasons[release] = f"- {release}: {why}"
             failed += [release] * (not good)
             write(rows, reasons)
     if failed:
