@@ -61,7 +61,7 @@ cuda::Call StepCall::cuda_call() {
   call.has_norm = clips();
   if (clips()) call.norm = cuda_norm(clipping_.norm_type, label());
   call.per_tensor = clipping_.per_tensor;
-  call.skip_nonfinite = clipping_.nonfinite == Nonfinite::skip;
+  call.skip_nonfinite = clips() && clipping_.nonfinite == Nonfinite::skip;
   call.least_max_norm = least_max_norm_;
   if (report_device_ != kHost) {
     call.report = call.norm_out = report_;
