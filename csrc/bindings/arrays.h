@@ -1,5 +1,5 @@
 // Arrays in: NumPy through the buffer protocol, torch through the DLPack C exchange API (or attributes where a torch is
-// too old to have it), anything else through __dlpack__. All validation of arrays and all its messages are here.
+// too old to have it), anything else through __dlpack__. The ways in are in readers.cpp.
 // Nothing is cached between calls but facts about types, so no address can be stale.
 #pragma once
 #include <pybind11/pybind11.h>

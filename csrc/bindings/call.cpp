@@ -237,19 +237,18 @@ void StepCall::write_report(const Norms* norms, bool skipped) {
 
 py::object StepCall::run() {
   collect();
-  if (!clipping_.over_ranks.is_none()) keep_state();
-  bool written = false;
   try {
-    py::object norm = on_cuda() ? run_cuda(written) : run_cpu(written);
-    if (!written) take_back();
+    if (!clipping_.over_ranks.is_none()) keep_state();
+    py::object norm = on_cuda() ? run_cuda() : run_cpu();
+    if (!committed_) take_back();
     return norm;
   } catch (...) {
-    if (!written) take_back();
+    if (!committed_) take_back();
     throw;
   }
 }
 
-py::object StepCall::run_cpu(bool& written) {
+py::object StepCall::run_cpu() {
   py::object result = py::none();
   bool skips = overflowed();
   std::optional<Norms> found;
@@ -264,7 +263,6 @@ py::object StepCall::run_cpu(bool& written) {
     prepare(norms);
     const Plan plan(numels_);
     commit();
-    written = true;
     without_lock([&] { run_step(work_, plan, clips()); });
     count();
   }

@@ -126,8 +126,8 @@ class StepCall {
     return found_inf_.device != kHost || (clipping_.nonfinite == Nonfinite::skip && clips());
   }
   bool clips() const { return least_max_norm_ >= 0.0; }
-  // New state becomes the caller's; take_back() undoes it. Where other ranks wait, before they are told that all is
-  // well here.
+  // New state becomes the caller's; take_back() undoes it, unless commit() has followed. Where other ranks wait, before
+  // they are told that all is well here.
   void keep_state();
   void take_back();
   void commit();
@@ -135,9 +135,8 @@ class StepCall {
   void write_report(const Norms* norms, bool skipped);
   Norms norms();
   void prepare(const Norms* norms);
-  // `written` is set when nothing that follows can fail.
-  py::object run_cpu(bool& written);
-  py::object run_cuda(bool& written);
+  py::object run_cpu();
+  py::object run_cuda();
   cuda::Call cuda_call();
   void check_capture(const cuda::Call& call);
   bool has_stateless_first() const;
@@ -158,8 +157,8 @@ class StepCall {
   std::vector<std::pair<py::object, py::object>> new_state_;    // parameter, its dict
   std::vector<std::pair<py::object, py::object>> moved_steps_;  // a parameter's dict, its step on the device
   std::vector<std::pair<py::object, py::object>> kept_;         // what keep_state() has added: mapping, key
-  bool has_kept_ = false;
-  py::object state_;  // of a torch optimizer: a mapping
+  bool has_kept_ = false, committed_ = false;                   // committed: nothing that follows can fail
+  py::object state_;                                            // of a torch optimizer: a mapping
   py::list touched_;
 
   std::deque<Strided> strided_;

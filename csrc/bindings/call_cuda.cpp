@@ -169,7 +169,7 @@ bool StepCall::overflowed(const cuda::Call& call, bool waits) {
 }
 
 // A step that is skipped runs all the same, as far as its kernels go: they see why, and write the report.
-py::object StepCall::run_cuda(bool& written) {
+py::object StepCall::run_cuda() {
   cuda::Call call = cuda_call();
   check_capture(call);
   bool waits = waits_for_norm(call, clipping_);
@@ -180,9 +180,7 @@ py::object StepCall::run_cuda(bool& written) {
     if (skips) return;
     if (norms) check_finite(*norms, clipping_, label());
     skips = norms && clipping_.nonfinite == Nonfinite::skip && !std::isfinite(norms->total);
-    if (skips) return;
-    commit();
-    written = true;
+    if (!skips) commit();
   });
   if (!skips) count();
   return norm;

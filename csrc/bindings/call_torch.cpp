@@ -83,24 +83,19 @@ void StepCall::add_param(TorchParam& p, const py::object& init, const py::object
 void StepCall::keep_state() {
   if (has_kept_) return;
   has_kept_ = true;
-  try {
-    for (const auto& [param, fresh] : new_state_) {
-      py::object entry = find_item(state_, param);
-      if (!entry || py::len(entry) == 0) {
-        state_[param] = fresh;
-        kept_.emplace_back(state_, param);
-        continue;
-      }
-      for (const auto& [key, value] : py::cast<py::dict>(fresh)) {
-        entry[key] = value;
-        kept_.emplace_back(entry, py::reinterpret_borrow<py::object>(key));
-      }
+  for (const auto& [param, fresh] : new_state_) {
+    py::object entry = find_item(state_, param);
+    if (!entry || py::len(entry) == 0) {
+      state_[param] = fresh;
+      kept_.emplace_back(state_, param);
+      continue;
     }
-    for (const auto& [entry, step] : moved_steps_) entry["step"] = step;
-  } catch (py::error_already_set&) {
-    take_back();
-    throw;
+    for (const auto& [key, value] : py::cast<py::dict>(fresh)) {
+      entry[key] = value;
+      kept_.emplace_back(entry, py::reinterpret_borrow<py::object>(key));
+    }
   }
+  for (const auto& [entry, step] : moved_steps_) entry["step"] = step;
 }
 
 void StepCall::take_back() {
@@ -113,12 +108,8 @@ void StepCall::take_back() {
 // The last thing that can fail.
 void StepCall::commit() {
   keep_state();
-  try {
-    announce(before_write_, touched_);
-  } catch (py::error_already_set&) {
-    take_back();
-    throw;
-  }
+  announce(before_write_, touched_);
+  committed_ = true;
 }
 
 // The step counts of the host, once the step has happened.

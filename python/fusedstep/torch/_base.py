@@ -93,7 +93,7 @@ class Run:
         return torch.tensor(0.0 if values is None else values[index], dtype=dtype, device="cpu")
 
     def fill(self, norm: float, least_max_norm: float) -> None:
-        """The norm of a step without any gradient here, which no kernel has written."""
+        """The norm that the host has: of a step without any gradient here no kernel has written it."""
         assert isinstance(self.values, torch.Tensor)
         numbers = torch.tensor([norm, clip_coefficient(norm, least_max_norm)], dtype=torch.float64, device="cpu")
         self.values[:2].copy_(numbers)
