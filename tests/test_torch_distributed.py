@@ -22,9 +22,13 @@ import fusedstep.torch as fst
 from fusedstep import reference
 from torch_spec import make_params, reals, set_grads, snapshot
 
-pytestmark = pytest.mark.skipif(
-    not (dist.is_available() and dist.is_gloo_available()) or sys.platform == "win32", reason="needs gloo"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not (dist.is_available() and dist.is_gloo_available()) or sys.platform == "win32", reason="needs gloo"
+    ),
+    # JAX, where another test has imported it, warns of forks; the children here do not touch it.
+    pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning"),
+]
 SHAPES = ((3, 5), (2100,), (7,), (4, 4), (9,))
 
 
