@@ -64,7 +64,8 @@ void count_all(fs::DType dtype) {
     std::vector<fs::StepWork> work;
     for (std::int64_t t = 0; t < kTensors; ++t) {
       work.push_back({{}, streams, dtype, static_cast<int>(rule), numels[t], a.uniform.bytes, nullptr});
-      for (int k = 0; k < streams; ++k) work[t].stream[k] = static_cast<T*>(a.streams[k]) + t * kLargest;
+      for (int k = 0; k < streams; ++k)
+        work[t].stream[k] = {static_cast<T*>(a.streams[k]) + t * kLargest, fs::plain_format(dtype)};
     }
     count(a.name, dtype, "tensors", [&] { fs::run_step(work, fs::Plan(numels), false); });
   }
@@ -75,7 +76,7 @@ void count_all(fs::DType dtype) {
     count(fs::kNormNames[norm], dtype, "loop", [&] { sink = target.norm[norm][d](x.data(), fs::kNormBlock); });
     std::vector<fs::NormWork> work;
     for (std::int64_t t = 0; t < kTensors; ++t) {
-      work.push_back({x.data() + t * kLargest, dtype, false, numels[t], nullptr});
+      work.push_back({x.data() + t * kLargest, fs::plain_format(dtype), false, numels[t], nullptr});
     }
     count(fs::kNormNames[norm], dtype, "tensors", [&] { sink = fs::run_norm(work, types[norm]).total; });
   }

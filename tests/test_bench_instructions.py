@@ -121,7 +121,7 @@ FAULTS = {
         " adam-.* loop$",
     ),
     "an allocation for each tensor": (
-        "csrc/cpu/run.cpp",
+        "csrc/cpu/step.cpp",
         "kernel(w.uniform, streams, c.end - c.begin);",
         "kernel(w.uniform, std::vector<void*>(streams, streams + w.streams).data(), c.end - c.begin);",
         " (sgd|adam|clip).* tensors$",

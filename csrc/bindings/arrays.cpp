@@ -100,8 +100,8 @@ std::string Array::shape_text() const { return tuple_text(shape, ndim); }
 std::string Array::device_text() const { return device == kHost ? "cpu" : "cuda:" + std::to_string(device); }
 
 std::string Array::dtype_text() const {
-  if (is_complex) return dtype == DType::float32 ? "complex64" : "complex128";
-  return dtype_name(dtype);
+  if (is_complex) return format == Format::float32 ? "complex64" : "complex128";
+  return format_name(format);
 }
 
 Reader::~Reader() {
@@ -181,7 +181,7 @@ Array Reader::read(PyObject* object, const Where& where, Lazy lazy) {
   }
   if (a.numel == 0) return a;
   if (!a.data) no_memory(where, torch);
-  if (reinterpret_cast<std::uintptr_t>(a.data) % item_size(a.dtype) != 0) {
+  if (reinterpret_cast<std::uintptr_t>(a.data) % item_size(a.format) != 0) {
     throw py::value_error(where.text() + " is not aligned to its element size");
   }
   return a;
@@ -202,7 +202,7 @@ Array Reader::read_scalar(PyObject* object, const Where& where) {
 Number read_number(Reader& reader, PyObject* object, const Where& where) {
   if (PyFloat_Check(object)) return {PyFloat_AS_DOUBLE(object), {}};
   const Array a = reader.read_scalar(object, where);
-  const bool wide = a.dtype == DType::float64;
+  const bool wide = a.format == Format::float64;
   if (a.device != kHost) return {0.0, {a.data, wide}, a.device};
   return {wide ? *static_cast<const double*>(a.data) : *static_cast<const float*>(a.data), {}};
 }

@@ -11,7 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "../cuda/run.h"
+#include "../call/scalar.h"
+#include "../formats/format.h"
 #include "dlpack.h"
 
 namespace fusedstep {
@@ -40,8 +41,8 @@ struct Array {
   const std::int64_t* stride;  // elements; null: C-contiguous
   int ndim;
   int device;  // of CUDA; kHost: memory of the CPU
-  DType dtype;
-  bool is_complex;        // pairs of dtype
+  Format format;
+  bool is_complex;        // pairs of it
   const char* read_only;  // why it must not be written, or null
   bool contiguous;        // in row-major order
 
@@ -90,7 +91,7 @@ class Reader {
 // A number that a call reads: on the host its value, on a device its address.
 struct Number {
   double value;
-  cuda::Scalar at;
+  Scalar at;
   int device = kHost;
 };
 Number read_number(Reader& reader, PyObject* object, const Where& where);

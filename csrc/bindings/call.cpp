@@ -118,7 +118,7 @@ StepCall::~StepCall() = default;
 
 void StepCall::read_report(const py::object& report) {
   const Array a = reader_.read(report.ptr(), {"report", "report", 0});
-  if (a.numel != 4 || a.dtype != DType::float64 || a.is_complex || !a.contiguous) {
+  if (a.numel != 4 || a.format != Format::float64 || a.is_complex || !a.contiguous) {
     throw py::value_error("report has dtype " + a.dtype_text() + " and shape " + a.shape_text() +
                           ", expected 4 float64");
   }
@@ -167,7 +167,7 @@ Norms StepCall::norms() {
   for (const Tensor& t : tensors_) {
     if (t.group->options.max_norm < 0.0) continue;
     const Array& g = t.array[1];
-    work.push_back({g.data, g.dtype, g.is_complex, g.numel, common_layout(&g, 1, true, strided_)});
+    work.push_back({g.data, g.format, g.is_complex, g.numel, common_layout(&g, 1, true, strided_)});
   }
   Norms norms = norms_of(work, clipping_);
   norms.total /= grad_scale_.value;
@@ -187,11 +187,12 @@ void StepCall::prepare(const Norms* norms) {
       norm = clipping_.per_tensor ? norms->each[clipped] : norms->total;
       ++clipped;
     }
-    const DType dtype = t.array[0].dtype;
-    if (!last || last->group != &g || last->step != t.step || last->array[0].dtype != dtype || !(last_norm == norm)) {
+    const DType compute = compute_type(t.array[0].format);
+    if (!last || last->group != &g || last->step != t.step || compute_type(last->array[0].format) != compute ||
+        !(last_norm == norm)) {
       StepOptions options = g.options;
       options.grad_scale = grad_scale_.value;
-      fusedstep::prepare(g.rule, dtype, options, norm, t.step, uniforms_.emplace_back().bytes);
+      fusedstep::prepare(g.rule, compute, options, norm, t.step, uniforms_.emplace_back().bytes);
     }
     last = &t;
     last_norm = norm;
@@ -211,11 +212,11 @@ void StepCall::collect() {
     StepWork& w = work_.emplace_back();
     for (int k = 0; k < streams; ++k) {
       alias.add(t.array[k], k != 1, where(t, k));
-      w.stream[k] = t.array[k].data;
+      w.stream[k] = {t.array[k].data, t.array[k].format};
     }
     w.strided = common_layout(t.array, streams, false, strided_);
     w.streams = streams;
-    w.dtype = t.array[0].dtype;
+    w.compute = compute_type(t.array[0].format);
     w.rule = g.rule;
     w.numel = t.array[0].numel * (t.array[0].is_complex ? 2 : 1);
     numels_.push_back(w.numel);

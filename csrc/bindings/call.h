@@ -6,6 +6,9 @@
 #include <functional>
 #include <memory>
 
+#include "../call/tensor.h"
+#include "../cpu/run.h"
+#include "../cuda/run.h"
 #include "../kernels/registry.h"
 #include "interpreter.h"
 #include "layout.h"
@@ -100,7 +103,7 @@ class StepCall {
     Array array[kMaxStreams];
     const Group* group;
     std::int64_t index, step;
-    cuda::Scalar step_at;   // on a device, instead of `step`
+    Scalar step_at;         // on a device, instead of `step`
     bool host_step, fresh;  // counted on the host; state that this call makes
   };
   // Where a torch step count is written once the step has happened.

@@ -86,7 +86,7 @@ void set_norm_out(cuda::Call& call, bool per_tensor, Reader& reader, const py::o
   const Array out = reader.read(norm_out.ptr(), where);
   const auto normed = std::count_if(call.work.begin(), call.work.end(), [](const cuda::Work& w) { return w.normed; });
   const std::int64_t count = per_tensor ? normed : 1;
-  if (out.device == kHost || out.dtype != DType::float64 || out.is_complex || !out.contiguous || out.numel != count) {
+  if (out.device == kHost || out.format != Format::float64 || out.is_complex || !out.contiguous || out.numel != count) {
     throw py::value_error(where.text() + " is " + out.dtype_text() + " of shape " + out.shape_text() + " on " +
                           out.device_text() + ", expected " + std::to_string(count) +
                           " contiguous float64 on the CUDA device of the gradients");

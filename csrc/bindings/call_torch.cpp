@@ -27,7 +27,7 @@ void StepCall::add_step(Tensor& t, TorchParam& p, const py::object& to_device) {
     throw py::value_error(where.text() + " is on device " + a.device_text() + ", expected " + t.array[0].device_text() +
                           " to match params[" + std::to_string(p.index) + "]");
   }
-  const bool wide = a.dtype == DType::float64;
+  const bool wide = a.format == Format::float64;
   t.host_step = a.device == kHost;
   if (!t.host_step) {
     t.step_at = {a.data, wide};

@@ -34,7 +34,7 @@ void check_matches(const Array& a, const Where& where, const Array& param) {
     throw py::value_error(where.text() + " is on device " + a.device_text() + ", expected " + param.device_text() +
                           to_match());
   }
-  if (a.dtype != param.dtype || a.is_complex != param.is_complex) {
+  if (a.format != param.format || a.is_complex != param.is_complex) {
     throw py::type_error(where.text() + " has dtype " + a.dtype_text() + ", expected " + param.dtype_text() +
                          to_match());
   }

@@ -13,7 +13,7 @@ std::int64_t stride_of(const Array& a, int dim) {
   return std::accumulate(a.shape + dim + 1, a.shape + a.ndim, std::int64_t{1}, std::multiplies<>());
 }
 
-int element_bytes(const Array& a) { return item_size(a.dtype) * (a.is_complex ? 2 : 1); }
+int element_bytes(const Array& a) { return item_size(a.format) * (a.is_complex ? 2 : 1); }
 
 // Addresses of all elements, ascending. Slow and exact: only for strided arrays that the cheap tests leave open.
 std::vector<std::uintptr_t> addresses(const Array& a) {

@@ -2,6 +2,7 @@
 #pragma once
 #include <deque>
 
+#include "../call/tensor.h"
 #include "arrays.h"
 
 namespace fusedstep {

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <iterator>
 
+#include "../cuda/run.h"
 #include "reading.h"
 
 namespace fusedstep {
@@ -71,7 +72,7 @@ Array Reader::from_dlpack(PyObject* object, const dlpack::Tensor& t, const Where
     const std::string kind = t.dtype.code < std::size(kinds) ? kinds[t.dtype.code] : "unknown";
     wrong_dtype(object, where, kind + std::to_string(t.dtype.bits));
   }
-  a.dtype = bits == 32 ? DType::float32 : DType::float64;
+  a.format = bits == 32 ? Format::float32 : Format::float64;
   a.is_complex = t.dtype.code == dlpack::kComplex;
   a.device = on_cuda ? t.device.id : kHost;
   a.data = static_cast<char*>(t.data) + t.byte_offset;
@@ -108,9 +109,9 @@ Array Reader::from_attributes(PyObject* object, const Where& where) {
   const std::string name = dtype_of(object);
   a.is_complex = name == "complex64" || name == "complex128";
   if (name == "float32" || name == "complex64") {
-    a.dtype = DType::float32;
+    a.format = Format::float32;
   } else if (name == "float64" || name == "complex128") {
-    a.dtype = DType::float64;
+    a.format = Format::float64;
   } else {
     wrong_dtype(object, where);
   }
@@ -143,9 +144,9 @@ Array Reader::from_buffer(PyObject* object, const Where& where) {
   a.is_complex = *format == 'Z';
   if (a.is_complex) ++format;
   if (std::strcmp(format, "f") == 0) {
-    a.dtype = DType::float32;
+    a.format = Format::float32;
   } else if (std::strcmp(format, "d") == 0) {
-    a.dtype = DType::float64;
+    a.format = Format::float64;
   } else {
     wrong_dtype(object, where);
   }

@@ -36,7 +36,7 @@ class Gradients {
   Norms norms(const Clipping& clipping) {
     std::vector<NormWork> work;
     for (const Array& a : arrays_) {
-      work.push_back({a.data, a.dtype, a.is_complex, a.numel, common_layout(&a, 1, true, strided_)});
+      work.push_back({a.data, a.format, a.is_complex, a.numel, common_layout(&a, 1, true, strided_)});
     }
     Norms found = norms_of(work, clipping);
     check_finite(found, clipping, label_);
@@ -53,7 +53,7 @@ class Gradients {
     for (std::size_t i = 0; i < arrays_.size(); ++i) {
       const double norm = per_tensor ? norms.each[i] : norms.total;
       if (options.clip_value == kInf && prepare_common(options, norm).grad_mul == 1.0) continue;
-      prepare(rule, arrays_[i].dtype, options, norm, 1, uniforms.emplace_back().bytes);
+      prepare(rule, compute_type(arrays_[i].format), options, norm, 1, uniforms.emplace_back().bytes);
       work.push_back(work_of(i, rule));
       work.back().uniform = uniforms.back().bytes;
       numels.push_back(work.back().numel);
@@ -109,7 +109,8 @@ class Gradients {
     const Array& a = arrays_[i];
     const Array both[] = {a, a};
     const std::int64_t numel = a.numel * (a.is_complex ? 2 : 1);
-    return {{a.data, a.data}, 2, a.dtype, rule, numel, nullptr, common_layout(both, 2, false, strided_)};
+    const Stream g{a.data, a.format};
+    return {{g, g}, 2, compute_type(a.format), rule, numel, nullptr, common_layout(both, 2, false, strided_)};
   }
 
   const char* label_;

@@ -1,9 +1,10 @@
 // What was built and what runs: targets, threads, rules, the plan.
 
+#include "../call/plan.h"
 #include "../cpu/dispatch.h"
 #include "../cpu/threads.h"
+#include "../cuda/run.h"
 #include "../kernels/registry.h"
-#include "../plan.h"
 #include "arrays.h"
 #include "interpreter.h"
 #include "register.h"

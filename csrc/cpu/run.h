@@ -3,41 +3,13 @@
 #include <cstdint>
 #include <vector>
 
-#include "../kernels/table.h"
-#include "../plan.h"
+#include "../call/plan.h"
+#include "../call/tensor.h"
 
 namespace fusedstep {
 
-inline constexpr int kMaxStreams = 2 + kMaxState;  // p, g, state...
-
-// Where streams do not lie side by side in the same order: sizes and per-stream strides (elements), outermost first.
-struct Strided {
-  std::vector<std::int64_t> size;
-  std::vector<std::int64_t> stride[kMaxStreams];
-};
-
-// One tensor of a step: its arrays, flat unless `strided`.
-struct StepWork {
-  void* stream[kMaxStreams];
-  int streams;
-  DType dtype;
-  int rule;
-  std::int64_t numel;
-  const void* uniform;
-  const Strided* strided;
-};
-
 // Gradients are read last to first when a norm has just read them first to last: the tail is still in cache.
 void run_step(const std::vector<StepWork>& work, const Plan& plan, bool reverse);
-
-// One tensor of a norm, in logical (row-major) order whatever its layout.
-struct NormWork {
-  const void* data;
-  DType dtype;
-  bool is_complex;  // pairs; |z| unless the 2-norm, which is that of the real and imaginary parts
-  std::int64_t numel;
-  const Strided* strided;  // stride[0]
-};
 
 // norm_type 1, 2, inf: under the rounding contract. Other p > 0: through libm's pow, scaled by the largest |x|.
 //

@@ -4,14 +4,9 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../call/plan.h"
+#include "../call/scalar.h"
 #include "../kernels/prepare.h"
-#include "../plan.h"
-
-#ifndef __CUDACC__
-#define FS_DEVICE
-#else
-#define FS_DEVICE __device__ __forceinline__
-#endif
 
 namespace fusedstep::cuda {
 
@@ -35,21 +30,6 @@ struct Entry {
 struct Ref {
   const void* device = nullptr;
   std::uint32_t offset = 0;
-};
-
-// A number that may live on the device, as float32 or float64.
-struct Scalar {
-  void* at = nullptr;
-  bool wide = false;
-
-  FS_DEVICE double read() const { return wide ? *static_cast<double*>(at) : double(*static_cast<float*>(at)); }
-  FS_DEVICE void write(double x) const {
-    if (wide) {
-      *static_cast<double*>(at) = x;
-    } else {
-      *static_cast<float*>(at) = static_cast<float>(x);
-    }
-  }
 };
 
 // Of the step kernels and the norm kernels.

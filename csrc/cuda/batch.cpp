@@ -26,8 +26,8 @@ void Batch::build(const Call& call, const std::vector<std::uint32_t>& uniform_of
   for (std::size_t i = 0; i < works.size(); ++i) {
     const Work& w = call.work[works[i]];
     Entry e{};
-    e.written[0] = w.tensor.stream[0];
-    for (int k = 2; k < w.tensor.streams; ++k) e.written[k - 1] = w.tensor.stream[k];
+    e.written[0] = w.tensor.stream[0].data;
+    for (int k = 2; k < w.tensor.streams; ++k) e.written[k - 1] = w.tensor.stream[k].data;
     e.numel = w.tensor.numel;
     e.first_chunk = static_cast<std::uint32_t>(next_chunk);
     e.uniform = uniform_of[works[i]];
@@ -38,7 +38,7 @@ void Batch::build(const Call& call, const std::vector<std::uint32_t>& uniform_of
     normed = normed || w.normed;
     one_each = one_each && e.numel > 0 && e.numel <= kChunk;
     std::copy_n(reinterpret_cast<const std::byte*>(&e), sizeof e, entries.data() + i * sizeof e);
-    append(grads, w.tensor.stream[1]);
+    append(grads, w.tensor.stream[1].data);
   }
   if (next_chunk > INT32_MAX) throw std::length_error("more elements in one step than a launch has room for");
   chunks = static_cast<std::uint32_t>(next_chunk);

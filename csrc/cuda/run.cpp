@@ -117,11 +117,11 @@ struct Run::Impl {
     for (std::uint32_t i = 0; i < call.work.size(); ++i) {
       const Work& w = call.work[i];
       if (w.device != part.device) continue;
-      Batch*& batch = batch_of[{w.tensor.rule, w.tensor.dtype}];
+      Batch*& batch = batch_of[{w.tensor.rule, w.tensor.compute}];
       if (!batch) {
         batch = part.batches.emplace_back(std::make_unique<Batch>()).get();
         batch->rule = w.tensor.rule;
-        batch->dtype = w.tensor.dtype;
+        batch->dtype = w.tensor.compute;
       }
       batch->works.push_back(i);
     }
@@ -143,14 +143,14 @@ struct Run::Impl {
       if (w.device != part.device) continue;
       const bool own = (call.per_tensor && w.normed) || w.step_at.at;
       if (!last || own || last->step_at.at || (call.per_tensor && last->normed) || last->options != w.options ||
-          last->step != w.step || last->tensor.rule != w.tensor.rule || last->tensor.dtype != w.tensor.dtype) {
+          last->step != w.step || last->tensor.rule != w.tensor.rule || last->tensor.compute != w.tensor.compute) {
         ++part.uniform_count;
         if (part.has_finish) {
           append(part.records, Record{w.step_at, w.step, w.options, sum_of[i], static_cast<std::uint8_t>(w.tensor.rule),
-                                      w.tensor.dtype});
+                                      w.tensor.compute});
         } else {
           UniformBytes uniform{};
-          prepare_any(AllRules{}, w.tensor.rule, w.tensor.dtype, call.options[w.options].host, 0.0, w.step,
+          prepare_any(AllRules{}, w.tensor.rule, w.tensor.compute, call.options[w.options].host, 0.0, w.step,
                       uniform.bytes);
           append(part.uniforms, uniform);
         }

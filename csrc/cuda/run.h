@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "../cpu/run.h"
+#include "../call/tensor.h"
 #include "args.h"
 
 namespace fusedstep::cuda {

@@ -3,7 +3,6 @@
 #include <cstdint>
 
 #include "../rules/all.h"
-#include "../vec/dtype.h"
 
 namespace fusedstep {
 

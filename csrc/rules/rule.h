@@ -16,28 +16,9 @@
 // already been unscaled, clipped, negated for maximize and given its L2 term, and p its decoupled decay
 // (kernels/step.h).
 #pragma once
-#include <cstddef>
-#include <cstdint>
-
-#if defined(__CUDACC__)
-#define FS_INLINE __host__ __device__ __forceinline__
-#elif defined(_MSC_VER)
-#define FS_INLINE __forceinline
-#else
-#define FS_INLINE inline __attribute__((always_inline))
-#endif
-
-#if defined(_MSC_VER) && !defined(__clang__) && !defined(__CUDACC__)
-#include <cmath>
-#define __builtin_sqrtf(x) std::sqrt(static_cast<float>(x))
-#define __builtin_sqrt(x) std::sqrt(static_cast<double>(x))
-#define __builtin_fabs(x) std::fabs(x)
-#endif
+#include "../base.h"
 
 namespace fusedstep {
-
-// At most this many state arrays: the stream tables and the packing buffers are sized by it.
-inline constexpr int kMaxState = 3;
 
 template <int N>
 struct Names {

@@ -7,7 +7,7 @@
 #pragma once
 #include <arm_neon.h>
 
-#include "../rules/rule.h"
+#include "../base.h"
 
 namespace fusedstep {
 namespace {

@@ -3,7 +3,7 @@
 //
 // min, max and select-like ops are compare-and-select: with a NaN the second operand is the result, as in MINPS.
 #pragma once
-#include "../rules/rule.h"
+#include "../base.h"
 
 namespace fusedstep {
 namespace {

@@ -3,7 +3,7 @@
 #pragma once
 #include <immintrin.h>
 
-#include "../rules/rule.h"
+#include "../base.h"
 
 namespace fusedstep {
 namespace {

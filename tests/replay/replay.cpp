@@ -122,7 +122,7 @@ void replay_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& nu
     fs::StepWork& w = work.emplace_back(fs::StepWork{{}, streams, dtype, rule, n, uniform.bytes, nullptr});
     for (int k = 0; k < streams; ++k) {
       given.push_back(r.bytes(n * sizeof(T)));
-      w.stream[k] = arenas[given.size() - 1].place<T>(given.back(), n, gap);
+      w.stream[k] = {arenas[given.size() - 1].place<T>(given.back(), n, gap), fs::plain_format(dtype)};
     }
     for (int k = 0; k < streams; ++k)
       expected.push_back(k == 1 ? given[given.size() - streams + 1] : r.bytes(n * sizeof(T)));
@@ -134,7 +134,7 @@ void replay_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& nu
   fs::run_step(work, fs::Plan(numels), step % 2 == 0);
   for (std::size_t i = 0; i < work.size() * streams; ++i) {
     const fs::StepWork& w = work[i / streams];
-    compare(static_cast<const T*>(w.stream[i % streams]), expected[i], w.numel, gap,
+    compare(static_cast<const T*>(w.stream[i % streams].data), expected[i], w.numel, gap,
             fs::active_target().name + (" " + name) + " stream " + std::to_string(i % streams));
   }
 }
@@ -147,7 +147,7 @@ void replay_norm(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& nu
   arenas.resize(std::max(arenas.size(), numels.size()));
   for (const std::int64_t n : numels) {
     const T* x = arenas[work.size()].place<T>(r.bytes(n * sizeof(T)), n, gap);
-    work.push_back({x, dtype, false, n, nullptr});
+    work.push_back({x, fs::plain_format(dtype), false, n, nullptr});
   }
   fs::Norms norms = fs::run_norm(work, type);
   norms.each.push_back(norms.total);

@@ -1,103 +1,13 @@
-#include "run.h"
-
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "dispatch.h"
-#include "threads.h"
+#include "run.h"
+#include "walk.h"
 
 namespace fusedstep {
 namespace {
-
-// Below these many elements one thread is faster than waking another: AdamW on a 2-core Zen 4, where an OpenMP team
-// that torch keeps awake takes 57 us for 32,768 elements against 66, and the sleeping pool 241 us for 524,288 against
-// 227.
-constexpr std::int64_t kSerialBelow = 32768;
-constexpr std::int64_t kSerialBelowForPool = 524288;
-
-int threads_for(const Plan& plan) {
-  if (plan.elements() < kSerialBelow) return 1;
-  if (plan.elements() < kSerialBelowForPool && !has_openmp()) return 1;
-  return static_cast<int>(std::min<std::int64_t>(max_threads(), plan.chunks()));
-}
-
-// ---------------------------------------------------------------------------------------------- strided tensors
-
-// Visits elements [begin, end) of the row-major order of `size` as runs along the last dimension.
-template <class Visit>
-void visit_runs(const Strided& s, int streams, std::int64_t begin, std::int64_t end, Visit&& visit) {
-  const int last = static_cast<int>(s.size.size()) - 1;
-  while (begin < end) {
-    std::int64_t offset[kMaxStreams] = {}, rest = begin;
-    std::int64_t run = 1;
-    for (int d = last; d >= 0; --d) {
-      const std::int64_t index = rest % s.size[d];
-      rest /= s.size[d];
-      if (d == last) run = std::min(s.size[d] - index, end - begin);
-      for (int k = 0; k < streams; ++k) offset[k] += index * s.stride[k][d];
-    }
-    visit(offset, run);
-    begin += run;
-  }
-}
-
-template <class T>
-void copy_run(T* to, std::int64_t to_stride, const T* from, std::int64_t from_stride, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) to[i * to_stride] = from[i * from_stride];
-}
-
-// Rows of this many elements that lie flat in every stream (blocks of columns of one matrix) need no packing.
-constexpr std::int64_t kFlatRow = 64;
-
-bool has_flat_rows(const StepWork& w) {
-  const Strided& s = *w.strided;
-  return s.size.back() >= kFlatRow &&
-         std::all_of(s.stride, s.stride + w.streams, [](const auto& stride) { return stride.back() == 1; });
-}
-
-void step_rows(StepFn kernel, const StepWork& w, std::int64_t begin, std::int64_t end) {
-  visit_runs(*w.strided, w.streams, begin, end, [&](const std::int64_t* offset, std::int64_t run) {
-    void* streams[kMaxStreams];
-    for (int k = 0; k < w.streams; ++k) {
-      streams[k] = static_cast<char*>(w.stream[k]) + offset[k] * item_size(w.dtype);
-    }
-    kernel(w.uniform, streams, run);
-  });
-}
-
-// Strided elements pass through contiguous buffers and the same kernel: no second formula, no copy of the tensor.
-template <class T>
-void step_strided(StepFn kernel, const StepWork& w, std::int64_t begin, std::int64_t end) {
-  if (has_flat_rows(w)) return step_rows(kernel, w, begin, end);
-  constexpr std::int64_t kBuffer = 512;
-  T buffer[kMaxStreams][kBuffer];
-  void* streams[kMaxStreams];
-  for (int k = 0; k < kMaxStreams; ++k) streams[k] = buffer[k];
-  const Strided& s = *w.strided;
-  for (; begin < end; begin += kBuffer) {
-    const std::int64_t n = std::min(kBuffer, end - begin);
-    std::int64_t at = 0;
-    visit_runs(s, w.streams, begin, begin + n, [&](const std::int64_t* offset, std::int64_t run) {
-      for (int k = 0; k < w.streams; ++k) {
-        copy_run(buffer[k] + at, 1, static_cast<const T*>(w.stream[k]) + offset[k], s.stride[k].back(), run);
-      }
-      at += run;
-    });
-    kernel(w.uniform, streams, n);
-    at = 0;
-    visit_runs(s, w.streams, begin, begin + n, [&](const std::int64_t* offset, std::int64_t run) {
-      for (int k = 0; k < w.streams; ++k) {
-        if (k == 1) continue;  // the gradient is never written
-        copy_run(static_cast<T*>(w.stream[k]) + offset[k], s.stride[k].back(), buffer[k] + at, 1, run);
-      }
-      at += run;
-    });
-  }
-}
-
-// --------------------------------------------------------------------------------------------------------- norms
 
 enum class Kind { one, two, inf, pow };
 
@@ -140,7 +50,7 @@ double norm_block(const NormCall& call, const NormWork& w, double scale, const T
   if (call.kind == Kind::pow || (w.is_complex && call.kind != Kind::two)) {
     return slow_block(call, scale, x, n, w.is_complex);
   }
-  return call.target.norm[static_cast<int>(call.kind)][static_cast<int>(w.dtype)](x, n);
+  return call.target.norm[static_cast<int>(call.kind)][static_cast<int>(compute_type(w.format))](x, n);
 }
 
 template <class T>
@@ -178,8 +88,8 @@ std::vector<double> norm_sums(const std::vector<NormWork>& work, const NormCall&
     plan.visit(first, last, false, [&](std::int64_t chunk, const Chunk& c) {
       const NormWork& w = work[c.tensor];
       const double scale = call.scale.empty() ? 1.0 : call.scale[c.tensor];
-      chunk_sum[chunk] = w.dtype == DType::float32 ? norm_chunk<float>(call, w, scale, c.begin, c.end)
-                                                   : norm_chunk<double>(call, w, scale, c.begin, c.end);
+      chunk_sum[chunk] = compute_type(w.format) == DType::float32 ? norm_chunk<float>(call, w, scale, c.begin, c.end)
+                                                                  : norm_chunk<double>(call, w, scale, c.begin, c.end);
     });
   });
   std::vector<double> sums(work.size());
@@ -216,26 +126,6 @@ Kind kind_of(double norm_type) {
 }
 
 }  // namespace
-
-void run_step(const std::vector<StepWork>& work, const Plan& plan, bool reverse) {
-  const TargetTable& target = target_for_call();
-  parallel(threads_for(plan), [&](int thread, int threads) {
-    const auto [first, last] = plan.span(thread, threads);
-    plan.visit(first, last, reverse, [&](std::int64_t, const Chunk& c) {
-      const StepWork& w = work[c.tensor];
-      const StepFn kernel = target.step[w.rule][static_cast<int>(w.dtype)];
-      if (w.strided) {
-        (w.dtype == DType::float32 ? step_strided<float> : step_strided<double>)(kernel, w, c.begin, c.end);
-        return;
-      }
-      void* streams[kMaxStreams];
-      for (int k = 0; k < w.streams; ++k) {
-        streams[k] = static_cast<char*>(w.stream[k]) + c.begin * item_size(w.dtype);
-      }
-      kernel(w.uniform, streams, c.end - c.begin);
-    });
-  });
-}
 
 std::vector<double> run_sums(const std::vector<NormWork>& work, double norm_type) {
   const Kind kind = kind_of(norm_type);

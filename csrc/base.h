@@ -1,0 +1,32 @@
+// The ground floor: what every other header may use, and nothing of theirs.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define FS_INLINE __host__ __device__ __forceinline__
+#elif defined(_MSC_VER)
+#define FS_INLINE __forceinline
+#else
+#define FS_INLINE inline __attribute__((always_inline))
+#endif
+
+#if defined(_MSC_VER) && !defined(__clang__) && !defined(__CUDACC__)
+#include <cmath>
+#define __builtin_sqrtf(x) std::sqrt(static_cast<float>(x))
+#define __builtin_sqrt(x) std::sqrt(static_cast<double>(x))
+#define __builtin_fabs(x) std::fabs(x)
+#endif
+
+namespace fusedstep {
+
+// What a rule computes in, whatever its arrays are stored as: float64 for float64 parameters, float32 for all others.
+enum class DType : std::uint8_t { float32, float64 };
+inline constexpr int kDTypes = 2;
+inline constexpr const char* dtype_name(DType t) { return t == DType::float32 ? "float32" : "float64"; }
+
+// At most this many state arrays: the stream tables and the tiles are sized by it.
+inline constexpr int kMaxState = 3;
+inline constexpr int kMaxStreams = 2 + kMaxState;  // parameter, gradient, state
+
+}  // namespace fusedstep

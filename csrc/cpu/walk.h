@@ -1,0 +1,46 @@
+// Strided arrays on the CPU, walked as runs along their last dimension; and how many threads a plan is worth.
+#pragma once
+#include <algorithm>
+
+#include "../call/plan.h"
+#include "../call/tensor.h"
+#include "threads.h"
+
+namespace fusedstep {
+
+// Below these many elements one thread is faster than waking another: AdamW on a 2-core Zen 4, where an OpenMP team
+// that torch keeps awake takes 57 us for 32,768 elements against 66, and the sleeping pool 241 us for 524,288 against
+// 227.
+inline constexpr std::int64_t kSerialBelow = 32768;
+inline constexpr std::int64_t kSerialBelowForPool = 524288;
+
+inline int threads_for(const Plan& plan) {
+  if (plan.elements() < kSerialBelow) return 1;
+  if (plan.elements() < kSerialBelowForPool && !has_openmp()) return 1;
+  return static_cast<int>(std::min<std::int64_t>(max_threads(), plan.chunks()));
+}
+
+// Visits elements [begin, end) of the row-major order of `size` as runs along the last dimension.
+template <class Visit>
+void visit_runs(const Strided& s, int streams, std::int64_t begin, std::int64_t end, Visit&& visit) {
+  const int last = static_cast<int>(s.size.size()) - 1;
+  while (begin < end) {
+    std::int64_t offset[kMaxStreams] = {}, rest = begin;
+    std::int64_t run = 1;
+    for (int d = last; d >= 0; --d) {
+      const std::int64_t index = rest % s.size[d];
+      rest /= s.size[d];
+      if (d == last) run = std::min(s.size[d] - index, end - begin);
+      for (int k = 0; k < streams; ++k) offset[k] += index * s.stride[k][d];
+    }
+    visit(offset, run);
+    begin += run;
+  }
+}
+
+template <class T>
+void copy_run(T* to, std::int64_t to_stride, const T* from, std::int64_t from_stride, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) to[i * to_stride] = from[i * from_stride];
+}
+
+}  // namespace fusedstep
