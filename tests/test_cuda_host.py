@@ -25,7 +25,8 @@ from test_equality import RULES, check_case, hyper_of, random_arrays, rule_id
 from torch_spec import SHORT, assert_is, expect, make, make_params, set_grads, specified_norm
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not HOST, reason="needs the build with FUSEDSTEP_CUDA=HOST")]
-ADAMW = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.1}
+ADAMW = {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1}
+SPECIFIED = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.1}
 
 
 def adamw_arrays(sizes: list[int], seed: int = 0) -> list[list[Array]]:
@@ -36,7 +37,7 @@ def adamw_arrays(sizes: list[int], seed: int = 0) -> list[list[Array]]:
 
 def adamw_expected(lists: list[list[Array]], step: int, max_norm: float | None = None) -> list[tuple[Array, ...]]:
     coefficient = 1.0 if max_norm is None else reference.clip_coefficient(reference.total_norm(lists[1]), max_norm)
-    return [reference.adamw(*a, step=step, clip_coef=coefficient, **ADAMW) for a in zip(*lists, strict=True)]
+    return [reference.adamw(*a, step=step, clip_coef=coefficient, **SPECIFIED) for a in zip(*lists, strict=True)]
 
 
 def copies(lists: list[list[Array]]) -> list[list[Array]]:
@@ -92,7 +93,7 @@ def test_a_step_per_tensor_and_a_norm_per_tensor() -> None:
     steps = [1, 2, 2, 9, 1]
     each = [reference.total_norm([g]) for g in lists[1]]
     want = [
-        reference.adamw(*a, step=t, clip_coef=reference.clip_coefficient(n, 0.7), **ADAMW)
+        reference.adamw(*a, step=t, clip_coef=reference.clip_coefficient(n, 0.7), **SPECIFIED)
         for a, t, n in zip(zip(*lists, strict=True), steps, each, strict=True)
     ]
     with pretending() as host:
@@ -118,7 +119,7 @@ def test_one_stream_misaligned(dtype: type, stream: int) -> None:
     """Three streams lie on 16 bytes, one does not: the chunk goes element by element."""
     rng = np.random.default_rng(stream)
     values = [rng.random(20_001).astype(dtype) for _ in range(4)]
-    want = reference.adamw(*values, step=2, **ADAMW)
+    want = reference.adamw(*values, step=2, **SPECIFIED)
     arrays = []
     for k, v in enumerate(values):
         buffer = np.empty(v.size + 9, dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from math import inf, nan
 from typing import Any
@@ -11,9 +12,13 @@ import pytest
 import torch
 from numpy.lib.stride_tricks import as_strided
 
+import declared
 from bits import assert_same_bits
 from fusedstep import functional, reference
 from fusedstep import numpy as fnp
+from fusedstep._rule import Option
+from fusedstep._updates import options_of
+from fusedstep.rules import Rule
 
 Errors = type[Exception] | tuple[type[Exception], ...]
 Spoil = Callable[[np.ndarray], Any]
@@ -22,18 +27,17 @@ BOTH = (TypeError, ValueError)
 
 BAD = 3  # the last array is the bad one: a kernel that starts before everything is checked is caught
 SIZES = (3000, 1, 70, 9)
-ADAM = (("params", "grads", "exp_avgs", "exp_avg_sqs", "max_exp_avg_sqs"), {"lr": 0.1, "step": 2})
-# Function: its array arguments, and options with which it uses all of them.
-UPDATES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "sgd": (("params", "grads", "momentum_buffers"), {"lr": 0.1, "momentum": 0.9, "step": 2}),
-    "adagrad": (("params", "grads", "sums"), {"lr": 0.1, "step": 2, "eps": 1e-10}),
-    "rmsprop": (
-        ("params", "grads", "square_avgs", "grad_avgs", "momentum_buffers"),
-        {"lr": 0.1, "momentum": 0.9, "alpha": 0.99, "eps": 1e-8},
-    ),
-    "adam": (ADAM[0], {**ADAM[1], "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}),
-    "adamw": (ADAM[0], {**ADAM[1], "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.01}),
-}
+
+
+def all_arrays(rule: type[Rule]) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The array arguments of an update, and options with which it uses all of them."""
+    chosen = list(rule.variants().values())[-1]
+    options = {n: v for n, v in chosen.items() if n in options_of(rule)}
+    step = {"step": 2} if "step" in inspect.signature(getattr(functional, rule.name())).parameters else {}
+    return declared.arrays_of(rule), {"lr": 0.1, **step, **options}
+
+
+UPDATES = {name: all_arrays(rule) for name, rule in declared.FUNCTIONS.items()}
 FUNCTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     **UPDATES,
     "total_norm": (("arrays",), {}),
@@ -43,7 +47,7 @@ FUNCTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 ARGUMENTS = [(f, a) for f, (arrays, _) in FUNCTIONS.items() for a in arrays]
 OF_UPDATES = [(f, a) for f, a in ARGUMENTS if f in UPDATES]
 WRITTEN = [(f, a) for f, a in ARGUMENTS if f != "total_norm" and not (f in UPDATES and a == "grads")]
-CLASSES = ["SGD", "Adagrad", "RMSprop", "Adam", "AdamW"]
+CLASSES = list(declared.RULES)
 
 
 def make(function: str) -> dict[str, Any]:
@@ -82,7 +86,9 @@ def refuses(
 def expect(function: str, arrays: dict[str, Any]) -> dict[str, list[np.ndarray]]:
     names, options = UPDATES[function]
     rows = zip(*([np.asarray(x).copy() for x in arrays[a]] for a in names), strict=True)
-    results = [getattr(reference, function)(*row, **options) for row in rows]
+    rule = declared.FUNCTIONS[function]
+    numbers = declared.numbers_of(rule, {n: v for n, v in options.items() if n != "step"})
+    results = [getattr(reference, function)(*row, step=options.get("step", 1), **numbers) for row in rows]
     return {a: [r[k] for r in results] for k, a in enumerate(n for n in names if n != "grads")}
 
 
@@ -272,32 +278,22 @@ def test_columns_of_one_buffer_are_not_aliases(function: str, direction: int) ->
 # ---------------------------------------------------------------------------------------------------------- numbers
 
 NOT_NUMBERS = ["x", [0.1], (), {}, 1j, object(), np.array([0.1, 0.1])]
-NON_NEGATIVE = [nan, inf, -inf, -1, -1e-300, np.float32("nan")]
-FRACTION = [nan, inf, -inf, -0.1, 1, 1.5]
-ALL = "sgd adagrad rmsprop adam adamw "
-OPTIONS: dict[str, tuple[str, list[Any]]] = {  # option: functions, values out of range
-    "lr": (ALL, NON_NEGATIVE),
-    "weight_decay": (ALL, NON_NEGATIVE),
-    "eps": ("adagrad rmsprop adam adamw", NON_NEGATIVE),
-    "lr_decay": ("adagrad", NON_NEGATIVE),
-    "alpha": ("rmsprop", NON_NEGATIVE),
-    "momentum": ("sgd rmsprop", NON_NEGATIVE),
-    "dampening": ("sgd", [nan, inf, -inf]),
-    "beta1": ("adam adamw", FRACTION),
-    "beta2": ("adam adamw", FRACTION),
-    "grad_scale": (ALL, [0, nan, inf, -inf, -1]),
-    "max_norm": (ALL + "clip_grad_norm", [nan, -inf, -1]),  # inf is no limit
-    "clip_value": (ALL + "clip_grad_value", [nan, -inf, -1]),
-    "norm_type": (ALL + "clip_grad_norm total_norm", [0, -1, nan, -inf]),
-    "initial_accumulator_value": ("", NON_NEGATIVE),
+UPDATE = tuple(UPDATES)
+OPTIONS: dict[str, tuple[tuple[str, ...], list[Any]]] = {  # option: functions, values out of range
+    "grad_scale": (UPDATE, [0, nan, inf, -inf, -1]),
+    "max_norm": ((*UPDATE, "clip_grad_norm"), [nan, -inf, -1]),  # inf is no limit
+    "clip_value": ((*UPDATE, "clip_grad_value"), [nan, -inf, -1]),
+    "norm_type": ((*UPDATE, "clip_grad_norm", "total_norm"), [0, -1, nan, -inf]),
 }
+OWN = [(f, o) for f, rule in declared.FUNCTIONS.items() for o in options_of(rule).values() if o.kind == "number"]
+PAIRS = [(f, o) for f, rule in declared.FUNCTIONS.items() for o in options_of(rule).values() if o.kind == "pair"]
 
 
 def wrong_numbers(option: str) -> list[tuple[Any, type[Exception]]]:
     return [(v, ValueError) for v in OPTIONS[option][1]] + [(v, TypeError) for v in NOT_NUMBERS]
 
 
-@pytest.mark.parametrize(("function", "option"), [(f, o) for o, (names, _) in OPTIONS.items() for f in names.split()])
+@pytest.mark.parametrize(("function", "option"), [(f, o) for o, (names, _) in OPTIONS.items() for f in names])
 def test_number(function: str, option: str) -> None:
     arrays = make(function)
     more = {"max_norm": 1.0} if option == "norm_type" and function in UPDATES else {}
@@ -307,7 +303,32 @@ def test_number(function: str, option: str) -> None:
         refuses(error, arrays, (f"{function}: {option} is ",), invoke, function, arrays, **options)
 
 
-@pytest.mark.parametrize("function", ["sgd", "adagrad", "adam", "adamw"])
+def wrong(o: Option) -> list[tuple[Any, type[Exception]]]:
+    return [(v, ValueError) for v in declared.bad_values(o)] + [(v, TypeError) for v in NOT_NUMBERS]
+
+
+@pytest.mark.parametrize(("function", "option"), OWN, ids=lambda x: x if isinstance(x, str) else x.name)
+def test_own_number(function: str, option: Option) -> None:
+    arrays = make(function)
+    for value, error in [*wrong(option), (None, TypeError)]:
+        parts = (f"{function}: {option.name} is ",)
+        refuses(error, arrays, parts, invoke, function, arrays, **{option.name: value})
+
+
+@pytest.mark.parametrize(("function", "option"), PAIRS, ids=lambda x: x if isinstance(x, str) else x.name)
+def test_own_pair(function: str, option: Option) -> None:
+    arrays = make(function)
+    for both in declared.bad_values(option):
+        which = option.into[0] if both[1] == option.default[0] else option.into[1]
+        refuses(ValueError, arrays, (f"{function}: {which} is ",), invoke, function, arrays, **{option.name: both})
+    for value in (0.9, None, "ab", (0.9,), (0.9,) * 3, ("x", 0.9)):
+        refuses(BOTH, arrays, (f"{function}: {option.name[:-1]}",), invoke, function, arrays, **{option.name: value})
+
+
+COUNTING = [f for f, (_, options) in UPDATES.items() if "step" in options]
+
+
+@pytest.mark.parametrize("function", COUNTING)
 def test_step(function: str) -> None:
     arrays = make(function)
     wrong = [(v, ValueError) for v in (0, -1, [1, 1, 1], [1] * 5, [], [1, 1, 1, 0], 2**53, 10**30)]
@@ -316,7 +337,11 @@ def test_step(function: str) -> None:
         refuses(error, arrays, (f"{function}: step",), invoke, function, arrays, step=value)
 
 
-FLAGS = {"maximize": UPDATES, "per_tensor": UPDATES, "error_if_nonfinite": UPDATES, "nesterov": ["sgd"]}
+FLAGS: dict[str, list[str]] = {"per_tensor": list(UPDATES), "error_if_nonfinite": list(UPDATES)}
+for f, declaration in declared.FUNCTIONS.items():
+    for name, o in options_of(declaration).items():
+        if o.kind == "flag":
+            FLAGS.setdefault(name, []).append(f)
 
 
 @pytest.mark.parametrize(("function", "flag"), [(f, flag) for flag, functions in FLAGS.items() for f in functions])
@@ -406,20 +431,23 @@ def test_class_parameter(cls: str, error: Errors, spoil: Spoil) -> None:
 @pytest.mark.parametrize("cls", CLASSES)
 def test_class_options(cls: str) -> None:
     new, (params, grads) = getattr(fnp, cls), params_and_grads()
-    opt = new(params, momentum=0.9) if cls in ("SGD", "RMSprop") else new(params)
+    rule = declared.RULES[cls]
+    opt = new(params, **list(rule.variants().values())[-1])
     data = [params, grads, opt.state]
-    for name in opt.defaults.keys() & OPTIONS.keys():
-        for value, error in wrong_numbers(name):
+    numbers = {n: [*wrong(o), (None, TypeError)] for n, o in rule.own().items() if o.kind == "number"}
+    for name, values in {**numbers, **{n: wrong_numbers(n) for n in ("max_norm", "clip_value")}}.items():
+        for value, error in values:
             refuses(error, data, (f"{cls}: {name} is ",), new, params, **{name: value})
             refuses(error, data, (f"{cls}: {name} is ",), new, [{"params": params, name: value}])
             good, opt.param_groups[0][name] = opt.param_groups[0][name], value
             refuses(error, data, (f"{cls}: {name} is ",), opt.step, grads)
             opt.param_groups[0][name] = good
-    for value, error in wrong_numbers("lr"):
+    for value, error in wrong(rule.options["lr"]):
         refuses(error, data, (f"{cls}: lr is ",), opt.step, grads, lr=value)
-    if "betas" in opt.defaults:
-        for betas in ((0.9, 1.0), [-0.1, 0.9], (nan, 0.9), ("x", 0.9), 0.9, None, "ab", (0.9,), (0.9,) * 3):
-            refuses(BOTH, data, (f"{cls}: beta",), new, params, betas=betas)
+    for name, o in rule.own().items():
+        if o.kind == "pair":
+            for both in (*declared.bad_values(o), ("x", 0.9), 0.9, None, "ab", (0.9,), (0.9,) * 3):
+                refuses(BOTH, data, (f"{cls}: {name[:-1]}",), new, params, **{name: both})
     refuses(TypeError, data, (cls, "foo"), new, params, foo=1)
     refuses(TypeError, data, (cls, "foo"), new, [{"params": params, "foo": 1}])
 

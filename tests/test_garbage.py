@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import inspect
 import os
 import pickle
 import subprocess
@@ -21,10 +22,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 
+import declared
 import fusedstep
 from bits import assert_same_bits
 from fusedstep import functional, reference
 from fusedstep import numpy as fnp
+from fusedstep._rule import FINITE, FRACTION, NON_NEGATIVE, Option
+from fusedstep._updates import options_of
+from fusedstep.rules import Rule
 
 BOTH = (TypeError, ValueError)
 REFUSALS = (TypeError, ValueError, RuntimeError, OverflowError)
@@ -38,22 +43,26 @@ fractions = st.floats(0, 1, exclude_max=True)
 NORM = {"norm_type": st.sampled_from([1, 2, 2.0, inf]), "per_tensor": flags, "error_if_nonfinite": flags}
 COMMON = {"weight_decay": rates, "maximize": flags, "grad_scale": st.floats(1e-6, 1e6), "max_norm": limits, **NORM}
 COMMON |= {"clip_value": limits}
-ADAM = {"beta1": fractions, "beta2": fractions, "eps": rates}
-# Function: states, those that may be left out, options.
-UPDATES: dict[str, tuple[tuple[str, ...], tuple[str, ...], dict[str, Any]]] = {
-    "sgd": ((), ("momentum_buffers",), {"dampening": rates}),
-    "adagrad": (("sums",), (), {"lr_decay": rates, "eps": rates}),
-    "rmsprop": (("square_avgs",), ("grad_avgs", "momentum_buffers"), {"alpha": rates, "eps": rates}),
-    "adam": (("exp_avgs", "exp_avg_sqs"), ("max_exp_avg_sqs",), {**ADAM, "decoupled_weight_decay": flags}),
-    "adamw": (("exp_avgs", "exp_avg_sqs"), ("max_exp_avg_sqs",), ADAM),
-}
+VALUES = {id(NON_NEGATIVE): rates, id(FRACTION): fractions, id(FINITE): rates}
+
+
+def strategy(o: Option) -> Any:
+    if o.kind == "flag":
+        return flags
+    return st.tuples(fractions, fractions) if o.kind == "pair" else VALUES[id(o.range)]
+
+
+def choices(rule: type[Rule]) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Any]]:
+    """States, those that may be left out, options but lr and those that a state or another option goes with."""
+    own = {
+        n: strategy(o) for n, o in options_of(rule).items() if n not in {"lr", *COMMON, *(s.when for s in rule.states)}
+    }
+    needed, optional = ([f"{s.name}s" for s in rule.states if bool(s.when) == maybe] for maybe in (False, True))
+    return tuple(needed), tuple(optional), own
+
+
+UPDATES = {name: choices(rule) for name, rule in declared.FUNCTIONS.items()}
 CLIPS = {"total_norm": "arrays", "clip_grad_norm": "grads", "clip_grad_value": "grads"}
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "adagrad": {"eps": 1e-10},
-    "rmsprop": {"alpha": 0.99, "eps": 1e-8},
-    "adam": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
-    "adamw": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.01},
-}
 
 
 @st.composite
@@ -78,12 +87,15 @@ def calls(draw: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
         needed, optional, own = UPDATES[function]
         names = ["params", "grads", *needed, *(a for a in optional if draw(flags))]
         options = {"lr": draw(rates), **draw(st.fixed_dictionaries({}, optional={**COMMON, **own}))}
-        if function != "rmsprop":
+        if "step" in inspect.signature(getattr(functional, function)).parameters:
             steps = st.integers(1, 10**6)
             options["step"] = draw(steps | st.lists(steps, min_size=len(like), max_size=len(like)))
-        if "momentum_buffers" in names:
-            options["momentum"] = draw(st.floats(0.1, 2))
-            options |= {"nesterov": draw(flags)} if function == "sgd" and options.get("dampening", 0) == 0 else {}
+        rule = declared.FUNCTIONS[function]
+        for state in rule.states:
+            if state.when in options_of(rule) and f"{state.name}s" in names:
+                options[state.when] = draw(st.floats(0.1, 2))
+        if not declared.is_valid(rule, {k: v for k, v in options.items() if k in rule.own()}):
+            options = {k: v for k, v in options.items() if not isinstance(v, bool) or k in ("maximize", *NORM)}
         if any(dtype in "FD" for _, dtype in like):
             options = {k: v for k, v in options.items() if k not in ("norm_type", "clip_value")}
     else:
@@ -102,15 +114,12 @@ def reals(array: Any) -> np.ndarray:
     return array.reshape((*array.shape, 1)).view(array.real.dtype) if array.dtype.kind == "c" else array
 
 
-FLAGS = ("maximize", "nesterov", "decoupled_weight_decay")
-
-
 def expect(function: str, arrays: dict[str, list[np.ndarray]], options: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """What the reference makes of the call: each written argument's new arrays as reals, and what is returned."""
     values = {name: [reals(a) for a in group] for name, group in arrays.items()}
     grads = values.get("grads", values.get("arrays", []))
     clip = {"max_norm": None, "norm_type": 2, "per_tensor": False, "step": 1}
-    options = {**clip, **DEFAULTS.get(function, {}), **options}
+    options = {**clip, **options}
     max_norm, p, each, step = (options.pop(k) for k in clip)
     scale = float(options.get("grad_scale", 1))
     norms = [reference.total_norm([g], float(p)) / scale for g in grads]
@@ -121,17 +130,20 @@ def expect(function: str, arrays: dict[str, list[np.ndarray]], options: dict[str
     if max_norm is not None:
         coefficients = [reference.clip_coefficient(n if each else norm, float(max_norm)) for n in norms]
     options.pop("error_if_nonfinite", None)
-    options = {k: bool(v) if k in FLAGS else v if v is None else float(v) for k, v in options.items()}
     if function in CLIPS:
+        options = {k: v if v is None else float(v) for k, v in options.items()}
         done = [reference.clip(g, clip_coef=c, **options)[0] for g, c in zip(grads, coefficients, strict=True)]
         return {"grads": done}, None if max_norm is None else norm
-    if options.pop("decoupled_weight_decay", False):
-        options["decoupled"] = True
+    declaration = declared.FUNCTIONS[function]
+    options = {
+        **declared.numbers_of(declaration, {k: v for k, v in options.items() if k in declaration.own()}),
+        "grad_scale": scale,
+        "clip_value": options.get("clip_value"),
+    }
     rule, results = getattr(reference, function), []
     for k, (grad, coefficient) in enumerate(zip(grads, coefficients, strict=True)):
         states = [values[name][k] if name in values else None for name in chain(*UPDATES[function][:2])]
-        if function != "rmsprop":
-            options["step"] = int(step[k] if isinstance(step, (list, tuple)) else step)
+        options["step"] = int(step[k] if isinstance(step, (list, tuple)) else step)
         results.append(rule(values["params"][k], grad, *states, clip_coef=coefficient, **options))
     written = [name for name in values if name != "grads"]
     return {a: [r[i] for r in results] for i, a in enumerate(written)}, None if max_norm is None else norm
@@ -213,7 +225,7 @@ things = st.one_of(
     st.builds(lambda kind: kind(), st.sampled_from([object, Hostile, dict, set, bytearray, Exception])),
 )
 garbage = st.recursive(things, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner))
-OWN = ("lr", "step", "momentum", "nesterov", "foo")
+OWN = ("lr", "step", "foo", *(n for rule in declared.RULES.values() for n in rule.own()))
 option_names = st.sampled_from([*COMMON, *OWN, *chain(*(row[2] for row in UPDATES.values()))])
 
 
@@ -466,7 +478,10 @@ def test_null_pointer() -> None:
 @pytest.mark.parametrize(("function", "argument"), [(f, a) for f, row in UPDATES.items() for a in row[0]])
 def test_required_state_is_none(function: str, argument: str, every: bool) -> None:
     states = UPDATES[function][0] + (UPDATES[function][1] if every else ())
-    options = "step=1" if function != "rmsprop" else f"momentum={0.9 * every}"
+    rule = declared.FUNCTIONS[function]
+    whens = [s.when for s in rule.states if s.when in options_of(rule)]
+    steps = ["step=1"] if "step" in inspect.signature(getattr(functional, function)).parameters else []
+    options = ", ".join([*steps, *(f"{when}={0.9 * every}" for when in whens)])
     given = ", ".join(f"{a}={None if a == argument else 'good.copy()'}" for a in states)
     call = f"{function}(good, good.copy(), {given}, lr=0.1, {options})"
     assert f"{function}: {argument}" in survives("import numpy as np; from fusedstep.functional import *", call)

@@ -50,7 +50,7 @@ def test_step(backend: str, dtype: type, param: str, grad: str, state: str) -> N
         clip_coef=reference.clip_coefficient(norm, 1.0),
     )  # fmt: skip
     p, g, m, v = (LAYOUTS[k](x.copy()) for k, x in zip((param, grad, state, "permuted"), values, strict=True))
-    got = functional.adamw(p, g, m, v, step=2, lr=0.1, beta2=0.99, weight_decay=0.1, max_norm=1.0)
+    got = functional.adamw(p, g, m, v, step=2, lr=0.1, betas=(0.9, 0.99), weight_decay=0.1, max_norm=1.0)
     assert got == norm
     for a, b in zip((p, m, v), want, strict=True):
         assert_same_bits(a, b)

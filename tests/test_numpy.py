@@ -16,44 +16,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+import declared
 from bits import assert_same_bits
+from declared import RULES
 from fusedstep import functional, reference
 from fusedstep import numpy as fnp
 
-ADAM = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": False}
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "SGD": {"lr": 1e-3, "momentum": 0.0, "dampening": 0.0, "nesterov": False},
-    "Adagrad": {"lr": 1e-2, "lr_decay": 0.0, "initial_accumulator_value": 0.0, "eps": 1e-10},
-    "RMSprop": {"lr": 1e-2, "alpha": 0.99, "eps": 1e-8, "momentum": 0.0, "centered": False},
-    "Adam": {**ADAM, "decoupled_weight_decay": False},
-    "AdamW": {**ADAM, "weight_decay": 1e-2},
-}
-COMMON = {"weight_decay": 0.0, "maximize": False, "max_norm": None, "clip_value": None}
 CLIP = {"max_norm": 0.75, "clip_value": 0.25, "maximize": True, "weight_decay": 0.1}
 CASES: list[tuple[str, dict[str, Any]]] = [
-    *((cls, {}) for cls in DEFAULTS),
-    *((cls, CLIP) for cls in DEFAULTS),
-    *((cls, {"max_norm": 1e-3}) for cls in DEFAULTS),
-    *((cls, {"lr": 0.3, "weight_decay": 0.2}) for cls in DEFAULTS),
-    ("SGD", {"momentum": 0.9}),
-    ("SGD", {"momentum": 0.9, "dampening": 0.3, **CLIP}),
-    ("SGD", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "maximize": True}),
-    ("Adagrad", {"lr_decay": 0.1, "initial_accumulator_value": 0.7, "eps": 1e-3}),
-    ("RMSprop", {"alpha": 0.8, "eps": 1e-3, "centered": True}),
-    ("RMSprop", {"momentum": 0.9}),
-    ("RMSprop", {"momentum": 0.9, "centered": True, **CLIP}),
-    ("Adam", {"betas": (0.5, 0.75), "eps": 1e-3, "amsgrad": True, **CLIP}),
-    ("Adam", {"decoupled_weight_decay": True, "weight_decay": 0.1}),
-    ("AdamW", {"amsgrad": True, "maximize": True, "weight_decay": 0.0}),
+    *declared.CASES,
+    *((cls, {**chosen, **CLIP}) for cls, rule in RULES.items() for chosen in rule.variants().values()),
+    *((cls, {"max_norm": 1e-3}) for cls in RULES),
+    *((cls, {"lr": 0.3, "weight_decay": 0.2}) for cls in RULES),
 ]
-
-
-def state_names(cls: str, options: dict[str, Any]) -> list[str]:
-    """In the order of the reference's arguments."""
-    adam = cls in ("Adam", "AdamW")
-    present = {"sum": cls == "Adagrad", "square_avg": cls == "RMSprop", "exp_avg": adam, "exp_avg_sq": adam}
-    optional = {"max_exp_avg_sq": "amsgrad", "grad_avg": "centered", "momentum_buffer": "momentum"}
-    return [n for n, on in present.items() if on] + [n for n, option in optional.items() if options.get(option)]
 
 
 def reals(array: np.ndarray) -> np.ndarray:
@@ -71,11 +46,12 @@ class Model:
         self.options: list[dict[str, Any]] = []
         for arrays, options in groups:
             self.params += [reals(a) for a in arrays]
-            self.options += [{**COMMON, **DEFAULTS[cls], **options}] * len(arrays)
-        self.names = [state_names(cls, o) for o in self.options]
-        first = [o.get("initial_accumulator_value", 0.0) for o in self.options]
-        rows = list(zip(self.params, self.names, first, strict=True))
-        self.states = [[np.full_like(p, value) for _ in names] for p, names, value in rows]
+            self.options += [{**RULES[cls].defaults(), **options}] * len(arrays)
+        self.names = [RULES[cls].state_names(o) for o in self.options]
+        self.states = [
+            [np.full_like(p, o[s.start] if s.start else 0.0) for s in RULES[cls].state_of(o)]
+            for p, o in zip(self.params, self.options, strict=True)
+        ]
         self.steps = [0] * len(self.params)
 
     def step(self, grads: list[Any], lr: float | None = None, grad_scale: float = 1.0) -> float | None:
@@ -83,20 +59,13 @@ class Model:
         normed = [g for k, g in live if self.options[k]["max_norm"] is not None]
         norm = reference.total_norm(normed) / grad_scale
         for k, grad in live:
-            options = {key: v for key, v in self.options[k].items() if v is not None}
-            if "max_norm" in options:
-                options["clip_coef"] = reference.clip_coefficient(norm, options.pop("max_norm"))
-            if lr is not None:
-                options["lr"] = lr
-            if "betas" in options:
-                options["beta1"], options["beta2"] = options.pop("betas")
-            if self.cls == "AdamW" or options.pop("decoupled_weight_decay", False):
-                options["decoupled"] = True
-            for key in ("initial_accumulator_value", "centered", "amsgrad"):
-                options.pop(key, None)
+            own = self.options[k] if lr is None else {**self.options[k], "lr": lr}
+            options = {**declared.numbers_of(RULES[self.cls], own), "clip_value": own["clip_value"]}
+            if own["max_norm"] is not None:
+                options["clip_coef"] = reference.clip_coefficient(norm, own["max_norm"])
             states = dict(zip(self.names[k], self.states[k], strict=True))
             self.steps[k] += 1
-            rule = getattr(reference, "adam" if self.cls == "AdamW" else self.cls.lower())
+            rule = getattr(reference, RULES[self.cls].name())
             new = rule(self.params[k], grad, **states, step=self.steps[k], grad_scale=grad_scale, **options)
             self.params[k], self.states[k] = new[0], list(new[1:])
         return norm if normed else None
@@ -200,7 +169,7 @@ def test_around_a_view_nothing_is_written() -> None:
     assert_same_bits(base, expected)
 
 
-@pytest.mark.parametrize("cls", DEFAULTS)
+@pytest.mark.parametrize("cls", RULES)
 def test_groups_missing_gradients_and_rates(cls: str) -> None:
     params, gradients = make()
     own = [
@@ -233,7 +202,7 @@ def test_groups_missing_gradients_and_rates(cls: str) -> None:
     assert [g["lr"] for g in opt.param_groups] == [0.0, 0.1, 0.2]
 
 
-@pytest.mark.parametrize("cls", DEFAULTS)
+@pytest.mark.parametrize("cls", RULES)
 def test_complex_has_no_clip_value(cls: str) -> None:
     params, gradients = make("F")
     before, opt = [p.copy() for p in params], getattr(fnp, cls)(params, clip_value=1.0)
@@ -242,7 +211,7 @@ def test_complex_has_no_clip_value(cls: str) -> None:
     assert all(map(np.array_equal, params, before))
 
 
-@pytest.mark.parametrize("cls", DEFAULTS)
+@pytest.mark.parametrize("cls", RULES)
 def test_no_gradient_at_all(cls: str) -> None:
     params, gradients = make()
     model = Model(cls, [(params, {})])
@@ -253,7 +222,7 @@ def test_no_gradient_at_all(cls: str) -> None:
 
 
 @pytest.mark.parametrize("value", [inf, -inf, nan])
-@pytest.mark.parametrize("cls", DEFAULTS)
+@pytest.mark.parametrize("cls", RULES)
 def test_gradient_that_is_not_finite(cls: str, value: float) -> None:
     for options in ({}, {"max_norm": 1.0}, {"clip_value": 1.0}):
         params, gradients = make()
@@ -278,12 +247,12 @@ def test_no_arrays(p: float) -> None:
     assert functional.sgd([], [], lr=0.1, max_norm=1.0, norm_type=p, per_tensor=True) == []
 
 
-@pytest.mark.parametrize("cls", DEFAULTS)
+@pytest.mark.parametrize("cls", RULES)
 def test_signature(cls: str) -> None:
     parameters = inspect.signature(getattr(fnp, cls)).parameters
     assert next(iter(parameters)) == "params"
     shown = {k: p.default for k, p in parameters.items() if k != "params"}
-    assert shown == {**COMMON, "nonfinite": "propagate", **DEFAULTS[cls]}
+    assert shown == RULES[cls].defaults()
 
 
 # ------------------------------------------------------------------------------------------------------------- state

@@ -1,69 +1,94 @@
-"""C++ rules, specification, functions and classes belong together: one that lacks the others fails here."""
+"""Kernels, declarations and faces belong together: one that lacks the others fails here."""
 
 from __future__ import annotations
 
+import doctest
 import inspect
-import itertools
+import pickle
+import typing
 from typing import Any
 
 import pytest
 
 import fusedstep.numpy
 import fusedstep.torch
-from fusedstep import _core, _rules, functional, reference
+from declared import RULES
+from fusedstep import _core, functional, reference
+from fusedstep.rules import Rule
 
-CORE = [(r["name"], tuple(r["state"]), tuple(r["hyper"])) for r in _core.rules()]
-OPTIMIZERS = [r for r in CORE if r[0] != "clip"]  # clipping in place is a rule of the core, but no optimizer
-
-
-def variants(rule: _rules.Rule) -> set[tuple[str, ...]]:
-    """State arrays of every choice of options that selects some."""
-    switches = [k for k, v in rule.defaults.items() if isinstance(v, bool)] + ["momentum"] * (
-        "momentum" in rule.defaults
-    )
-    return {
-        rule.states({**_rules.COMMON, **rule.defaults, **dict(zip(switches, values, strict=True))})
-        for values in itertools.product([0, 1], repeat=len(switches))
-    }
+CORE = {(r["name"], tuple(r["state"])): tuple(r["hyper"]) for r in _core.rules()}
+OPTIMIZERS = [key for key in CORE if key[0] != "clip"]  # clipping in place is a rule of the core, but no optimizer
+EVERY = pytest.mark.parametrize("rule", RULES.values(), ids=list(RULES))
 
 
-@pytest.mark.parametrize(("name", "states", "hyper"), CORE)
-def test_core_rule_is_specified(name: str, states: tuple[str, ...], hyper: tuple[str, ...]) -> None:
-    parameters = inspect.signature(getattr(reference, name)).parameters
-    assert {*states, *hyper} <= parameters.keys()
+@EVERY
+def test_every_variant_has_a_kernel_that_takes_what_is_declared(rule: type[Rule]) -> None:
+    for states in rule.variants():
+        assert set(CORE[rule.kernel, states]) <= set(rule.numbers_of_kernel)
+    assert {n for states in rule.variants() for n in CORE[rule.kernel, states]} == set(rule.numbers_of_kernel)
+    assert rule.numbers("", rule.defaults()).keys() == set(rule.numbers_of_kernel)
 
 
-@pytest.mark.parametrize(("name", "states", "hyper"), OPTIMIZERS)
-def test_core_rule_can_be_called(name: str, states: tuple[str, ...], hyper: tuple[str, ...]) -> None:
-    parameters = inspect.signature(getattr(functional, name)).parameters
-    assert {f"{s}s" for s in states} | set(hyper) <= parameters.keys()
-    assert name in functional.__all__
-    families = [r for r in _rules.RULES.values() if r.name == name]
-    assert any(states in variants(r) for r in families)
+@pytest.mark.parametrize(("kernel", "states"), OPTIMIZERS)
+def test_every_kernel_is_declared(kernel: str, states: tuple[str, ...]) -> None:
+    assert any(states in rule.variants() for rule in RULES.values() if rule.kernel == kernel)
 
 
-@pytest.mark.parametrize("name", _rules.RULES)
-def test_every_variant_of_a_class_has_a_kernel(name: str) -> None:
-    rule = _rules.RULES[name]
-    for states in variants(rule):
-        hyper = next(h for n, s, h in CORE if (n, s) == (rule.name, states))
-        assert set(hyper) <= rule.hyper({**_rules.COMMON, **rule.defaults}).keys()
+@EVERY
+def test_defaults_are_in_their_ranges(rule: type[Rule]) -> None:
+    rule.check("", rule.defaults())
+    assert {s.when for s in rule.states} - {""} <= rule.options.keys()
+    assert {s.start for s in rule.states} - {""} <= rule.options.keys()
 
 
-@pytest.mark.parametrize("module", [fusedstep.numpy, fusedstep.torch])
-def test_classes(module: Any) -> None:
-    classes = {n for n in module.__all__ if n[0].isupper() and not n.endswith("Optimizer")}
-    assert classes == _rules.RULES.keys()
-    for name in classes:
+@EVERY
+def test_faces(rule: type[Rule]) -> None:
+    assert rule.name() in functional.__all__
+    assert rule.name() in reference.__all__
+    for module in (fusedstep.numpy, fusedstep.torch):
+        name = rule.__name__
+        assert name in module.__all__
         cls = getattr(module, name)
-        assert cls._rule is _rules.RULES[name]
-        defaults = {**_rules.COMMON, **_rules.RULES[name].defaults}
-        if name == "AdamW":  # decoupled is what it is, not an option
-            defaults.pop("decoupled_weight_decay", None)
+        assert module.get(name.lower()) is module.get(name) is cls
+        assert cls._rule is rule
+        assert (cls.__module__, cls.__qualname__, cls.__name__) == (module.__name__, name, name)
+        assert pickle.loads(pickle.dumps(cls)) is cls
+        assert isinstance(cls.__init__, type(test_faces))
+        assert cls.__init__.__qualname__ == f"{name}.__init__"
         parameters = inspect.signature(cls).parameters
-        for option, value in defaults.items():
+        assert list(parameters)[:2] == ["params", "lr"]
+        assert typing.get_type_hints(cls.__init__).keys() == {"return", *parameters}
+        for option, value in rule.defaults().items():
             assert parameters[option].default == value, (name, option)
-        assert cls.__doc__
+        assert rule.__doc__ is not None
+        assert cls.__doc__.startswith(rule.__doc__.split("\n")[0])
+        assert all(f"    {option}: " in cls.__doc__ for option in rule.own())
+
+
+@pytest.mark.parametrize("get", [fusedstep.numpy.get, fusedstep.torch.get])
+def test_get_lists_what_there_is(get: Any) -> None:
+    with pytest.raises(ValueError, match="no optimizer is called 'adamx', expected one of Adagrad, Adam, AdamW"):
+        get("adamx")
+    with pytest.raises(TypeError, match="expected one of Adagrad"):
+        get(None)
+    assert get("Adam_W") is get("adam-w") is get("AdamW")
+
+
+@EVERY
+def test_example_runs(rule: type[Rule]) -> None:
+    text = inspect.cleandoc(rule.__doc__ or "")
+    test = doctest.DocTestParser().get_doctest(text, {}, rule.__name__, None, 0)
+    assert len(test.examples) > 2
+    assert doctest.DocTestRunner().run(test).failed == 0
+
+
+@EVERY
+def test_docstring_says_what_is_needed(rule: type[Rule]) -> None:
+    text = rule.__doc__ or ""
+    assert "Formula::" in text
+    assert "Paper" in text
+    assert "As :class:`torch.optim." in text or "Differs" in text
+    assert rule.papers
 
 
 @pytest.mark.parametrize("module", [fusedstep, functional, reference, fusedstep.numpy, fusedstep.torch])

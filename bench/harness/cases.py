@@ -6,7 +6,6 @@ are computed: from the state arrays of the rule, and by running the specificatio
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from fusedstep import _rules, reference
+import fusedstep.rules
+from fusedstep import reference
 
 SHAPES = Path(__file__).resolve().parents[1] / "shapes"
 DTYPES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}  # bytes
@@ -32,41 +32,31 @@ class Rule:
     states: tuple[str, ...] = ()
 
     @property
-    def spec(self) -> _rules.Rule:
-        return _rules.RULES[self.cls]
+    def spec(self) -> type[fusedstep.rules.Rule]:
+        return next(rule for rule in fusedstep.rules.ALL if rule.__name__ == self.cls)
 
     def reference(self, param: Any, grad: Any, *states: Any, step: int, clip_coef: float = 1.0) -> tuple[Any, ...]:
         """One step by the specification: the parameter and its state arrays."""
-        options = {**_rules.COMMON, **self.spec.defaults, **self.options}
-        hyper = self.spec.hyper(options)
-        common = {"weight_decay": options["weight_decay"], "decoupled": self.spec.decoupled(options)}
-        function = getattr(reference, self.spec.name)
+        options = {**self.spec.defaults(), **self.options}
+        common = {"weight_decay": options["weight_decay"], "clip_coef": clip_coef}
+        function = getattr(reference, self.spec.name())
         named = dict(zip(self.states, states, strict=True))  # by position, a momentum buffer would be a grad_avg
-        return function(param, grad, **named, step=step, clip_coef=clip_coef, **hyper, **common)
+        return function(param, grad, **named, step=step, **common, **self.spec.numbers(self.cls, options))
 
 
 # Where torch's default would move a parameter by its own size in a few steps.
 GENTLE = {"RMSprop": {"lr": 1e-4}}
-MOMENTUM = 0.9
 
 
 @cache
 def rules() -> dict[str, Rule]:
     """Every kernel of every class: the fewest options that select each set of state arrays."""
     found: dict[str, Rule] = {}
-    for cls, spec in _rules.RULES.items():
-        flags = [k for k, v in spec.defaults.items() if v is False and k != "decoupled_weight_decay"]
-        switches = [*flags, *(["momentum"] if "momentum" in spec.defaults else [])]
-        seen: set[tuple[str, ...]] = set()
-        choices = itertools.product([False, True], repeat=len(switches))
-        for values in sorted(choices, key=sum):
-            on = [k for k, v in zip(switches, values, strict=True) if v]
-            options = {**GENTLE.get(cls, {}), **{k: MOMENTUM if k == "momentum" else True for k in on}}
-            states = spec.states({**_rules.COMMON, **spec.defaults, **options})
-            if states not in seen:
-                seen.add(states)
-                label = " ".join([cls, *on])
-                found[label] = Rule(label, cls, options, states)
+    for spec in fusedstep.rules.ALL:
+        cls = spec.__name__
+        for states, chosen in spec.variants().items():
+            label = " ".join([cls, *chosen])
+            found[label] = Rule(label, cls, {**GENTLE.get(cls, {}), **chosen}, states)
     return found
 
 

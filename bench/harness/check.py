@@ -41,8 +41,8 @@ class Specified:
         self._case, self._generator, self.step = case, torch.Generator().manual_seed(0), 0
         self.dtype: torch.dtype = getattr(torch, case.dtype)
         self.params = [self.array(t) for t in self.draw(1.0)]
-        initial = case.rule.spec.initial(all_options(case))
-        self.states = [[np.full_like(p, initial) for _ in case.rule.states] for p in self.params]
+        starts = case.rule.spec.starts(all_options(case)).values()
+        self.states = [[np.full_like(p, start) for start in starts] for p in self.params]
 
     def draw(self, scale: float = GRADIENT) -> list[torch.Tensor]:
         shapes = self._case.shapes.tensors

@@ -58,12 +58,12 @@ class Data:
 
     def state(self, case: Case) -> dict[Any, dict[str, Any]]:
         """What a torch optimizer of these parameters has after a step: one memory for all that keep these arrays."""
-        value = case.rule.spec.initial({**case.rule.spec.defaults, **case.rule.options})
+        starts = case.rule.spec.starts({**case.rule.spec.defaults(), **case.rule.options})
         count = {"step": 1.0} if case.rule.spec.has_step else {}
         return {
             p: {
                 **{name: torch.tensor(n) for name, n in count.items()},
-                **{name: torch.full_like(p, value, requires_grad=False) for name in case.rule.states},
+                **{name: torch.full_like(p, start, requires_grad=False) for name, start in starts.items()},
             }
             for p in self.params
         }

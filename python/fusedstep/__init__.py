@@ -1,7 +1,8 @@
 """Fused kernels for optimizer updates and gradient clipping, bit-exact on every target.
 
 ``fusedstep.torch`` has drop-in torch.optim classes, ``fusedstep.numpy`` optimizers over NumPy arrays,
-``fusedstep.functional`` the updates themselves, ``fusedstep.reference`` their specification.
+``fusedstep.functional`` the updates themselves, ``fusedstep.reference`` their specification, ``fusedstep.rules`` the
+declarations that all of these are made from.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import operator
 from importlib.metadata import version as _version
 
-from . import _core, functional, numpy, reference
+from . import _core, functional, numpy, reference, rules
 
 __all__ = [
     "__version__",
@@ -18,6 +19,7 @@ __all__ = [
     "num_threads",
     "numpy",
     "reference",
+    "rules",
     "set_num_threads",
     "targets",
     "use_target",

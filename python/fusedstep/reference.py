@@ -6,205 +6,43 @@ layout. They are written to be read, and are slow.
 Two rules make that possible. Element-wise arithmetic uses only ``+ - * / sqrt``, comparison and select, each rounded
 once to the dtype of the arrays. Whatever is constant during a step is computed in float64 and rounded once.
 
-A rule takes ``(param, grad, *states)`` and returns new arrays ``(param, *states)``. Its variant is chosen by the state
-arrays given: ``rmsprop`` with a ``grad_avg`` is centered. All rules accept the keywords of :func:`before`.
+An optimizer's function takes ``(param, grad, *states)`` and returns new arrays ``(param, *states)``. Its variant is
+chosen by the state arrays given: ``rmsprop`` with a ``grad_avg`` is centered. The functions are made from
+``fusedstep.rules``: first :func:`before`, whose keywords all of them accept, then the rule's direction d, then p - d.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from . import _specified
+from ._arithmetic import Array, before, maximum, minimum, power, rounded
+from ._specified import *  # noqa: F403
+
+__all__ = [
+    "NORM_BLOCK",
+    "NORM_LANES",
+    "before",
+    "block_sums",
+    "clip",
+    "clip_coefficient",
+    "maximum",
+    "minimum",
+    "norm_over_ranks",
+    "power",
+    "rounded",
+    "total_norm",
+    "tree",
+]
+__all__ += _specified.__all__
 
 NORM_BLOCK = 2048
 """Elements of one block of a sum; block ``i`` starts at element ``i * NORM_BLOCK`` in row-major order."""
 NORM_LANES = 32
 """Running sums within a block; element ``i`` belongs to lane ``i % NORM_LANES``."""
-
-
-# --------------------------------------------------------------------------------------------------------- rounding
-
-
-def rounded(value: float, like: Array) -> Any:
-    """A float64 constant, rounded once to the dtype of ``like``, ties to even."""
-    with np.errstate(all="ignore"):
-        return like.dtype.type(value)
-
-
-def power(beta: float, step: int) -> float:
-    """``beta ** step`` by binary exponentiation in float64: multiplications only, so that every platform agrees."""
-    result = 1.0
-    while step > 0:
-        if step & 1:
-            result *= beta
-        beta *= beta
-        step >>= 1
-    return result
-
-
-def minimum(a: Any, b: Array) -> Array:
-    """``a`` where ``a < b``, else ``b``: of a NaN and a number, ``b``."""
-    return np.where(a < b, a, b)
-
-
-def maximum(a: Any, b: Array) -> Array:
-    """``a`` where ``a > b``, else ``b``: of a NaN and a number, ``b``."""
-    return np.where(a > b, a, b)
-
-
-# ------------------------------------------------------------------------------------------------- before every rule
-
-
-def before(
-    param: Array,
-    grad: Array,
-    lr: float,
-    *,
-    weight_decay: float = 0.0,
-    decoupled: bool = False,
-    maximize: bool = False,
-    grad_scale: float = 1.0,
-    clip_coef: float = 1.0,
-    clip_value: float | None = None,
-) -> tuple[Array, Array]:
-    """Unscale, clip to norm, negate, clip by value, decay: the parameter and gradient that the rule then sees.
-
-    ``clip_coef`` is ``clip_coefficient(total_norm(grads) / grad_scale, max_norm)``. Unscaling, clipping to norm and
-    negation are one multiplication, rounded once. L2 decay adds ``weight_decay * param`` to the gradient, after
-    clipping; decoupled decay (Loshchilov & Hutter 2019) multiplies the parameter instead.
-    """
-    multiplier = clip_coef / grad_scale
-    grad = grad * rounded(-multiplier if maximize else multiplier, grad)
-    bound = rounded(math.inf if clip_value is None else clip_value, grad)
-    grad = maximum(-bound, minimum(bound, grad))
-    l2 = rounded(0.0 if decoupled else weight_decay, grad)
-    if l2 != 0:
-        grad = grad + l2 * param
-    param = param * rounded(1.0 - lr * weight_decay if decoupled else 1.0, param)
-    return param, grad
-
-
-# ------------------------------------------------------------------------------------------------------------ rules
-
-
-def sgd(
-    param: Array,
-    grad: Array,
-    momentum_buffer: Array | None = None,
-    *,
-    step: int = 1,
-    lr: float,
-    momentum: float = 0.0,
-    dampening: float = 0.0,
-    nesterov: bool = False,
-    **common: Any,
-) -> tuple[Array, ...]:
-    """Gradient descent; with a ``momentum_buffer``, SGD with momentum (Polyak 1964; Sutskever et al. 2013).
-
-    ``p -= lr * g``, or ``b = momentum * b + (1 - dampening) * g; p -= lr * (g + momentum * b if nesterov else b)``.
-    At step 1 the buffer is a copy of the gradient, undampened, as in :class:`torch.optim.SGD`.
-    """
-    with np.errstate(all="ignore"):
-        p, g = before(param, grad, lr, **common)
-        rate = rounded(lr, p)
-        if momentum_buffer is None:
-            return (p - rate * g,)
-        mu = rounded(momentum, p)
-        b = g if step == 1 else mu * momentum_buffer + rounded(1.0 - dampening, p) * g
-        return p - rate * (g + mu * b if nesterov else b), b
-
-
-def adagrad(
-    param: Array, grad: Array, sum: Array, *, step: int, lr: float, lr_decay: float = 0.0, eps: float, **common: Any
-) -> tuple[Array, ...]:
-    """Adagrad (Duchi, Hazan & Singer 2011): ``s += g**2; p -= lr / (1 + (step - 1) * lr_decay) * g / (sqrt(s) + eps)``.
-
-    As :class:`torch.optim.Adagrad`: eps outside the root.
-    """
-    with np.errstate(all="ignore"):
-        p, g = before(param, grad, lr, **common)
-        s = sum + g * g
-        rate = rounded(lr / (1.0 + (step - 1) * lr_decay), p)
-        return p - rate * g / (np.sqrt(s) + rounded(eps, p)), s
-
-
-def rmsprop(
-    param: Array,
-    grad: Array,
-    square_avg: Array,
-    grad_avg: Array | None = None,
-    momentum_buffer: Array | None = None,
-    *,
-    step: int = 1,
-    lr: float,
-    alpha: float,
-    eps: float,
-    momentum: float = 0.0,
-    **common: Any,
-) -> tuple[Array, ...]:
-    """RMSprop (Hinton 2012); centered with a ``grad_avg`` (Graves 2013), with momentum with a ``momentum_buffer``.
-
-    ``s = alpha * s + (1 - alpha) * g**2; d = sqrt(s) + eps; p -= lr * g / d``. Centered subtracts the square of the
-    gradients' average under the root. With momentum ``b = momentum * b + g / d; p -= lr * b``. As
-    :class:`torch.optim.RMSprop`, where a centered variance that rounds below zero gives NaN too.
-    """
-    with np.errstate(all="ignore"):
-        p, g = before(param, grad, lr, **common)
-        a, one_minus_a, rate = rounded(alpha, p), rounded(1.0 - alpha, p), rounded(lr, p)
-        s = a * square_avg + one_minus_a * (g * g)
-        variance, states = s, [s]
-        if grad_avg is not None:
-            average = a * grad_avg + one_minus_a * g
-            variance = s - average * average
-            states.append(average)
-        denominator = np.sqrt(variance) + rounded(eps, p)
-        if momentum_buffer is None:
-            return p - rate * g / denominator, *states
-        b = rounded(momentum, p) * momentum_buffer + g / denominator
-        return p - rate * b, *states, b
-
-
-def adam(
-    param: Array,
-    grad: Array,
-    exp_avg: Array,
-    exp_avg_sq: Array,
-    max_exp_avg_sq: Array | None = None,
-    *,
-    step: int,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    **common: Any,
-) -> tuple[Array, ...]:
-    """Adam (Kingma & Ba 2015); AMSGrad with a ``max_exp_avg_sq`` (Reddi et al. 2018); AdamW with ``decoupled=True``.
-
-    ``m = beta1 * m + (1 - beta1) * g; v = beta2 * v + (1 - beta2) * g**2;
-    p -= lr / c1 * m / (sqrt(v) / sqrt(c2) + eps)`` with ``c = 1 - beta**step``, and ``sqrt(c2)`` multiplied out: one
-    division per element. AMSGrad takes the running maximum of the raw ``v``, as :class:`torch.optim.Adam` does.
-    """
-    with np.errstate(all="ignore"):
-        p, g = before(param, grad, lr, **common)
-        correction1 = 1.0 - power(beta1, step)
-        root2 = math.sqrt(1.0 - power(beta2, step))
-        m = rounded(beta1, p) * exp_avg + rounded(1.0 - beta1, p) * g
-        v = rounded(beta2, p) * exp_avg_sq + rounded(1.0 - beta2, p) * (g * g)
-        states = [m, v]
-        if max_exp_avg_sq is not None:
-            states.append(maximum(max_exp_avg_sq, v))
-        step_size = rounded(lr * root2 / correction1, p)
-        return p - step_size * m / (np.sqrt(states[-1]) + rounded(eps * root2, p)), *states
-
-
-def adamw(param: Array, grad: Array, *states: Array, **options: Any) -> tuple[Array, ...]:
-    """:func:`adam` with decoupled weight decay (Loshchilov & Hutter 2019)."""
-    return adam(param, grad, *states, decoupled=True, **options)
 
 
 # ------------------------------------------------------------------------------------------------------------ norms

@@ -24,7 +24,7 @@ class FusedStep:
     def prepare(self) -> None: ...
 
     def make(self, case: Case, params: list[Any], state: dict[Any, dict[str, Any]]) -> Contender:
-        flags = {"capturable": True} if self.graph and case.rule.spec.has_step else {}
+        flags = {"capturable": True} if self.graph and "capturable" in case.rule.spec.options else {}
         make = getattr(fusedstep.torch, case.rule.cls)
         optimizer = make(params, **case.rule.options, **flags, max_norm=case.max_norm)
         adopt(optimizer, state, counts_on_device=self.graph)

@@ -80,14 +80,15 @@ class NumPy:
         if case.dtype == "bfloat16":
             raise Unavailable("NumPy has no bfloat16")
         spec, given = case.rule.spec, all_options(case)
-        if given.get("dampening") or given.get("nesterov") or given["maximize"] or spec.name not in RULES:
+        if given.get("dampening") or given.get("nesterov") or given["maximize"] or spec.kernel not in RULES:
             raise Unavailable("not written in NumPy")
-        rule, decoupled, hyper = RULES[spec.name], spec.decoupled(given), spec.hyper(given)
+        rule, decoupled, hyper = RULES[spec.kernel], spec.is_decoupled(given), spec.numbers(case.rule.cls, given)
         lr, decay = hyper["lr"], given["weight_decay"]
         weights = [p.detach().numpy() for p in params]
         grads = [p.grad.numpy() for p in params]
+        starts = spec.starts(given)
         states = [
-            {k: state[p][k].numpy() if p in state else np.full_like(w, spec.initial(given)) for k in case.rule.states}
+            {k: state[p][k].numpy() if p in state else np.full_like(w, start) for k, start in starts.items()}
             for p, w in zip(params, weights, strict=True)
         ]
         count = steps_taken(state.get(params[0]))

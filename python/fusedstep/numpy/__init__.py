@@ -3,31 +3,21 @@
     opt = fusedstep.numpy.AdamW([w, b], lr=1e-3, max_norm=1.0)
     opt.step([grad_w, grad_b])
 
-Options and defaults are torch.optim's, plus ``max_norm`` and ``clip_value``.
+Options and defaults are torch.optim's, plus ``max_norm``, ``clip_value`` and ``nonfinite``.
 """
 
 from __future__ import annotations
 
+from .. import rules as _rules
+from . import _classes
+from ._classes import *  # noqa: F403
 from ._optimizer import Optimizer
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
+__all__ = ["Optimizer", "get"]
+__all__ += _classes.__all__
 
 
-class SGD(Optimizer):
-    """Gradient descent, with momentum, dampening and Nesterov: :func:`fusedstep.functional.sgd`."""
-
-
-class Adagrad(Optimizer):
-    """Adagrad (Duchi, Hazan & Singer 2011): :func:`fusedstep.functional.adagrad`."""
-
-
-class RMSprop(Optimizer):
-    """RMSprop (Hinton 2012), centered and with momentum: :func:`fusedstep.functional.rmsprop`."""
-
-
-class Adam(Optimizer):
-    """Adam (Kingma & Ba 2015) and AMSGrad: :func:`fusedstep.functional.adam`."""
-
-
-class AdamW(Optimizer):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019): :func:`fusedstep.functional.adamw`."""
+def get(name: str) -> type[Optimizer]:
+    """The optimizer class of that name, whatever its case: ``get("adamw")``. ValueError for an unknown one."""
+    known: dict[str, type[Optimizer]] = {n: getattr(_classes, n) for n in _classes.__all__}
+    return _rules.named("fusedstep.numpy.get", name, known)

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-import inspect
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from .. import _core, _rules, functional
+from .. import _arguments as check
+from .. import _core, _updates
+from .._rule import RUN_TIME, Rule
 
 
 def _filled(like: Any, value: complex) -> Any:
@@ -20,12 +21,12 @@ def _filled(like: Any, value: complex) -> Any:
 
 
 class Optimizer:
-    """Base of the optimizers here; a subclass takes its rule from the table by its name.
+    """What the optimizers here share.
 
     Args:
         params: one array, a list of arrays, or a list of dicts with ``params`` and options of their own (groups).
             The arrays are updated in place.
-        **options: the rule's options and their defaults are in the signature; ``max_norm`` clips the gradients of all
+        **options: those in the signature of the subclass; ``max_norm`` clips the gradients of all
             groups that have one to a global norm, ``clip_value`` each element. ``nonfinite`` is what a norm that is NaN
             or infinite does: ``"propagate"``; ``"skip"``, the step leaves everything as it is; ``"raise"``. These three
             belong to the run: they are in no ``state_dict``. ValueError if out of range.
@@ -42,39 +43,29 @@ class Optimizer:
         clipped_steps, skipped_steps: how many steps had a coefficient below 1, and how many changed nothing.
     """
 
-    _rule: _rules.Rule
-    _defaults: dict[str, Any]
-
-    def __init_subclass__(cls) -> None:
-        if hasattr(cls, "_rule"):
-            return  # a user's subclass keeps what it inherits
-        cls._rule = _rules.RULES[cls.__name__]
-        cls._defaults = {**_rules.COMMON, **cls._rule.defaults}
-        positional, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-        options = [inspect.Parameter(k, keyword, default=v) for k, v in cls._defaults.items()]
-        cls.__signature__ = inspect.Signature([inspect.Parameter("params", positional), *options])  # type: ignore[attr-defined]
+    _rule: type[Rule]
 
     def __init__(self, params: Any, **options: Any) -> None:
         self._label = type(self).__name__
         self._check_names(options)
-        self.defaults = {**self._defaults, **options}
-        _rules.check(self._label, self.defaults)
-        _rules.needs_norm(self._label, self.defaults["nonfinite"], self.defaults["max_norm"] is not None)
+        self.defaults = {**self._rule.defaults(), **options}
+        self._rule.check(self._label, self.defaults)
+        check.needs_norm(self._label, self.defaults["nonfinite"], self.defaults["max_norm"] is not None)
         self.param_groups: list[dict[str, Any]] = []
         self.state: list[dict[str, Any]] = []
         self._owners: list[Any] = []  # the parameter of each dict in state
         self.total_norm: float | None = None
         self.clip_coefficient: float | None = None
         self._report = np.zeros(4)  # norm and coefficient of a step; counts of those clipped and of those skipped
-        given = functional.as_list(params)
+        given = check.arrays(params)
         groups = given if given and all(isinstance(g, Mapping) for g in given) else [{"params": given}]
         for group in groups:
             self.add_param_group(group)
 
     def _check_names(self, options: Mapping[str, Any]) -> None:
-        unknown = options.keys() - self._defaults.keys()
-        if unknown:
-            raise TypeError(f"{self._label}: unexpected option {min(unknown)!r}, expected {sorted(self._defaults)}")
+        known = self._rule.defaults()
+        if unknown := options.keys() - known.keys():
+            raise TypeError(f"{self._label}: unexpected option {min(unknown)!r}, expected {sorted(known)}")
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add a dict of ``params`` and options; options that are left out are the optimizer's."""
@@ -83,8 +74,8 @@ class Optimizer:
         options = {k: v for k, v in group.items() if k != "params"}
         self._check_names(options)
         full = {**self.defaults, **options}
-        _rules.check(self._label, full)
-        params = functional.as_list(group["params"])
+        self._rule.check(self._label, full)
+        params = check.arrays(group["params"])
         self._follow_params()
         fresh = self._fresh(params, full, len(self.state))
         self.state += fresh
@@ -111,7 +102,7 @@ class Optimizer:
             if not isinstance(group, Mapping) or "params" not in group:
                 raise ValueError(f"{self._label}: a group without 'params'")
             self._check_names({k: v for k, v in group.items() if k != "params"})
-            groups.append({**self.defaults, **group, "params": functional.as_list(group["params"])})
+            groups.append({**self.defaults, **group, "params": check.arrays(group["params"])})
         params = [p for group in groups for p in group["params"]]
         if self.state and len(self.state) != len(self._owners):
             raise ValueError(
@@ -121,7 +112,7 @@ class Optimizer:
         if len(self.state) == len(params) and all(map(operator.is_, params, self._owners)):
             return groups
         for group in groups:
-            _rules.check(self._label, group)
+            self._rule.check(self._label, group)
         known = {id(p): state for p, state in zip(self._owners, self.state)}  # noqa: B905 state may be empty
         state: list[dict[str, Any]] = []
         for group in groups:
@@ -132,9 +123,10 @@ class Optimizer:
 
     def _new_state(self, param: Any, shape: tuple[int, ...], dtype: str, options: Mapping[str, Any]) -> dict[str, Any]:
         like = param if isinstance(param, np.ndarray) else np.empty(shape, dtype)
-        value = self._rule.initial(options)
-        initial = complex(value, value) if like.dtype.kind == "c" else value
-        return {"step": 0, **{name: _filled(like, initial) for name in self._rule.states(options)}}
+        state: dict[str, Any] = {"step": 0}
+        for name, value in self._rule.starts(options).items():
+            state[name] = _filled(like, complex(value, value) if like.dtype.kind == "c" else value)
+        return state
 
     def step(self, grads: Any, *, lr: float | None = None, grad_scale: float = 1.0) -> float | None:
         """Update every parameter in place.
@@ -149,7 +141,7 @@ class Optimizer:
         """
         all_groups = self._follow_params()
         params = [p for g in all_groups for p in g["params"]]
-        given = functional.as_list(grads)
+        given = check.arrays(grads)
         if len(given) != len(params):
             raise ValueError(f"{self._label}: grads has {len(given)} arrays, expected {len(params)} to match params")
         groups: list[dict[str, Any]] = []
@@ -157,7 +149,7 @@ class Optimizer:
         start = 0
         for group in all_groups:
             options = group if lr is None else {**group, "lr": lr}
-            core = _rules.core_group(self._label, self._rule, options)
+            core = self._rule.group(self._label, options)
             live = [k for k in range(start, start + len(group["params"])) if given[k] is not None]
             start += len(group["params"])
             for k in live:
@@ -175,11 +167,11 @@ class Optimizer:
             }
             groups.append(core)
             stepped += live
-        nonfinite = _rules.strictest(all_groups)
+        nonfinite = check.strictest(all_groups)
         has_norm = any(g["max_norm"] is not None for g in all_groups)
-        _rules.needs_norm(self._label, nonfinite, has_norm)
+        check.needs_norm(self._label, nonfinite, has_norm)
         skipped = self.skipped_steps
-        norm: float | None = functional.step_arrays(
+        norm: float | None = _updates.step_arrays(
             groups, grad_scale=grad_scale, nonfinite=nonfinite, report=self._report
         )
         self.total_norm = norm
@@ -193,7 +185,7 @@ class Optimizer:
         """A flat dict of copies, ready for ``numpy.savez(file, **opt.state_dict())``; parameters are not in it."""
         out: dict[str, Any] = {}
         for k, group in enumerate(self._follow_params()):
-            kept = {n: v for n, v in group.items() if n != "params" and n not in _rules.RUN_TIME}
+            kept = {n: v for n, v in group.items() if n != "params" and n not in RUN_TIME}
             out |= {f"group.{k}.{n}": np.asarray(v) for n, v in kept.items()}
         for k, state in enumerate(self.state):
             out |= {f"state.{k}.{n}": np.array(v) for n, v in state.items()}
@@ -206,7 +198,7 @@ class Optimizer:
         dtypes.
         """
         current = self._follow_params()
-        groups = [dict.fromkeys(n for n in g if n != "params" and n not in _rules.RUN_TIME) for g in current]
+        groups = [dict.fromkeys(n for n in g if n != "params" and n not in RUN_TIME) for g in current]
         state: list[dict[str, Any]] = [{} for _ in self.state]
         for key in state_dict:
             kind, index, name = (*str(key).split(".", 2), "", "")[:3]
@@ -218,7 +210,7 @@ class Optimizer:
             if isinstance(given, np.ma.MaskedArray):
                 raise TypeError(f"{self._label}: {key} of the state_dict is a masked array, expected a plain one")
             value = np.array(given)
-            if kind == "group" and name in _rules.RUN_TIME:
+            if kind == "group" and name in RUN_TIME:
                 continue  # saved by an older version
             if kind == "group" or name == "step":
                 target[int(index)][name] = value.item() if value.ndim == 0 else tuple(value.tolist())
@@ -227,9 +219,9 @@ class Optimizer:
         k = 0
         for group, options in zip(current, groups, strict=True):
             self._check_names(options)
-            _rules.check(self._label, options)
+            self._rule.check(self._label, options)
             for _ in group["params"]:
-                self._check_state(k, state[k], self._rule.states(options))
+                self._check_state(k, state[k], self._rule.state_names(options))
                 k += 1
         for group, options in zip(self.param_groups, groups, strict=True):
             group |= options
@@ -239,7 +231,7 @@ class Optimizer:
         old, label = self.state[k], f"{self._label}: state[{k}]"
         if new.keys() != {"step", *names}:
             raise ValueError(f"{label} has {sorted(new)}, expected {sorted(['step', *names])}")
-        if not isinstance(new["step"], int) or not 0 <= new["step"] < 2**53 - 1:
+        if not isinstance(new["step"], int) or not 0 <= new["step"] < check.LARGEST_STEP:
             raise ValueError(f"{label}.step is {new['step']!r}, expected an integer >= 0")
         like = next((v for n, v in old.items() if n != "step"), None)
         for name in names:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import sys
 import warnings
 from collections.abc import Callable, MutableMapping
@@ -9,7 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .. import _core, _rules
+from .. import _arguments as check
+from .. import _core
+from .._rule import RUN_TIME, Option, Rule
 from ..reference import clip_coefficient
 from . import _groups, _ranks
 
@@ -130,28 +133,34 @@ class FusedOptimizer(torch.optim.Optimizer):
     scaled, and :attr:`skipped_steps` counts.
     """
 
-    _rule: _rules.Rule
+    _rule: type[Rule]
 
-    def _start(
-        self,
-        max_norm: float | None,
-        clip_value: float | None,
-        error_if_nonfinite: bool,
-        nonfinite: str,
-        norm_group: Any,
-        *,
-        foreach: bool | None,
-        differentiable: bool,
-        **torchs: Any,
-    ) -> None:
-        """Before torch's constructor: what that does not know. ``torchs``: options that not every torch has."""
-        label = type(self).__name__
-        refuse(label, foreach=foreach, differentiable=differentiable)
-        nonfinite = _rules.nonfinite(label, nonfinite, error_if_nonfinite)
-        _rules.needs_norm(label, nonfinite, max_norm is not None)
-        self._run_time = {"max_norm": max_norm, "clip_value": clip_value, "nonfinite": nonfinite}
-        self._run = Run(_ranks.check_group(label, norm_group))
-        self._torchs = torchs
+    def _init(self, params: Any, options: dict[str, Any]) -> None:
+        """The constructor of every class here, with all options that its signature has."""
+        label, rule = type(self).__name__, self._rule
+        refuse(label, foreach=options.pop("foreach", None), differentiable=options.pop("differentiable", False))
+        run = {name: options.pop(name) for name in (*RUN_TIME, "error_if_nonfinite", "norm_group")}
+        run["nonfinite"] = check.nonfinite(label, run["nonfinite"], run.pop("error_if_nonfinite"))
+        check.needs_norm(label, run["nonfinite"], run["max_norm"] is not None)
+        self._run = Run(_ranks.check_group(label, run.pop("norm_group")))
+        self._run_time = run
+        for name, o in rule.options.items():
+            if o.kind == "pair":
+                options[name] = _two(label, o, options[name])
+        # What torch's constructor does not take: an option that this torch is too old for (then groups, and so
+        # checkpoints, are without the key unless it is used), and ``fused``, with which it would check for kernels of
+        # its own. Groups are made in that constructor and are to have them too.
+        known = _taken(rule.torch_class)
+        self._torchs = {
+            k: v for k, v in options.items() if k == "fused" or (k not in known and v != rule.options[k].default)
+        }
+        kept = {name: value for name, value in options.items() if name in known and name != "fused"}
+        if rule.torch_class:
+            super().__init__(params, **kept)
+        else:
+            super().__init__(params, {**_UNUSED, **options})
+        for state in self.state.values():
+            state["step"] = new_step("cpu")  # torch's Adagrad puts it on the default device
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         label = type(self).__name__
@@ -159,7 +168,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         if not isinstance(cast(Any, param_group), dict):
             raise TypeError(f"{label}: param_group is a {type(param_group).__name__}, expected a dict with 'params'")
         keys, run_time = _groups.split(param_group, self._run_time)
-        _rules.check(label, _on_host({**self.defaults, **keys, **run_time}))
+        self._rule.check(label, _on_host({**self.defaults, **keys, **run_time}))
         refuse(label, **{k: v for k, v in keys.items() if k in _UNUSED})
         super().add_param_group(keys)
         if keys.get("capturable") and not all(map(on_gpu, keys["params"])):
@@ -210,21 +219,21 @@ class FusedOptimizer(torch.optim.Optimizer):
         self._run.norm_group = _ranks.check_group(type(self).__name__, group)
         self._run.lost_norm_group = False
 
-    @property
-    def _step_supports_amp_scaling(self) -> bool:
+    def _scales_in_step(self) -> bool:
         """Asked by torch.amp.GradScaler and by its users: whether unscaling and skipping are left to the step."""
         return bool(self.defaults.get("fused")) or any(
             self._has(g, "max_norm", "clip_value") for g in self.param_groups
         )
 
+    _step_supports_amp_scaling: Any = property(_scales_in_step)  # torch's classes have a plain attribute
+
     def _new_state(self, param: torch.Tensor, group: dict[str, Any]) -> dict[str, Any]:
         options = group["options"]
-        value = self._rule.initial(options)
-        initial = complex(value, value) if param.is_complex() else value
         state: dict[str, Any] = {}
         if self._rule.has_step:
             state["step"] = new_step(param.device if options.get("capturable") else "cpu")
-        for name in self._rule.states(options):
+        for name, value in self._rule.starts(options).items():
+            initial = complex(value, value) if param.is_complex() else value
             state[name] = torch.full_like(param, initial, memory_format=torch.preserve_format, requires_grad=False)
         return state
 
@@ -317,11 +326,10 @@ class FusedOptimizer(torch.optim.Optimizer):
             )
         scale = getattr(self, "grad_scale", None)
         if not on_gpu(scale):
-            scale = 1.0 if scale is None else _rules.scale(label, scale)
+            scale = 1.0 if scale is None else check.POSITIVE.check(label, "grad_scale", scale)
         groups = [
-            _rules.core_group(
+            self._rule.group(
                 label,
-                self._rule,
                 _on_host(options),
                 least_lr=_LEAST_LR,
                 params=options["params"],
@@ -332,8 +340,8 @@ class FusedOptimizer(torch.optim.Optimizer):
             for options in all_options
         ]
         max_norms = [group["max_norm"] for group in groups if group["max_norm"] is not None]
-        nonfinite = _rules.strictest(all_options)
-        _rules.needs_norm(label, nonfinite, bool(max_norms))
+        nonfinite = check.strictest(all_options)
+        check.needs_norm(label, nonfinite, bool(max_norms))
         found_inf = getattr(self, "found_inf", None)
         if over_ranks is not None and found_inf is not None and nonfinite == "propagate":
             nonfinite = "skip"  # a GradScaler knows of this rank's overflow alone; the norm has that of all
@@ -359,6 +367,17 @@ def new_step(device: torch.device | str) -> torch.Tensor:
     """A step count as torch keeps it."""
     wide = torch.get_default_dtype() == torch.float64
     return torch.zeros((), dtype=torch.float64 if wide else torch.float32, device=device)
+
+
+def _two(label: str, o: Option, value: Any) -> Any:
+    """Any sequence of two, as torch's constructor takes them: a tuple of numbers or tensors."""
+    o.numbers(label, value)
+    return tuple(x if isinstance(x, torch.Tensor) else float(x) for x in (value[0], value[1]))
+
+
+def _taken(torch_class: str) -> frozenset[str]:
+    """The options that the constructor of torch's class takes; none without such a class."""
+    return frozenset(inspect.signature(getattr(torch.optim, torch_class)).parameters if torch_class else ())
 
 
 def _on_host(options: dict[str, Any]) -> dict[str, Any]:

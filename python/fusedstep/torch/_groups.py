@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .. import _rules
+from .._rule import RUN_TIME
 
 _MISSING = object()
 
@@ -23,10 +23,10 @@ class ParamGroup(dict[str, Any]):
 
     def __new__(cls, *_: Any, **__: Any) -> ParamGroup:
         group = super().__new__(cls)
-        group.run_time = dict(_rules.RUN_TIME)
+        group.run_time = dict(RUN_TIME)
         return group
 
-    def __init__(self, keys: Mapping[str, Any] = {}, run_time: Mapping[str, Any] = _rules.RUN_TIME) -> None:
+    def __init__(self, keys: Mapping[str, Any] = {}, run_time: Mapping[str, Any] = RUN_TIME) -> None:
         super().__init__((key, value) for key, value in keys.items() if key not in NAMES)
         self.run_time.update(run_time)
 
@@ -76,7 +76,7 @@ class ParamGroup(dict[str, Any]):
         self.pop(key)
 
 
-OFF: dict[str, Any] = {**_rules.RUN_TIME, "error_if_nonfinite": False}
+OFF: dict[str, Any] = {**RUN_TIME, "error_if_nonfinite": False}
 NAMES = frozenset(OFF)
 
 

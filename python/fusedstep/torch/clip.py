@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from .. import _arguments as check
 from .. import _core
-from ..functional import check_limit, check_norm_type
 from . import _ranks
 from ._base import norm_out, on_gpu, outside_dynamo, raise_versions, refuse, warn
 
@@ -86,8 +86,8 @@ def clip_grad_norm_(
         norm = _core.clip_norm(
             grads,
             label=label,
-            max_norm=check_limit(label, "max_norm", max_norm),
-            norm_type=check_norm_type(label, norm_type),
+            max_norm=check.LIMIT.check(label, "max_norm", max_norm),
+            norm_type=check.norm_type(label, norm_type),
             per_tensor=False,
             error_if_nonfinite=error_if_nonfinite,
             total_norm=None,
@@ -107,7 +107,7 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | Non
     """:func:`torch.nn.utils.clip_grad_value_`: bound every element of the gradients in place."""
     refuse("clip_grad_value_", foreach=foreach)
     grads = _grads("clip_grad_value_", parameters)
-    value = check_limit("clip_grad_value_", "clip_value", clip_value)
+    value = check.LIMIT.check("clip_grad_value_", "clip_value", clip_value)
     _core.clip_value(grads, label="clip_grad_value_", value=value, stream=None, before_write=raise_versions)
 
 
@@ -137,7 +137,7 @@ def get_total_norm(
             listed,
             label=label,
             arg="tensors",
-            norm_type=check_norm_type(label, norm_type),
+            norm_type=check.norm_type(label, norm_type),
             per_tensor=False,
             error_if_nonfinite=error_if_nonfinite,
             norm_out=out,
@@ -160,7 +160,7 @@ def clip_grads_with_norm_(
     _core.clip_norm(
         grads,
         label="clip_grads_with_norm_",
-        max_norm=check_limit("clip_grads_with_norm_", "max_norm", max_norm),
+        max_norm=check.LIMIT.check("clip_grads_with_norm_", "max_norm", max_norm),
         norm_type=2.0,
         per_tensor=False,
         error_if_nonfinite=False,

@@ -1,0 +1,166 @@
+"""The one home of argument validation: each function returns the value in its own type, or raises naming the argument.
+
+``label`` is who was called ("adam", "AdamW"). TypeError: not of this kind. ValueError: out of range.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# What a norm of the gradients that is NaN or infinite does, the strictest last.
+NONFINITE = ("propagate", "skip", "raise")
+
+
+def number(label: str, name: str, value: Any) -> float:
+    """``float(value)``."""
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError("text is no number")
+        return float(value)
+    except OverflowError as error:
+        raise ValueError(f"{label}: {name} is too large for a float") from error
+    except Exception as error:  # whatever an object's __float__ raises
+        raise TypeError(f"{label}: {name} is {value!r}, expected a number") from error
+
+
+def flag(label: str, name: str, value: Any) -> bool:
+    """``bool(value)``."""
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError("text is no truth value")
+        return bool(value)
+    except Exception as error:  # whatever an object's __bool__ raises
+        raise TypeError(f"{label}: {name} is {value!r}, expected True or False") from error
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers that an option may have. ``bad`` is what tests try."""
+
+    text: str  # "a finite number >= 0"; {name} stands for the option's name
+    holds: Callable[[float], bool]
+    bad: tuple[float, ...]
+
+    def check(self, label: str, name: str, value: Any) -> float:
+        result = number(label, name, value)
+        if not self.holds(result):
+            raise ValueError(f"{label}: {name} is {value}, expected {self.text.format(name=name)}")
+        return result
+
+
+NON_NEGATIVE = Range(
+    "a finite number >= 0", lambda x: 0.0 <= x < math.inf, (math.nan, math.inf, -math.inf, -1.0, -1e-300)
+)
+FRACTION = Range("0 <= {name} < 1", lambda x: 0.0 <= x < 1.0, (math.nan, math.inf, -math.inf, -0.1, 1.0, 1.5))
+FINITE = Range("a finite number", math.isfinite, (math.nan, math.inf, -math.inf))
+POSITIVE = Range("a finite number > 0", lambda x: 0.0 < x < math.inf, (0.0, math.nan, math.inf, -math.inf, -1.0))
+LIMIT = Range("a number >= 0", lambda x: x >= 0.0, (math.nan, -math.inf, -1.0))  # inf is no limit
+
+
+def pair(label: str, name: str, value: Any) -> tuple[Any, Any]:
+    """Any sequence of two."""
+    try:
+        if len(value) == 2 and not isinstance(value, (str, bytes, Mapping)):
+            return value[0], value[1]
+    except Exception:  # whatever an object's __len__ or __getitem__ raises
+        pass
+    raise ValueError(f"{label}: {name} is {value!r}, expected a sequence of two numbers")
+
+
+def limit_or_none(label: str, name: str, value: Any) -> float | None:
+    """A bound >= 0, inf for none; or None."""
+    try:
+        return None if value is None else LIMIT.check(label, name, value)
+    except ValueError as error:
+        raise ValueError(f"{error} or None") from None
+
+
+def nonfinite(label: str, value: Any, error_if_nonfinite: Any = False) -> str:
+    """What a non-finite norm does, from our option and torch's."""
+    if not isinstance(value, str) or value not in NONFINITE:
+        raise ValueError(f"{label}: nonfinite is {value!r}, expected one of {', '.join(map(repr, NONFINITE))}")
+    if not flag(label, "error_if_nonfinite", error_if_nonfinite):
+        return value
+    if value == "skip":
+        raise ValueError(f"{label}: error_if_nonfinite with nonfinite='skip', expected one of them")
+    return "raise"
+
+
+def strictest(options: Iterable[Mapping[str, Any]]) -> str:
+    """The norm of several groups is one, and so is what follows from it."""
+    asked = {o["nonfinite"] for o in options}
+    return next((word for word in reversed(NONFINITE) if word in asked), "propagate")
+
+
+def needs_norm(label: str, nonfinite: str, has_norm: bool) -> None:
+    """Raise ValueError for a choice about norms where nothing asks for a norm."""
+    if nonfinite == "propagate" or has_norm:
+        return
+    name = "error_if_nonfinite (nonfinite='raise')" if nonfinite == "raise" else "nonfinite='skip'"
+    raise ValueError(f"{label}: {name} without max_norm, expected both or neither (inf clips nothing)")
+
+
+def norm_type(label: str, value: Any) -> float:
+    """A norm's order; ``"inf"`` as in torch."""
+    order = math.inf if isinstance(value, str) and value == "inf" else number(label, "norm_type", value)
+    if not order > 0:
+        raise ValueError(f"{label}: norm_type is {value}, expected 1, 2, inf or another number > 0")
+    return order
+
+
+def stream(label: str, value: Any) -> int | None:
+    """A CUDA stream's address, or None."""
+    try:
+        address = None if value is None else operator.index(value)
+    except Exception as error:  # whatever an object's __index__ raises
+        raise TypeError(f"{label}: stream is {value!r}, expected the address of a CUDA stream or None") from error
+    if address is not None and not 0 <= address < 2**64:
+        raise ValueError(f"{label}: stream is {value!r}, expected the address of a CUDA stream or None")
+    return address
+
+
+LARGEST_STEP = 2**53 - 1  # the largest count that a float64 tells from the one before
+
+
+def steps(label: str, value: Any, count: int) -> int | list[int]:
+    """A step number >= 1, or one for each of ``count`` parameters."""
+    many = isinstance(value, (list, tuple))
+    given: Sequence[Any] = value if many else [value]
+    if many and len(given) != count:
+        raise ValueError(f"{label}: step has {len(given)} numbers, expected {count} to match params")
+    checked = []
+    for k, item in enumerate(given):
+        name = f"step[{k}]" if many else "step"
+        try:
+            checked.append(operator.index(item))
+        except Exception as error:  # whatever an object's __index__ raises
+            raise TypeError(f"{label}: {name} is {item!r}, expected an integer >= 1") from error
+        if not 1 <= checked[-1] <= LARGEST_STEP:
+            raise ValueError(f"{label}: {name} is {item}, expected an integer from 1 to 2**53 - 1")
+    return checked if many else checked[0]
+
+
+def arrays(value: Any) -> list[Any]:
+    """One array as a list of one; a list, a generator, a dict's values as a list."""
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    if isinstance(value, Iterable) and not isinstance(value, (str, Mapping)) and not _is_array(value):
+        try:
+            return list(value)
+        except Exception:  # whatever an object's __iter__ raises: the core says what was expected
+            pass
+    return [value]
+
+
+def _is_array(value: Any) -> bool:
+    if any(hasattr(type(value), name) for name in ("dtype", "__dlpack__", "__array_interface__")):
+        return True
+    try:
+        memoryview(value).release()
+    except Exception:
+        return False
+    return True

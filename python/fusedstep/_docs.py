@@ -1,0 +1,37 @@
+"""Docstrings of functions and classes, from the declarations."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Iterable
+
+from ._rule import Option, Rule
+
+
+def text_of(rule: type[Rule]) -> str:
+    """The declaration's docstring without its example."""
+    return inspect.cleandoc(rule.__doc__ or "").split("\n>>>")[0].rstrip()
+
+
+def example_of(rule: type[Rule]) -> str:
+    """The example that runs on NumPy."""
+    return ">>>" + inspect.cleandoc(rule.__doc__ or "").split("\n>>>", 1)[1]
+
+
+def range_of(o: Option, name: str) -> str:
+    return "" if o.range is None else o.range.text.format(name=f"each of {name}" if o.into else name)
+
+
+def default_of(o: Option) -> str:
+    """ ", a finite number >= 0; default 0.001"."""
+    range = range_of(o, o.name)
+    return (f", {range}" if range else "") + ("" if o.default is None else f"; default {o.default!r}")
+
+
+def arguments(entries: Iterable[tuple[str, str]]) -> str:
+    """The section ``Args`` of a docstring."""
+    lines = ["Args:"]
+    for name, text in entries:
+        lines += textwrap.wrap(f"{name}: {text}.", 112, initial_indent="    ", subsequent_indent="        ")
+    return "\n".join(lines)

@@ -1,0 +1,229 @@
+"""What a declaration in ``rules/`` is made of. No array library's types, no torch: every face is built on this."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+from . import _arguments as check
+from ._arguments import FINITE, FRACTION, NON_NEGATIVE, Range
+
+__all__ = ["FINITE", "FRACTION", "KEYWORD_ONLY", "NON_NEGATIVE", "Options", "Rule", "array", "flag", "number", "pair"]
+
+Options = Mapping[str, Any]
+KEYWORD_ONLY = object()  # in a declaration: what follows it is
+
+# Options that belong to a run, not to what is trained: they are in no checkpoint. Every optimizer has them.
+RUN_TIME: dict[str, Any] = {"max_norm": None, "clip_value": None, "nonfinite": "propagate"}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of an optimizer, named by the attribute that it is assigned to."""
+
+    default: Any
+    text: str
+    kind: Literal["number", "flag", "pair", "torch"]  # torch: of the torch class alone
+    range: Range | None = None
+    into: tuple[str, ...] = ()  # of a pair: the kernel's two names
+    annotation: str = "float"  # of a torch option, and of others where no tensor is meant
+    name: str = ""
+    keyword_only: bool = False
+
+    @property
+    def kernel_names(self) -> tuple[str, ...]:
+        return self.into or (self.name,)
+
+    def numbers(self, label: str, value: Any) -> tuple[float, ...]:
+        """The value as the kernel's numbers; ValueError or TypeError if it is none."""
+        if self.kind == "flag":
+            return (float(check.flag(label, self.name, value)),)
+        assert self.range is not None
+        if self.kind == "pair":
+            both = zip(self.into, check.pair(label, self.name, value), strict=True)
+            return tuple(self.range.check(label, name, v) for name, v in both)
+        return (self.range.check(label, self.name, value),)
+
+
+def number(default: float, range: Range, text: str) -> Any:
+    """An option that is a number."""
+    return Option(default, text, "number", range)
+
+
+def pair(default: tuple[float, float], range: Range, into: tuple[str, str], text: str) -> Any:
+    """An option that is two numbers, which the kernel knows by the names ``into``."""
+    return Option(default, text, "pair", range, into, annotation="tuple[float, float]")
+
+
+def flag(default: bool, text: str) -> Any:
+    """An option that is on or off."""
+    return Option(default, text, "flag", annotation="bool")
+
+
+def of_torch(default: Any, annotation: str, text: str) -> Any:
+    """An argument that torch's class has and that no kernel sees."""
+    return Option(default, text, "torch", annotation=annotation)
+
+
+def learning_rate(default: float) -> Any:
+    return number(default, NON_NEGATIVE, "learning rate")
+
+
+def decay(default: float = 0.0, text: str = "L2 decay: ``weight_decay * p`` is added to the gradient") -> Any:
+    return number(default, NON_NEGATIVE, text)
+
+
+MAXIMIZE = flag(False, "ascend instead of descend")
+FOREACH = of_torch(None, "bool | None", "refused if True: all tensors are updated in one pass here")
+DIFFERENTIABLE = of_torch(False, "bool", "refused if True")
+FUSED = of_torch(None, "bool | None", "True leaves unscaling and skipped steps of a GradScaler to the step")
+CAPTURABLE = of_torch(False, "bool", "step counts live on the device, so that CUDA graphs can hold a step")
+
+
+@dataclass(frozen=True)
+class StateArray:
+    """A state array per parameter, of its shape and dtype."""
+
+    name: str  # torch's key
+    kind: Literal["signed", "unsigned", "exact"]  # which values a quantised format has to hold; exact: none may
+    when: str = ""  # the option that it takes: not zero, not False
+    start: str = ""  # the option that its elements start from; zero otherwise
+
+    def __post_init__(self) -> None:
+        assert self.kind in ("signed", "unsigned", "exact")
+
+
+def array(name: str, kind: Literal["signed", "unsigned", "exact"], when: str = "", start: str = "") -> StateArray:
+    return StateArray(name, kind, when, start)
+
+
+class Rule:
+    """One optimizer: a subclass declares its options as attributes in torch's order, then what follows.
+
+    The docstring has formula, papers, differences from torch, and an example that runs on NumPy.
+    """
+
+    kernel: ClassVar[str]  # the family of kernels
+    states: ClassVar[tuple[StateArray, ...]] = ()  # in the kernel's order
+    papers: ClassVar[str]
+    choices: ClassVar[str] = ""  # what its options make of it, for the table of optimizers
+    torch_class: ClassVar[str] = ""  # the class of torch.optim that the torch class is mixed with, if there is one
+    takes_sparse: ClassVar[str] = ""  # torch's class for sparse gradients, as this one takes none
+    has_step: ClassVar[bool] = True  # the state has a step count
+    decoupled: ClassVar[bool] = False  # weight decay always is; else ``decoupled_weight_decay`` says so
+
+    specification: ClassVar[Callable[..., Any]]
+    """``(g, p, *states, **numbers)``, perhaps with ``step``: returns the direction ``d`` and the new states."""
+
+    options: ClassVar[dict[str, Option]] = {}
+    numbers_of_kernel: ClassVar[tuple[str, ...]]  # the specification's keywords, without ``step``
+
+    def __init_subclass__(cls) -> None:
+        options, keyword_only = dict(cls.options), False
+        for name, value in vars(cls).items():
+            if value is KEYWORD_ONLY:
+                keyword_only = True
+            elif isinstance(value, Option):
+                inherited = options.get(name)
+                place = inherited.keyword_only if inherited else keyword_only
+                options[name] = replace(value, name=name, keyword_only=place)
+            elif name in options:
+                del options[name]
+        cls.options = options
+        arguments = inspect.signature(cls.specification).parameters.values()
+        cls.numbers_of_kernel = tuple(a.name for a in arguments if a.kind is a.KEYWORD_ONLY and a.name != "step")
+
+    @classmethod
+    def check_together(cls, label: str, options: Options) -> None:
+        """Raise ValueError for options that exclude each other. All are there, each in its range."""
+
+    # ------------------------------------------------------------------------------------------- what follows from it
+
+    @classmethod
+    def name(cls) -> str:
+        return cls.__name__.lower()
+
+    @classmethod
+    def own(cls) -> dict[str, Option]:
+        """The options without those of torch alone."""
+        return {name: o for name, o in cls.options.items() if o.kind != "torch"}
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        return {**{name: o.default for name, o in cls.own().items()}, **RUN_TIME}
+
+    @classmethod
+    def check(cls, label: str, options: Options, least_lr: float = 0.0) -> None:
+        """Raise ValueError or TypeError for an option that is out of range; those that are missing pass."""
+        for name, o in cls.own().items():
+            if name not in options or (name == "lr" and least_lr <= check.number(label, name, options[name]) < 0):
+                continue
+            o.numbers(label, options[name])
+        for name in ("max_norm", "clip_value"):
+            check.limit_or_none(label, name, options.get(name))
+        if "nonfinite" in options:
+            check.nonfinite(label, options["nonfinite"])
+        if cls.own().keys() <= options.keys():
+            cls.check_together(label, options)
+
+    @classmethod
+    def state_of(cls, options: Options) -> tuple[StateArray, ...]:
+        return tuple(s for s in cls.states if not s.when or options[s.when])
+
+    @classmethod
+    def state_names(cls, options: Options) -> tuple[str, ...]:
+        return tuple(s.name for s in cls.state_of(options))
+
+    @classmethod
+    def starts(cls, options: Options) -> dict[str, float]:
+        """What the elements of each state array start from, both parts of complex ones."""
+        return {s.name: float(options[s.start]) if s.start else 0.0 for s in cls.state_of(options)}
+
+    @classmethod
+    def is_decoupled(cls, options: Options) -> bool:
+        """Whether weight decay multiplies the parameter by ``1 - lr * weight_decay`` instead of being L2."""
+        return cls.decoupled or bool(options.get("decoupled_weight_decay", False))
+
+    @classmethod
+    def numbers(cls, label: str, options: Options) -> dict[str, float]:
+        """The kernel's numbers by its names."""
+        found: dict[str, float] = {}
+        for name, o in cls.own().items():
+            if set(o.kernel_names) <= set(cls.numbers_of_kernel):
+                found |= zip(o.kernel_names, o.numbers(label, options[name]), strict=True)
+        return found
+
+    @classmethod
+    def variants(cls) -> dict[tuple[str, ...], dict[str, Any]]:
+        """Every set of state arrays, and the fewest options that select it."""
+        switches = list(dict.fromkeys(s.when for s in cls.states if s.when))
+        found: dict[tuple[str, ...], dict[str, Any]] = {}
+        for on in sorted(itertools.product([False, True], repeat=len(switches)), key=sum):
+            chosen = {n: True if cls.options[n].kind == "flag" else 0.9 for n in itertools.compress(switches, on)}
+            found.setdefault(cls.state_names({**cls.defaults(), **chosen}), chosen)
+        return found
+
+    @classmethod
+    def group(cls, label: str, options: Options, /, least_lr: float = 0.0, **more: Any) -> dict[str, Any]:
+        """A checked group in the form that the compiled core reads (``_core.pyi``)."""
+        cls.check(label, options, least_lr)
+        numbers = cls.numbers(label, {**options, "lr": 0.0}) | {"lr": float(options["lr"])}
+        states = cls.state_names(options)
+        return {
+            "label": label,
+            "rule": cls.kernel,
+            "states": states,
+            "state_args": states,
+            "hyper": numbers,
+            "weight_decay": float(options["weight_decay"]),
+            "decoupled": cls.is_decoupled(options),
+            "maximize": bool(options["maximize"]),
+            "max_norm": None if options["max_norm"] is None else float(options["max_norm"]),
+            "clip_value": None if options["clip_value"] is None else float(options["clip_value"]),
+            "has_step": cls.has_step,
+            "takes_sparse": cls.takes_sparse,
+            **more,
+        }

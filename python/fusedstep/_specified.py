@@ -1,0 +1,53 @@
+"""The specification of each optimizer as a function of :mod:`fusedstep.reference`."""
+
+from __future__ import annotations
+
+from inspect import Signature, signature
+from typing import Any
+
+import numpy as np
+
+from ._arithmetic import Array, before
+from ._signatures import KEYWORD_ONLY, POSITIONAL, make, parameter
+from .rules import ALL, Rule
+
+_NAMES = {"__name__": "fusedstep.reference", "Any": Any, "Array": Array}
+
+
+def _signature_of(rule: type[Rule]) -> Signature:
+    """``(param, grad, *states, *, step, numbers, keywords of before)``; a rule that counts no steps takes step too."""
+    own = list(signature(rule.specification).parameters.values())
+    states = [parameter(p.name, p.annotation, p.default) for p in own[2:] if p.kind is POSITIONAL]
+    keywords = [p.replace(annotation=str(p.annotation)) for p in own if p.kind is KEYWORD_ONLY]
+    if "step" not in signature(rule.specification).parameters:
+        keywords.insert(0, parameter("step", "int", 1, True))
+    common = [
+        p.replace(annotation=str(p.annotation))
+        for name, p in signature(before).parameters.items()
+        if p.kind is KEYWORD_ONLY and not (name == "decoupled" and rule.decoupled)
+    ]
+    arrays = [parameter("param", "Array"), parameter("grad", "Array"), *states]
+    return Signature([*arrays, *keywords, *common], return_annotation="tuple[Array, ...]")
+
+
+def _function_of(rule: type[Rule]) -> Any:
+    own = signature(rule.specification).parameters
+    states = [n for n, p in own.items() if p.kind is POSITIONAL][2:]
+    keywords = {n for n, p in own.items() if p.kind is KEYWORD_ONLY}
+
+    def specified(param: Array, grad: Array, *given: Array, **options: Any) -> tuple[Array, ...]:
+        arrays = dict(zip(states, given, strict=False)) | {n: options.pop(n) for n in states if n in options}
+        numbers = {n: options[n] for n in keywords if n in options}
+        common = {n: v for n, v in options.items() if n not in keywords and n != "step"}
+        if rule.decoupled:
+            common["decoupled"] = True
+        with np.errstate(all="ignore"):
+            p, g = before(param, grad, options["lr"], **common)
+            d, *new = rule.specification(g, p, **arrays, **numbers)
+            return p - d, *new
+
+    return make(rule.name(), rule.name(), _signature_of(rule), specified, rule.__doc__ or "", _NAMES)
+
+
+globals().update({rule.name(): _function_of(rule) for rule in ALL})
+__all__ = sorted(rule.name() for rule in ALL)

@@ -1,0 +1,199 @@
+# Written by tools/generate.py from fusedstep.rules.
+from ._arithmetic import Array
+
+__all__ = ["adagrad", "adam", "adamw", "rmsprop", "sgd"]
+
+def adagrad(
+    param: Array,
+    grad: Array,
+    sum: Array,
+    *,
+    step: int,
+    lr: float,
+    lr_decay: float = 0.0,
+    eps: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+) -> tuple[Array, ...]:
+    """Adagrad: each element's rate falls with the sum of its squared gradients.
+
+    Formula::
+
+        s <- s + g**2
+        p <- p - lr / (1 + (step - 1) * lr_decay) * g / (sqrt(s) + eps)
+
+    Paper: Duchi, Hazan & Singer 2011.
+
+    As :class:`torch.optim.Adagrad`: eps outside the root. Differs in rounding only.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fusedstep.numpy.Adagrad([w], lr=0.5)
+    >>> opt.step([np.array([3.0, -0.1])])
+    >>> w
+    array([0.5, 2.5])
+    """
+
+def adam(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    max_exp_avg_sq: Array | None = None,
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+) -> tuple[Array, ...]:
+    """Adam: running means of the gradient and of its square, corrected for their start; with ``amsgrad`` the largest
+    mean square so far.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * g**2
+        x <- max(x, v)                                            amsgrad, on the raw second moment
+        p <- p - lr / c1 * m / (sqrt(v or x) / sqrt(c2) + eps)    ci = 1 - betai**step
+
+    Papers: Kingma & Ba 2015, algorithm 1 in the form of the end of section 2; AMSGrad: Reddi, Kale & Kumar 2018.
+
+    As :class:`torch.optim.Adam`, in rounding only different: ``sqrt(c2)`` is multiplied out of the last line, which
+    leaves one division per element, and m is not written as lerp, so that beta1 = 0 is exact.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.Adam([w], lr=0.5)
+    >>> opt.step([np.array([0.1, -3.0])])
+    >>> w
+    array([ 0.50000005, -1.5       ])
+    """
+
+def adamw(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    max_exp_avg_sq: Array | None = None,
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+) -> tuple[Array, ...]:
+    """:class:`Adam` with decoupled weight decay: the parameter itself shrinks, and no moment sees it.
+
+    Formula::
+
+        p <- (1 - lr * weight_decay) * p, then Adam's with the gradient alone
+
+    Paper: Loshchilov & Hutter 2019.
+
+    As :class:`torch.optim.AdamW`. Differs as :class:`Adam` does, in rounding only.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.AdamW([w], lr=0.5, weight_decay=0.1)
+    >>> opt.step([np.array([0.1, -3.0])])
+    >>> w
+    array([ 0.45000005, -1.4       ])
+    """
+
+def rmsprop(
+    param: Array,
+    grad: Array,
+    square_avg: Array,
+    grad_avg: Array | None = None,
+    momentum_buffer: Array | None = None,
+    *,
+    step: int = 1,
+    lr: float,
+    alpha: float,
+    eps: float,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+) -> tuple[Array, ...]:
+    """RMSprop: the gradient over the root of its running mean square; centered, with momentum.
+
+    Formula::
+
+        s <- alpha * s + (1 - alpha) * g**2
+        a <- alpha * a + (1 - alpha) * g                  centered
+        d <- sqrt(s) + eps   or   sqrt(s - a**2) + eps    centered
+        p <- p - lr * g / d
+        b <- momentum * b + g / d;  p <- p - lr * b       with momentum
+
+    Papers: Hinton 2012 (Coursera, lecture 6e); centered: Graves 2013, section 4.2.
+
+    As :class:`torch.optim.RMSprop`: eps outside the root; centered, a variance that rounds below zero gives NaN, as
+    there. Differs in rounding only.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fusedstep.numpy.RMSprop([w], lr=0.1, alpha=0.75)
+    >>> opt.step([np.array([3.0, -0.1])])
+    >>> w
+    array([0.8       , 2.19999996])
+    """
+
+def sgd(
+    param: Array,
+    grad: Array,
+    momentum_buffer: Array | None = None,
+    *,
+    step: int = 1,
+    lr: float,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    nesterov: float = False,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+) -> tuple[Array, ...]:
+    """Gradient descent; with ``momentum``, SGD with momentum, dampening and Nesterov's variant.
+
+    Formula::
+
+        p <- p - lr * g                                     without momentum
+
+        b <- g                                              first step
+        b <- momentum * b + (1 - dampening) * g             later steps
+        p <- p - lr * (g + momentum * b if nesterov else b)
+
+    Papers: Polyak 1964; Nesterov's variant as in Sutskever, Martens, Dahl & Hinton 2013, section 2.
+
+    As :class:`torch.optim.SGD`, which takes the first gradient undampened too. Differs in rounding only.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fusedstep.numpy.SGD([w], lr=0.5, momentum=0.9)
+    >>> for _ in range(2):
+    ...     opt.step([np.array([1.0, -1.0])])
+    >>> w
+    array([-0.45,  3.45])
+    """

@@ -1,0 +1,153 @@
+"""The update of each optimizer as a function of :mod:`fusedstep.functional`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from inspect import Signature, signature
+from typing import Any
+
+from . import _arguments as check
+from . import _core, _docs
+from ._rule import Option
+from ._signatures import make, parameter
+from .rules import ALL, Rule
+
+Arrays = Any
+Steps = int | Sequence[int]
+_NAMES = {"__name__": "fusedstep.functional", "Any": Any, "Arrays": Arrays, "Sequence": Sequence}
+
+# Keywords of every update: name, type, default, text.
+CALL: tuple[tuple[str, str, Any, str], ...] = (
+    ("grad_scale", "float", 1.0, "what the gradients were multiplied by (loss scaling), > 0; they are divided by it"),
+    ("max_norm", "float | None", None, "clip the gradients, as one vector, to this norm, in the same pass over memory"),
+    ("norm_type", "float", 2.0, "order of that norm: 1, 2, inf, or any p > 0"),
+    ("per_tensor", "bool", False, "clip each gradient to ``max_norm`` on its own"),
+    (
+        "clip_value",
+        "float | None",
+        None,
+        "bound on each element of the gradient, after ``max_norm``; not for complex ones",
+    ),
+    (
+        "nonfinite",
+        "str",
+        "propagate",
+        'what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch\'s would be; '
+        '``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed. Needs a '
+        '``max_norm``; not ``"skip"`` with ``per_tensor``',
+    ),
+    ("error_if_nonfinite", "bool", False, 'torch\'s word for ``nonfinite="raise"``'),
+    ("norm_out", "Any", None, "on CUDA devices: where to leave the norm, instead of returning it"),
+    ("stream", "int | None", None, "on CUDA devices: the stream to work on"),
+)
+
+
+def options_of(rule: type[Rule]) -> dict[str, Option]:
+    """Without those that only say which state there is, or what it starts from: here the arrays say so."""
+    chosen = {s.when for s in rule.states if rule.options.get(s.when, rule.options["lr"]).kind == "flag"}
+    return {n: o for n, o in rule.own().items() if n not in chosen | {s.start for s in rule.states}}
+
+
+def _signature_of(rule: type[Rule]) -> Signature:
+    states = [
+        parameter(f"{s.name}s", "Arrays | None" if s.when else "Arrays", *([None] if s.when else []))
+        for s in rule.states
+    ]
+    step = signature(rule.specification).parameters.get("step")
+    counts = [] if step is None else [parameter("step", "int | Sequence[int]", step.default, True)]
+    options = [
+        parameter(n, o.annotation, *([] if n == "lr" else [o.default]), keyword_only=True)
+        for n, o in options_of(rule).items()
+    ]
+    call = [parameter(name, annotation, default, True) for name, annotation, default, _ in CALL]
+    arrays = [parameter("params", "Arrays"), parameter("grads", "Arrays"), *states]
+    return Signature([*arrays, *counts, *options, *call], return_annotation="Any")
+
+
+def _doc_of(rule: type[Rule]) -> str:
+    entries = [("params, grads", "arrays (see the module), ``params`` updated in place")]
+    for s in rule.states:
+        needs = f"; given if and only if ``{s.when}`` is not 0" if s.when in options_of(rule) else ""
+        given = f"; given, the update is that with ``{s.when}``" if s.when and not needs else ""
+        entries.append((f"{s.name}s", f"state, updated in place{needs}{given}"))
+    if "step" in signature(rule.specification).parameters:
+        entries.append(("step", "1 in the first call, one number or one per parameter"))
+    entries += [(n, f"{o.text}{_docs.default_of(o)}") for n, o in options_of(rule).items()]
+    entries += [(n, f"{text}, default {default!r}") for n, _, default, text in CALL]
+    returns = "None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``."
+    return f"{_docs.text_of(rule)}\n\n{_docs.arguments(entries)}\n\nReturns:\n    {returns}\n"
+
+
+def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], options: dict[str, Any]) -> Any:
+    label = rule.name()
+    call = {name: options.pop(name) for name, *_ in CALL}
+    step = check.steps(label, options.pop("step", 1), len(params := check.arrays(params)))
+    for s in rule.states:
+        name, arrays = f"{s.name}s", given[f"{s.name}s"]
+        if s.when in options:
+            o = rule.options[s.when]
+            if (arrays is None) == any(o.numbers(label, options[s.when])):
+                have = f"no {name}" if arrays is None else name
+                raise ValueError(f"{label}: {s.when} is {options[s.when]} with {have}, expected both or neither")
+        elif s.when:
+            options[s.when] = arrays is not None
+        elif arrays is None:
+            raise TypeError(f"{label}: {name} is None, expected an array or a list of arrays")
+    options = {**rule.defaults(), **options, "max_norm": call["max_norm"], "clip_value": call["clip_value"]}
+    lists = {name: check.arrays(arrays) for name, arrays in given.items() if arrays is not None}
+    group = rule.group(
+        label, options, params=params, grads=check.arrays(grads), state_arrays=list(lists.values()), step=step
+    )
+    group["state_args"] = tuple(lists)
+    has_norm = call.pop("max_norm") is not None
+    call.pop("clip_value")
+    per_tensor = check.flag(label, "per_tensor", call["per_tensor"])
+    call["nonfinite"] = check.nonfinite(label, call["nonfinite"], call.pop("error_if_nonfinite"))
+    check.needs_norm(label, call["nonfinite"], has_norm)
+    if per_tensor and not has_norm:
+        raise ValueError(f"{label}: per_tensor without max_norm, expected both or neither")
+    if per_tensor and call["nonfinite"] == "skip":
+        raise ValueError(f"{label}: nonfinite='skip' with per_tensor, expected 'propagate' or 'raise'")
+    if call["norm_out"] is not None and not has_norm:
+        raise ValueError(f"{label}: norm_out without max_norm, expected both or neither")
+    return step_arrays([group], **call)
+
+
+def _function_of(rule: type[Rule]) -> Any:
+    states = [f"{s.name}s" for s in rule.states]
+    required = [f"{s.name}s" for s in rule.states if not s.when]
+
+    def update(params: Any, grads: Any, *given: Any, **options: Any) -> Any:
+        arrays = dict(zip(required, given, strict=True))
+        return _update(rule, params, grads, {n: arrays[n] if n in arrays else options.pop(n) for n in states}, options)
+
+    return make(rule.name(), rule.name(), _signature_of(rule), update, _doc_of(rule), _NAMES)
+
+
+def step_arrays(
+    groups: list[dict[str, Any]],
+    *,
+    grad_scale: float = 1.0,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    nonfinite: str = "propagate",
+    norm_out: Any = None,
+    stream: int | None = None,
+    report: Any = None,
+) -> Any:
+    """One call of the core for groups of :func:`fusedstep._rule.Rule.group`. Returns the norm, the norms or None."""
+    label = groups[0]["label"] if groups else "step"
+    return _core.step_arrays(
+        groups,
+        grad_scale=check.POSITIVE.check(label, "grad_scale", grad_scale),
+        norm_type=check.norm_type(label, norm_type),
+        per_tensor=check.flag(label, "per_tensor", per_tensor),
+        nonfinite=nonfinite,
+        norm_out=norm_out,
+        stream=check.stream(label, stream),
+        report=report,
+    )
+
+
+globals().update({rule.name(): _function_of(rule) for rule in ALL})
+__all__ = sorted(rule.name() for rule in ALL)

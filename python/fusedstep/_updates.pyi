@@ -1,0 +1,335 @@
+# Written by tools/generate.py from fusedstep.rules.
+from collections.abc import Sequence
+from typing import Any
+
+from ._rule import Option
+from .rules import Rule
+
+Arrays = Any
+Steps = int | Sequence[int]
+__all__ = ["adagrad", "adam", "adamw", "rmsprop", "sgd"]
+CALL: tuple[tuple[str, str, Any, str], ...]
+
+def options_of(rule: type[Rule]) -> dict[str, Option]: ...
+def step_arrays(
+    groups: list[dict[str, Any]],
+    *,
+    grad_scale: float = 1.0,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    nonfinite: str = "propagate",
+    norm_out: Any = None,
+    stream: int | None = None,
+    report: Any = None,
+) -> Any: ...
+def adagrad(
+    params: Arrays,
+    grads: Arrays,
+    sums: Arrays,
+    *,
+    step: int | Sequence[int],
+    lr: float,
+    lr_decay: float = 0.0,
+    weight_decay: float = 0.0,
+    eps: float = 1e-10,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    clip_value: float | None = None,
+    nonfinite: str = "propagate",
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
+) -> Any:
+    """Adagrad: each element's rate falls with the sum of its squared gradients.
+
+    Formula::
+
+        s <- s + g**2
+        p <- p - lr / (1 + (step - 1) * lr_decay) * g / (sqrt(s) + eps)
+
+    Paper: Duchi, Hazan & Singer 2011.
+
+    As :class:`torch.optim.Adagrad`: eps outside the root. Differs in rounding only.
+
+    Args:
+        params, grads: arrays (see the module), ``params`` updated in place.
+        sums: state, updated in place.
+        step: 1 in the first call, one number or one per parameter.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        lr_decay: the rate of step t is ``lr / (1 + (t - 1) * lr_decay)``, a finite number >= 0; default 0.0.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        eps: added to the root, a finite number >= 0; default 1e-10.
+        maximize: ascend instead of descend; default False.
+        grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
+        max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
+        norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
+        per_tensor: clip each gradient to ``max_norm`` on its own, default False.
+        clip_value: bound on each element of the gradient, after ``max_norm``; not for complex ones, default None.
+        nonfinite: what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch's would
+            be; ``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed.
+            Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``, default 'propagate'.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
+        norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
+        stream: on CUDA devices: the stream to work on, default None.
+
+    Returns:
+        None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
+    """
+
+def adam(
+    params: Arrays,
+    grads: Arrays,
+    exp_avgs: Arrays,
+    exp_avg_sqs: Arrays,
+    max_exp_avg_sqs: Arrays | None = None,
+    *,
+    step: int | Sequence[int],
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-08,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+    decoupled_weight_decay: bool = False,
+    grad_scale: float = 1.0,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    clip_value: float | None = None,
+    nonfinite: str = "propagate",
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
+) -> Any:
+    """Adam: running means of the gradient and of its square, corrected for their start; with ``amsgrad`` the largest
+    mean square so far.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * g**2
+        x <- max(x, v)                                            amsgrad, on the raw second moment
+        p <- p - lr / c1 * m / (sqrt(v or x) / sqrt(c2) + eps)    ci = 1 - betai**step
+
+    Papers: Kingma & Ba 2015, algorithm 1 in the form of the end of section 2; AMSGrad: Reddi, Kale & Kumar 2018.
+
+    As :class:`torch.optim.Adam`, in rounding only different: ``sqrt(c2)`` is multiplied out of the last line, which
+    leaves one division per element, and m is not written as lerp, so that beta1 = 0 is exact.
+
+    Args:
+        params, grads: arrays (see the module), ``params`` updated in place.
+        exp_avgs: state, updated in place.
+        exp_avg_sqs: state, updated in place.
+        max_exp_avg_sqs: state, updated in place; given, the update is that with ``amsgrad``.
+        step: 1 in the first call, one number or one per parameter.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        betas: factors of the running means of g and of g**2, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the root, a finite number >= 0; default 1e-08.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        maximize: ascend instead of descend; default False.
+        decoupled_weight_decay: decay the parameter itself, by ``lr * weight_decay``, as AdamW does; default False.
+        grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
+        max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
+        norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
+        per_tensor: clip each gradient to ``max_norm`` on its own, default False.
+        clip_value: bound on each element of the gradient, after ``max_norm``; not for complex ones, default None.
+        nonfinite: what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch's would
+            be; ``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed.
+            Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``, default 'propagate'.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
+        norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
+        stream: on CUDA devices: the stream to work on, default None.
+
+    Returns:
+        None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
+    """
+
+def adamw(
+    params: Arrays,
+    grads: Arrays,
+    exp_avgs: Arrays,
+    exp_avg_sqs: Arrays,
+    max_exp_avg_sqs: Arrays | None = None,
+    *,
+    step: int | Sequence[int],
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-08,
+    weight_decay: float = 0.01,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    clip_value: float | None = None,
+    nonfinite: str = "propagate",
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
+) -> Any:
+    """:class:`Adam` with decoupled weight decay: the parameter itself shrinks, and no moment sees it.
+
+    Formula::
+
+        p <- (1 - lr * weight_decay) * p, then Adam's with the gradient alone
+
+    Paper: Loshchilov & Hutter 2019.
+
+    As :class:`torch.optim.AdamW`. Differs as :class:`Adam` does, in rounding only.
+
+    Args:
+        params, grads: arrays (see the module), ``params`` updated in place.
+        exp_avgs: state, updated in place.
+        exp_avg_sqs: state, updated in place.
+        max_exp_avg_sqs: state, updated in place; given, the update is that with ``amsgrad``.
+        step: 1 in the first call, one number or one per parameter.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        betas: factors of the running means of g and of g**2, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the root, a finite number >= 0; default 1e-08.
+        weight_decay: decoupled decay: the parameter is multiplied by ``1 - lr * weight_decay``, a finite number >=
+            0; default 0.01.
+        maximize: ascend instead of descend; default False.
+        grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
+        max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
+        norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
+        per_tensor: clip each gradient to ``max_norm`` on its own, default False.
+        clip_value: bound on each element of the gradient, after ``max_norm``; not for complex ones, default None.
+        nonfinite: what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch's would
+            be; ``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed.
+            Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``, default 'propagate'.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
+        norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
+        stream: on CUDA devices: the stream to work on, default None.
+
+    Returns:
+        None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
+    """
+
+def rmsprop(
+    params: Arrays,
+    grads: Arrays,
+    square_avgs: Arrays,
+    grad_avgs: Arrays | None = None,
+    momentum_buffers: Arrays | None = None,
+    *,
+    lr: float,
+    alpha: float = 0.99,
+    eps: float = 1e-08,
+    weight_decay: float = 0.0,
+    momentum: float = 0.0,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    clip_value: float | None = None,
+    nonfinite: str = "propagate",
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
+) -> Any:
+    """RMSprop: the gradient over the root of its running mean square; centered, with momentum.
+
+    Formula::
+
+        s <- alpha * s + (1 - alpha) * g**2
+        a <- alpha * a + (1 - alpha) * g                  centered
+        d <- sqrt(s) + eps   or   sqrt(s - a**2) + eps    centered
+        p <- p - lr * g / d
+        b <- momentum * b + g / d;  p <- p - lr * b       with momentum
+
+    Papers: Hinton 2012 (Coursera, lecture 6e); centered: Graves 2013, section 4.2.
+
+    As :class:`torch.optim.RMSprop`: eps outside the root; centered, a variance that rounds below zero gives NaN, as
+    there. Differs in rounding only.
+
+    Args:
+        params, grads: arrays (see the module), ``params`` updated in place.
+        square_avgs: state, updated in place.
+        grad_avgs: state, updated in place; given, the update is that with ``centered``.
+        momentum_buffers: state, updated in place; given if and only if ``momentum`` is not 0.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        alpha: factor of the running averages, a finite number >= 0; default 0.99.
+        eps: added to the root, a finite number >= 0; default 1e-08.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        momentum: factor of the running direction; 0: none, and no state for it, a finite number >= 0; default 0.0.
+        maximize: ascend instead of descend; default False.
+        grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
+        max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
+        norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
+        per_tensor: clip each gradient to ``max_norm`` on its own, default False.
+        clip_value: bound on each element of the gradient, after ``max_norm``; not for complex ones, default None.
+        nonfinite: what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch's would
+            be; ``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed.
+            Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``, default 'propagate'.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
+        norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
+        stream: on CUDA devices: the stream to work on, default None.
+
+    Returns:
+        None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
+    """
+
+def sgd(
+    params: Arrays,
+    grads: Arrays,
+    momentum_buffers: Arrays | None = None,
+    *,
+    step: int | Sequence[int] = 1,
+    lr: float,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    clip_value: float | None = None,
+    nonfinite: str = "propagate",
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
+) -> Any:
+    """Gradient descent; with ``momentum``, SGD with momentum, dampening and Nesterov's variant.
+
+    Formula::
+
+        p <- p - lr * g                                     without momentum
+
+        b <- g                                              first step
+        b <- momentum * b + (1 - dampening) * g             later steps
+        p <- p - lr * (g + momentum * b if nesterov else b)
+
+    Papers: Polyak 1964; Nesterov's variant as in Sutskever, Martens, Dahl & Hinton 2013, section 2.
+
+    As :class:`torch.optim.SGD`, which takes the first gradient undampened too. Differs in rounding only.
+
+    Args:
+        params, grads: arrays (see the module), ``params`` updated in place.
+        momentum_buffers: state, updated in place; given if and only if ``momentum`` is not 0.
+        step: 1 in the first call, one number or one per parameter.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        momentum: factor of the running direction; 0: none, and no state, a finite number >= 0; default 0.0.
+        dampening: the gradient counts ``1 - dampening`` in the running direction, a finite number; default 0.0.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        nesterov: look one momentum step ahead; needs a ``momentum`` and no ``dampening``; default False.
+        maximize: ascend instead of descend; default False.
+        grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
+        max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
+        norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
+        per_tensor: clip each gradient to ``max_norm`` on its own, default False.
+        clip_value: bound on each element of the gradient, after ``max_norm``; not for complex ones, default None.
+        nonfinite: what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch's would
+            be; ``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed.
+            Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``, default 'propagate'.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
+        norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
+        stream: on CUDA devices: the stream to work on, default None.
+
+    Returns:
+        None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
+    """

@@ -1,0 +1,247 @@
+# Written by tools/generate.py from fusedstep.rules.
+from typing import Any
+
+from ._optimizer import Optimizer
+
+__all__ = ["Adagrad", "Adam", "AdamW", "RMSprop", "SGD"]  # noqa: RUF022
+
+class Adagrad(Optimizer):
+    """Adagrad: each element's rate falls with the sum of its squared gradients.
+
+    Formula::
+
+        s <- s + g**2
+        p <- p - lr / (1 + (step - 1) * lr_decay) * g / (sqrt(s) + eps)
+
+    Paper: Duchi, Hazan & Singer 2011.
+
+    As :class:`torch.optim.Adagrad`: eps outside the root. Differs in rounding only.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fusedstep.numpy.Adagrad([w], lr=0.5)
+    >>> opt.step([np.array([3.0, -0.1])])
+    >>> w
+    array([0.5, 2.5])
+
+    Args:
+        params: one array, a list of arrays, or a list of dicts with ``params`` and options of their own.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        lr_decay: the rate of step t is ``lr / (1 + (t - 1) * lr_decay)``, a finite number >= 0; default 0.0.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        initial_accumulator_value: what the sums of squares start from, a finite number >= 0; default 0.0.
+        eps: added to the root, a finite number >= 0; default 1e-10.
+        maximize: ascend instead of descend; default False.
+        max_norm, clip_value, nonfinite: see :class:`Optimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.01,
+        lr_decay: float = 0.0,
+        weight_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+        *,
+        maximize: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: str = "propagate",
+    ) -> None: ...
+
+class Adam(Optimizer):
+    """Adam: running means of the gradient and of its square, corrected for their start; with ``amsgrad`` the largest
+    mean square so far.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * g**2
+        x <- max(x, v)                                            amsgrad, on the raw second moment
+        p <- p - lr / c1 * m / (sqrt(v or x) / sqrt(c2) + eps)    ci = 1 - betai**step
+
+    Papers: Kingma & Ba 2015, algorithm 1 in the form of the end of section 2; AMSGrad: Reddi, Kale & Kumar 2018.
+
+    As :class:`torch.optim.Adam`, in rounding only different: ``sqrt(c2)`` is multiplied out of the last line, which
+    leaves one division per element, and m is not written as lerp, so that beta1 = 0 is exact.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.Adam([w], lr=0.5)
+    >>> opt.step([np.array([0.1, -3.0])])
+    >>> w
+    array([ 0.50000005, -1.5       ])
+
+    Args:
+        params: one array, a list of arrays, or a list of dicts with ``params`` and options of their own.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        betas: factors of the running means of g and of g**2, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the root, a finite number >= 0; default 1e-08.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        amsgrad: divide by the root of the largest mean square so far; default False.
+        maximize: ascend instead of descend; default False.
+        decoupled_weight_decay: decay the parameter itself, by ``lr * weight_decay``, as AdamW does; default False.
+        max_norm, clip_value, nonfinite: see :class:`Optimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        decoupled_weight_decay: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: str = "propagate",
+    ) -> None: ...
+
+class AdamW(Optimizer):
+    """:class:`Adam` with decoupled weight decay: the parameter itself shrinks, and no moment sees it.
+
+    Formula::
+
+        p <- (1 - lr * weight_decay) * p, then Adam's with the gradient alone
+
+    Paper: Loshchilov & Hutter 2019.
+
+    As :class:`torch.optim.AdamW`. Differs as :class:`Adam` does, in rounding only.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.AdamW([w], lr=0.5, weight_decay=0.1)
+    >>> opt.step([np.array([0.1, -3.0])])
+    >>> w
+    array([ 0.45000005, -1.4       ])
+
+    Args:
+        params: one array, a list of arrays, or a list of dicts with ``params`` and options of their own.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        betas: factors of the running means of g and of g**2, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the root, a finite number >= 0; default 1e-08.
+        weight_decay: decoupled decay: the parameter is multiplied by ``1 - lr * weight_decay``, a finite number >=
+            0; default 0.01.
+        amsgrad: divide by the root of the largest mean square so far; default False.
+        maximize: ascend instead of descend; default False.
+        max_norm, clip_value, nonfinite: see :class:`Optimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.01,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: str = "propagate",
+    ) -> None: ...
+
+class RMSprop(Optimizer):
+    """RMSprop: the gradient over the root of its running mean square; centered, with momentum.
+
+    Formula::
+
+        s <- alpha * s + (1 - alpha) * g**2
+        a <- alpha * a + (1 - alpha) * g                  centered
+        d <- sqrt(s) + eps   or   sqrt(s - a**2) + eps    centered
+        p <- p - lr * g / d
+        b <- momentum * b + g / d;  p <- p - lr * b       with momentum
+
+    Papers: Hinton 2012 (Coursera, lecture 6e); centered: Graves 2013, section 4.2.
+
+    As :class:`torch.optim.RMSprop`: eps outside the root; centered, a variance that rounds below zero gives NaN, as
+    there. Differs in rounding only.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fusedstep.numpy.RMSprop([w], lr=0.1, alpha=0.75)
+    >>> opt.step([np.array([3.0, -0.1])])
+    >>> w
+    array([0.8       , 2.19999996])
+
+    Args:
+        params: one array, a list of arrays, or a list of dicts with ``params`` and options of their own.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        alpha: factor of the running averages, a finite number >= 0; default 0.99.
+        eps: added to the root, a finite number >= 0; default 1e-08.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        momentum: factor of the running direction; 0: none, and no state for it, a finite number >= 0; default 0.0.
+        centered: divide by the standard deviation rather than by the root of the mean square; default False.
+        maximize: ascend instead of descend; default False.
+        max_norm, clip_value, nonfinite: see :class:`Optimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.01,
+        alpha: float = 0.99,
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+        maximize: bool = False,
+        *,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: str = "propagate",
+    ) -> None: ...
+
+class SGD(Optimizer):
+    """Gradient descent; with ``momentum``, SGD with momentum, dampening and Nesterov's variant.
+
+    Formula::
+
+        p <- p - lr * g                                     without momentum
+
+        b <- g                                              first step
+        b <- momentum * b + (1 - dampening) * g             later steps
+        p <- p - lr * (g + momentum * b if nesterov else b)
+
+    Papers: Polyak 1964; Nesterov's variant as in Sutskever, Martens, Dahl & Hinton 2013, section 2.
+
+    As :class:`torch.optim.SGD`, which takes the first gradient undampened too. Differs in rounding only.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fusedstep.numpy.SGD([w], lr=0.5, momentum=0.9)
+    >>> for _ in range(2):
+    ...     opt.step([np.array([1.0, -1.0])])
+    >>> w
+    array([-0.45,  3.45])
+
+    Args:
+        params: one array, a list of arrays, or a list of dicts with ``params`` and options of their own.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        momentum: factor of the running direction; 0: none, and no state, a finite number >= 0; default 0.0.
+        dampening: the gradient counts ``1 - dampening`` in the running direction, a finite number; default 0.0.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        nesterov: look one momentum step ahead; needs a ``momentum`` and no ``dampening``; default False.
+        maximize: ascend instead of descend; default False.
+        max_norm, clip_value, nonfinite: see :class:`Optimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.001,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: str = "propagate",
+    ) -> None: ...

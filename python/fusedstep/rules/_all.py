@@ -1,0 +1,15 @@
+# Written by tools/generate.py from the files of this folder.
+from .._rule import Rule
+from .adagrad import Adagrad
+from .adam import Adam
+from .adamw import AdamW
+from .rmsprop import RMSprop
+from .sgd import SGD
+
+ALL: tuple[type[Rule], ...] = (
+    Adagrad,
+    Adam,
+    AdamW,
+    RMSprop,
+    SGD,
+)

@@ -1,0 +1,260 @@
+# Written by tools/generate.py from fusedstep.rules.
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ._base import FusedOptimizer
+
+__all__ = ["Adagrad", "Adam", "AdamW", "RMSprop", "SGD"]  # noqa: RUF022
+
+OURS: dict[str, tuple[str, Any]]
+
+class Adagrad(FusedOptimizer, torch.optim.Adagrad):
+    """Adagrad: each element's rate falls with the sum of its squared gradients.
+
+    Formula::
+
+        s <- s + g**2
+        p <- p - lr / (1 + (step - 1) * lr_decay) * g / (sqrt(s) + eps)
+
+    Paper: Duchi, Hazan & Singer 2011.
+
+    As :class:`torch.optim.Adagrad`: eps outside the root. Differs in rounding only.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        lr_decay: the rate of step t is ``lr / (1 + (t - 1) * lr_decay)``, a finite number >= 0; default 0.0.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        initial_accumulator_value: what the sums of squares start from, a finite number >= 0; default 0.0.
+        eps: added to the root, a finite number >= 0; default 1e-10.
+        foreach: refused if True: all tensors are updated in one pass here.
+        maximize: ascend instead of descend; default False.
+        differentiable: refused if True; default False.
+        fused: True leaves unscaling and skipped steps of a GradScaler to the step.
+        max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group: see :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.01,
+        lr_decay: float = 0.0,
+        weight_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        error_if_nonfinite: bool = False,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        norm_group: Any = None,
+    ) -> None: ...
+
+class Adam(FusedOptimizer, torch.optim.Adam):
+    """Adam: running means of the gradient and of its square, corrected for their start; with ``amsgrad`` the largest
+    mean square so far.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * g**2
+        x <- max(x, v)                                            amsgrad, on the raw second moment
+        p <- p - lr / c1 * m / (sqrt(v or x) / sqrt(c2) + eps)    ci = 1 - betai**step
+
+    Papers: Kingma & Ba 2015, algorithm 1 in the form of the end of section 2; AMSGrad: Reddi, Kale & Kumar 2018.
+
+    As :class:`torch.optim.Adam`, in rounding only different: ``sqrt(c2)`` is multiplied out of the last line, which
+    leaves one division per element, and m is not written as lerp, so that beta1 = 0 is exact.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        betas: factors of the running means of g and of g**2, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the root, a finite number >= 0; default 1e-08.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        amsgrad: divide by the root of the largest mean square so far; default False.
+        foreach: refused if True: all tensors are updated in one pass here.
+        maximize: ascend instead of descend; default False.
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        differentiable: refused if True; default False.
+        fused: True leaves unscaling and skipped steps of a GradScaler to the step.
+        decoupled_weight_decay: decay the parameter itself, by ``lr * weight_decay``, as AdamW does; default False.
+        max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group: see :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        error_if_nonfinite: bool = False,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        norm_group: Any = None,
+    ) -> None: ...
+
+class AdamW(FusedOptimizer, torch.optim.AdamW):
+    """:class:`Adam` with decoupled weight decay: the parameter itself shrinks, and no moment sees it.
+
+    Formula::
+
+        p <- (1 - lr * weight_decay) * p, then Adam's with the gradient alone
+
+    Paper: Loshchilov & Hutter 2019.
+
+    As :class:`torch.optim.AdamW`. Differs as :class:`Adam` does, in rounding only.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        betas: factors of the running means of g and of g**2, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the root, a finite number >= 0; default 1e-08.
+        weight_decay: decoupled decay: the parameter is multiplied by ``1 - lr * weight_decay``, a finite number >=
+            0; default 0.01.
+        amsgrad: divide by the root of the largest mean square so far; default False.
+        foreach: refused if True: all tensors are updated in one pass here.
+        maximize: ascend instead of descend; default False.
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        differentiable: refused if True; default False.
+        fused: True leaves unscaling and skipped steps of a GradScaler to the step.
+        max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group: see :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.01,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        error_if_nonfinite: bool = False,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        norm_group: Any = None,
+    ) -> None: ...
+
+class RMSprop(FusedOptimizer, torch.optim.RMSprop):
+    """RMSprop: the gradient over the root of its running mean square; centered, with momentum.
+
+    Formula::
+
+        s <- alpha * s + (1 - alpha) * g**2
+        a <- alpha * a + (1 - alpha) * g                  centered
+        d <- sqrt(s) + eps   or   sqrt(s - a**2) + eps    centered
+        p <- p - lr * g / d
+        b <- momentum * b + g / d;  p <- p - lr * b       with momentum
+
+    Papers: Hinton 2012 (Coursera, lecture 6e); centered: Graves 2013, section 4.2.
+
+    As :class:`torch.optim.RMSprop`: eps outside the root; centered, a variance that rounds below zero gives NaN, as
+    there. Differs in rounding only.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        alpha: factor of the running averages, a finite number >= 0; default 0.99.
+        eps: added to the root, a finite number >= 0; default 1e-08.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        momentum: factor of the running direction; 0: none, and no state for it, a finite number >= 0; default 0.0.
+        centered: divide by the standard deviation rather than by the root of the mean square; default False.
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        foreach: refused if True: all tensors are updated in one pass here.
+        maximize: ascend instead of descend; default False.
+        differentiable: refused if True; default False.
+        max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group: see :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.01,
+        alpha: float = 0.99,
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+        *,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        error_if_nonfinite: bool = False,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        norm_group: Any = None,
+    ) -> None: ...
+
+class SGD(FusedOptimizer, torch.optim.SGD):
+    """Gradient descent; with ``momentum``, SGD with momentum, dampening and Nesterov's variant.
+
+    Formula::
+
+        p <- p - lr * g                                     without momentum
+
+        b <- g                                              first step
+        b <- momentum * b + (1 - dampening) * g             later steps
+        p <- p - lr * (g + momentum * b if nesterov else b)
+
+    Papers: Polyak 1964; Nesterov's variant as in Sutskever, Martens, Dahl & Hinton 2013, section 2.
+
+    As :class:`torch.optim.SGD`, which takes the first gradient undampened too. Differs in rounding only.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        momentum: factor of the running direction; 0: none, and no state, a finite number >= 0; default 0.0.
+        dampening: the gradient counts ``1 - dampening`` in the running direction, a finite number; default 0.0.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        nesterov: look one momentum step ahead; needs a ``momentum`` and no ``dampening``; default False.
+        maximize: ascend instead of descend; default False.
+        foreach: refused if True: all tensors are updated in one pass here.
+        differentiable: refused if True; default False.
+        fused: True leaves unscaling and skipped steps of a GradScaler to the step.
+        max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group: see :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.001,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        error_if_nonfinite: bool = False,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        norm_group: Any = None,
+    ) -> None: ...

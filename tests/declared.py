@@ -1,0 +1,71 @@
+"""What tests take from the declarations in ``fusedstep.rules``, so that a new rule is tested without an edit here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fusedstep._rule import FINITE, FRACTION, NON_NEGATIVE, Option
+from fusedstep.rules import ALL, Rule
+
+RULES: dict[str, type[Rule]] = {rule.__name__: rule for rule in ALL}
+FUNCTIONS: dict[str, type[Rule]] = {rule.name(): rule for rule in ALL}
+# A value in each range that is no option's default.
+ALTERED = {id(FRACTION): 0.8, id(NON_NEGATIVE): 0.5, id(FINITE): 0.3}
+NOT_NUMBERS = ("x", (), {}, 1j, object())
+
+
+def switches(rule: type[Rule]) -> set[str]:
+    """The options that state arrays depend on."""
+    return {s.when for s in rule.states if s.when}
+
+
+def altered(o: Option) -> Any:
+    value = ALTERED[id(o.range)]
+    return (value, value + 0.15) if o.kind == "pair" else value
+
+
+def is_valid(rule: type[Rule], options: dict[str, Any]) -> bool:
+    try:
+        rule.check("", {**rule.defaults(), **options})
+    except ValueError:
+        return False
+    return True
+
+
+def cases(rule: type[Rule]) -> list[dict[str, Any]]:
+    """Options for every variant: alone, with all numbers altered and maximize, with each flag."""
+    found: list[dict[str, Any]] = []
+    own = rule.own()
+    numbers = {n: altered(o) for n, o in own.items() if o.kind != "flag" and n not in {"lr", *switches(rule)}}
+    for chosen in rule.variants().values():
+        found += [chosen, {**chosen, **numbers, "maximize": True}]
+        for name, o in own.items():
+            if o.kind == "flag" and name not in {"maximize", *switches(rule)}:
+                found += [c for c in ({**chosen, name: True, "weight_decay": 0.1},) if is_valid(rule, c)]
+    return found
+
+
+CASES: list[tuple[str, dict[str, Any]]] = [(name, options) for name, rule in RULES.items() for options in cases(rule)]
+
+
+def arrays_of(rule: type[Rule]) -> tuple[str, ...]:
+    """The array arguments of the function, in its order."""
+    return ("params", "grads", *(f"{s.name}s" for s in rule.states))
+
+
+def numbers_of(rule: type[Rule], options: dict[str, Any]) -> dict[str, Any]:
+    """The specification's keywords for options of a class or a function."""
+    full = {**rule.defaults(), **options}
+    found: dict[str, Any] = dict(rule.numbers("", full))
+    found |= {"weight_decay": float(full["weight_decay"]), "maximize": bool(full["maximize"])}
+    return found if rule.decoupled else found | {"decoupled": rule.is_decoupled(full)}
+
+
+def bad_values(o: Option) -> list[Any]:
+    """Values out of range, each as the option takes it."""
+    if o.range is None:
+        return []
+    if o.kind != "pair":
+        return list(o.range.bad)
+    good = o.default[0]
+    return [(bad, good) for bad in o.range.bad] + [(good, bad) for bad in o.range.bad]
