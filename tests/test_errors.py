@@ -17,7 +17,7 @@ from bits import assert_same_bits
 from fusedstep import functional, reference
 from fusedstep import numpy as fnp
 from fusedstep._rule import Option
-from fusedstep._updates import options_of
+from fusedstep.functional._updates import options_of
 from fusedstep.rules import Rule
 
 Errors = type[Exception] | tuple[type[Exception], ...]

@@ -28,7 +28,7 @@ from bits import assert_same_bits
 from fusedstep import functional, reference
 from fusedstep import numpy as fnp
 from fusedstep._rule import FINITE, FRACTION, NON_NEGATIVE, Option
-from fusedstep._updates import options_of
+from fusedstep.functional._updates import options_of
 from fusedstep.rules import Rule
 
 BOTH = (TypeError, ValueError)

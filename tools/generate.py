@@ -73,12 +73,12 @@ def stubs() -> Iterator[tuple[Path, str]]:
     text = "".join(function_stub(getattr(functional, n), n, getattr(functional, n).__doc__) for n in functions)
     call = "CALL: tuple[tuple[str, str, Any, str], ...]\n\ndef options_of(rule: type[Rule]) -> dict[str, Option]: ...\n"
     step = function_stub(functional._updates.step_arrays, "step_arrays", "")
-    imports = "from collections.abc import Sequence\nfrom typing import Any\n\nfrom ._rule import Option\n"
-    imports += "from .rules import Rule\n\nArrays = Any\nSteps = int | Sequence[int]\n"
-    yield PACKAGE / "_updates.pyi", f"{BY}\n{imports}{every}{call}{step}{text}"
+    imports = "from collections.abc import Sequence\nfrom typing import Any\n\nfrom .._rule import Option\n"
+    imports += "from ..rules import Rule\n\nArrays = Any\nSteps = int | Sequence[int]\n"
+    yield PACKAGE / "functional/_updates.pyi", f"{BY}\n{imports}{every}{call}{step}{text}"
 
     text = "".join(function_stub(getattr(reference, n), n, getattr(reference, n).__doc__) for n in functions)
-    yield PACKAGE / "_specified.pyi", f"{BY}\nfrom ._arithmetic import Array\n\n{every}{text}"
+    yield PACKAGE / "reference/_specified.pyi", f"{BY}\nfrom .._arithmetic import Array\n\n{every}{text}"
 
     classes = [rule.__name__ for rule in rules.ALL]
     every = f"__all__ = {classes!r}  # noqa: RUF022\n"
@@ -115,7 +115,7 @@ def table() -> str:
 def page(rule: type) -> str:
     """``docs/optimizers/<name>.md``."""
     from fusedstep import _docs, functional
-    from fusedstep._updates import options_of
+    from fusedstep.functional._updates import options_of
 
     name, text = rule.__name__, _docs.text_of(rule)  # type: ignore[attr-defined]
     text = re.sub(r"::\n\n((?:    .*\n|\n)+)", lambda m: ":\n\n" + m[1], text)

@@ -271,3 +271,25 @@ def test_fabric_both_ways_at_once_are_refused_in_16_bits(library):
     fabric.backward(model(torch.ones(2, 8)).sum())
     with pytest.raises(NotImplementedError, match="optimizers handling the unscaling"):
         fabric.clip_gradients(model, opt, max_norm=LIMIT)
+
+
+def test_command_line_sees_the_arguments(monkeypatch):
+    """LightningCLI builds the optimizer from its signature: known arguments are parsed, unknown ones are refused."""
+    cli = need("lightning.pytorch.cli")
+
+    class Plain(Net):
+        def __init__(self):
+            super().__init__(ours)
+
+    def build(*arguments):
+        monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of what Lightning calls
+        monkeypatch.setattr("sys.argv", ["train.py", "--optimizer", "fusedstep.torch.AdamW", *arguments])
+        return cli.LightningCLI(Plain, run=False, save_config_callback=None, seed_everything_default=0)
+
+    built = build("--optimizer.lr", "0.25", "--optimizer.max_norm", "0.5", "--optimizer.betas", "[0.5,0.75]")
+    assert built.config.optimizer.init_args.lr == 0.25
+    opt = cli.instantiate_class(built.model.parameters(), built.config.optimizer.as_dict())
+    group = opt.param_groups[0]
+    assert (group["lr"], group["max_norm"], group["betas"]) == (0.25, 0.5, (0.5, 0.75))
+    with pytest.raises(SystemExit):
+        build("--optimizer.learning_rate", "0.25")

@@ -81,7 +81,10 @@ class Torch:
             config.compile_threads = 1  # in this process: compilers in others would go on when their time is up
 
     def make(self, case: Case, params: list[Any], state: dict[Any, dict[str, Any]]) -> Contender:
-        flags = {**self.flags, **({"capturable": True} if self.graph and "capturable" in case.rule.spec.options else {})}
+        flags = {
+            **self.flags,
+            **({"capturable": True} if self.graph and "capturable" in case.rule.spec.options else {}),
+        }
         try:
             optimizer = getattr(torch.optim, case.rule.cls)(params, **case.rule.options, **flags)
         except (TypeError, RuntimeError) as error:

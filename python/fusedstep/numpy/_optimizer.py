@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from .. import _arguments as check
-from .. import _core, _updates
+from .. import _core
 from .._rule import RUN_TIME, Rule
+from ..functional._updates import step_arrays
 
 
 def _filled(like: Any, value: complex) -> Any:
@@ -171,9 +172,7 @@ class Optimizer:
         has_norm = any(g["max_norm"] is not None for g in all_groups)
         check.needs_norm(self._label, nonfinite, has_norm)
         skipped = self.skipped_steps
-        norm: float | None = _updates.step_arrays(
-            groups, grad_scale=grad_scale, nonfinite=nonfinite, report=self._report
-        )
+        norm: float | None = step_arrays(groups, grad_scale=grad_scale, nonfinite=nonfinite, report=self._report)
         self.total_norm = norm
         self.clip_coefficient = float(self._report[1]) if has_norm else None
         if self.skipped_steps == skipped:

@@ -135,8 +135,8 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     _rule: type[Rule]
 
-    def _init(self, params: Any, options: dict[str, Any]) -> None:
-        """The constructor of every class here, with all options that its signature has."""
+    def __init__(self, params: Any, **options: Any) -> None:
+        """Called by the constructor of every class here, with all options that its signature has."""
         label, rule = type(self).__name__, self._rule
         refuse(label, foreach=options.pop("foreach", None), differentiable=options.pop("differentiable", False))
         run = {name: options.pop(name) for name in (*RUN_TIME, "error_if_nonfinite", "norm_group")}

@@ -53,7 +53,7 @@ def _doc_of(rule: type[Rule]) -> str:
 
 def _class_of(rule: type[Rule]) -> type[FusedOptimizer]:
     def init(self: FusedOptimizer, params: Any, **options: Any) -> None:
-        self._init(params, options)
+        FusedOptimizer.__init__(self, params, **options)
 
     name = rule.__name__
     members = {

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ._arithmetic import Array, before
-from ._signatures import KEYWORD_ONLY, POSITIONAL, make, parameter
-from .rules import ALL, Rule
+from .._arithmetic import Array, before
+from .._signatures import KEYWORD_ONLY, POSITIONAL, make, parameter
+from ..rules import ALL, Rule
 
 _NAMES = {"__name__": "fusedstep.reference", "Any": Any, "Array": Array}
 

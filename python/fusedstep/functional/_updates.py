@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from inspect import Signature, signature
 from typing import Any
 
-from . import _arguments as check
-from . import _core, _docs
-from ._rule import Option
-from ._signatures import make, parameter
-from .rules import ALL, Rule
+from .. import _arguments as check
+from .. import _core, _docs
+from .._rule import Option
+from .._signatures import make, parameter
+from ..rules import ALL, Rule
 
 Arrays = Any
 Steps = int | Sequence[int]

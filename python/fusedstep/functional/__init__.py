@@ -22,8 +22,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import _arguments as check
-from . import _core, _updates
+from .. import _arguments as check
+from .. import _core
+from . import _updates
 from ._updates import *  # noqa: F403
 
 __all__ = ["clip_grad_norm", "clip_grad_value", "total_norm"]

@@ -1,5 +1,5 @@
 # Written by tools/generate.py from fusedstep.rules.
-from ._arithmetic import Array
+from .._arithmetic import Array
 
 __all__ = ["adagrad", "adam", "adamw", "rmsprop", "sgd"]
 

@@ -2,8 +2,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ._rule import Option
-from .rules import Rule
+from .._rule import Option
+from ..rules import Rule
 
 Arrays = Any
 Steps = int | Sequence[int]

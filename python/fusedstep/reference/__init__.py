@@ -18,8 +18,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .._arithmetic import Array, before, maximum, minimum, power, rounded
 from . import _specified
-from ._arithmetic import Array, before, maximum, minimum, power, rounded
 from ._specified import *  # noqa: F403
 
 __all__ = [
