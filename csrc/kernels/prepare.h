@@ -73,11 +73,11 @@ FS_INLINE void prepare_rule(DType dtype, const StepOptions& options, double norm
 }
 
 // Fills StepUniform<Rule, T> at `out` (kMaxUniformBytes) for the rule of that index in AllRules.
-template <class... Rule>
-FS_INLINE void prepare_any(RuleList<Rule...>, int rule, DType dtype, const StepOptions& options, double norm,
+template <class Rule, class... Rest>
+FS_INLINE void prepare_any(RuleList<Rule, Rest...>, int rule, DType dtype, const StepOptions& options, double norm,
                            std::int64_t step, void* out) {
-  int k = 0;
-  (void)((rule == k++ ? (prepare_rule<Rule>(dtype, options, norm, step, out), true) : false) || ...);
+  if (rule == 0) return prepare_rule<Rule>(dtype, options, norm, step, out);
+  if constexpr (sizeof...(Rest) > 0) prepare_any(RuleList<Rest...>{}, rule - 1, dtype, options, norm, step, out);
 }
 
 }  // namespace

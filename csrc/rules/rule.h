@@ -8,13 +8,14 @@
 //     template <class T> struct Uniform { T ...; };  constant during one step, Ts only
 //     FS_INLINE static Uniform<double> prepare(const Hyper&, std::int64_t step);   float64, once per step
 //     template <class V, class T>
-//     FS_INLINE static void update(const Uniform<T>& u, V g, V& p, V& state...);
+//     FS_INLINE static V update(const Uniform<T>& u, V g, V p, V& state...);
+//     static constexpr bool assigns = true;     optional: what update() returns is the new p
 //   };
 //
-// prepare() runs in float64 and its result is rounded once to the compute type. update() sees lanes only: + - * /,
-// sqrt, min, max and an `if` on a uniform; it knows no pointer, loop, dtype or device. The gradient it receives has
-// already been unscaled, clipped, negated for maximize and given its L2 term, and p its decoupled decay
-// (kernels/step.h).
+// prepare() runs in float64 and its result is rounded once to the compute type. update() moves the states and returns
+// the direction d; the loop does p <- p - d. It sees lanes only: + - * /, sqrt, min, max and an `if` on a uniform; it
+// knows no pointer, loop, dtype or device. The gradient it receives has already been unscaled, clipped, negated for
+// maximize and given its L2 term, and p its decoupled decay (kernels/update.h).
 #pragma once
 #include "../base.h"
 
