@@ -15,7 +15,8 @@
 #include <cmath>
 #define __builtin_sqrtf(x) std::sqrt(static_cast<float>(x))
 #define __builtin_sqrt(x) std::sqrt(static_cast<double>(x))
-#define __builtin_fabs(x) std::fabs(x)
+#define __builtin_fabsf(x) std::fabs(static_cast<float>(x))
+#define __builtin_fabs(x) std::fabs(static_cast<double>(x))
 #endif
 
 namespace fusedstep {

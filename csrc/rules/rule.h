@@ -13,9 +13,9 @@
 //   };
 //
 // prepare() runs in float64 and its result is rounded once to the compute type. update() moves the states and returns
-// the direction d; the loop does p <- p - d. It sees lanes only: + - * /, sqrt, min, max and an `if` on a uniform; it
-// knows no pointer, loop, dtype or device. The gradient it receives has already been unscaled, clipped, negated for
-// maximize and given its L2 term, and p its decoupled decay (kernels/update.h).
+// the direction d; the loop does p <- p - d. It sees lanes only: the operations of vec/scalar.h and an `if` on a
+// uniform; it knows no pointer, loop, dtype or device. The gradient it receives has already been unscaled, clipped,
+// negated for maximize and given its L2 term, and p its decoupled decay (kernels/update.h).
 #pragma once
 #include "../base.h"
 
@@ -60,6 +60,14 @@ FS_INLINE double power(double beta, std::int64_t step) {
     beta *= beta;
   }
   return result;
+}
+
+// -1, 0 or 1. A zero keeps its sign and a NaN stays NaN: a weight whose momentum is lost is not frozen in silence, as
+// it is by torch.sign, which gives 0.
+template <class V>
+FS_INLINE V sign(V x) {
+  using T = typename V::value_type;
+  return select(x > V(T(0)), V(T(1)), select(V(T(0)) > x, V(T(-1)), x));
 }
 
 template <class... R>
