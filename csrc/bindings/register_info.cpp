@@ -47,6 +47,7 @@ void register_info(py::module_& m) {
     }
     return out;
   });
+  m.def("fs_pow", &fs_pow, py::arg("b"), py::arg("x"));
   m.def(
       "plan",
       [](const std::vector<std::int64_t>& numels, int parts) {

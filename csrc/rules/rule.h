@@ -18,6 +18,7 @@
 // negated for maximize and given its L2 term, and p its decoupled decay (kernels/update.h).
 #pragma once
 #include "../base.h"
+#include "power.h"
 
 namespace fusedstep {
 
@@ -51,16 +52,6 @@ struct StepUniform {
   Common<T> common;
   typename Rule::template Uniform<T> rule;
 };
-
-// beta^step with multiplications only. libm's pow differs between platforms; this does not.
-FS_INLINE double power(double beta, std::int64_t step) {
-  double result = 1.0;
-  for (; step > 0; step >>= 1) {
-    if (step & 1) result *= beta;
-    beta *= beta;
-  }
-  return result;
-}
 
 // -1, 0 or 1. A zero keeps its sign and a NaN stays NaN: a weight whose momentum is lost is not frozen in silence, as
 // it is by torch.sign, which gives 0.
