@@ -91,7 +91,7 @@ def call_of(
 ) -> bytes:
     defaults = {"weight_decay": 0.0, "clip_value": math.inf, "max_norm": -1.0, "grad_scale": 1.0}
     defaults |= {"decoupled": False, "maximize": False}
-    numbers = [*hyper.values(), hyper.get("lr", 0.0), *({**defaults, **common}[k] for k in defaults)]
+    numbers = [*hyper.values(), *({**defaults, **common}[k] for k in defaults)]
     numbers.append(0.0 if norm is None else norm)
     parts = [
         header(False, lists[0][0].dtype.type, lists[0]),

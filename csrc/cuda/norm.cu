@@ -188,10 +188,7 @@ __global__ void __launch_bounds__(kFinishThreads)
   for (std::uint32_t k = threadIdx.x; k < head.record_count; k += kFinishThreads) {
     const Record& r = records[k];
     DeviceOptions o = options[r.options];
-    if (o.lr.at) {
-      o.host.lr = o.lr.read();
-      o.host.hyper[o.lr_index] = o.host.lr;
-    }
+    if (o.lr.at) o.host.hyper[0] = o.lr.read();
     o.host.grad_scale = scale;
     std::int64_t step = r.step;
     if (r.step_at.at) {

@@ -2,13 +2,14 @@
 // and rounded once to the compute type.
 #pragma once
 #include <cstring>
+#include <string_view>
 
 #include "table.h"
 
 namespace fusedstep {
 
-inline constexpr int kMaxHyper = 8;
-inline constexpr int kMaxUniformBytes = 128;
+inline constexpr int kMaxHyper = 12;
+inline constexpr int kMaxUniformBytes = 256;
 
 // A StepUniform<Rule, T> of any rule and type.
 struct alignas(16) UniformBytes {
@@ -17,8 +18,8 @@ struct alignas(16) UniformBytes {
 
 // The options of a group of tensors, as the caller gave them.
 struct StepOptions {
-  double hyper[kMaxHyper];                                    // the rule's, in the order of its header
-  double lr, weight_decay, clip_value, max_norm, grad_scale;  // max_norm < 0: the norm is not limited
+  double hyper[kMaxHyper];                                // the rule's, in the order of its header: lr first
+  double weight_decay, clip_value, max_norm, grad_scale;  // max_norm < 0: the norm is not limited
   bool decoupled, maximize;
 };
 
@@ -35,7 +36,7 @@ FS_INLINE Common<double> prepare_common(const StepOptions& o, double norm) {
   double mul = o.max_norm >= 0.0 ? clip_coefficient(norm, o.max_norm) : 1.0;
   mul /= o.grad_scale;
   if (o.maximize) mul = -mul;
-  if (o.decoupled) return {mul, o.clip_value, 0.0, 1.0 - o.lr * o.weight_decay};
+  if (o.decoupled) return {mul, o.clip_value, 0.0, 1.0 - o.hyper[0] * o.weight_decay};
   return {mul, o.clip_value, o.weight_decay, 1.0};
 }
 
@@ -58,6 +59,7 @@ FS_INLINE void prepare_rule(DType dtype, const StepOptions& options, double norm
   static_assert(sizeof(Wide) <= kMaxUniformBytes);
   typename Rule::Hyper hyper;
   if constexpr (Rule::hyper.size > 0) {
+    static_assert(std::string_view(Rule::hyper.at[0]) == "lr", "what decoupled decay is multiplied by comes first");
     static_assert(sizeof hyper == Rule::hyper.size * sizeof(double) && Rule::hyper.size <= kMaxHyper);
     std::memcpy(&hyper, options.hyper, sizeof hyper);
   }

@@ -3,7 +3,7 @@
 //   struct Name {
 //     static constexpr const char* name;        family, as in fusedstep.functional
 //     static constexpr auto state = names(...); state arrays, torch's keys; they pick the variant of a family
-//     static constexpr auto hyper = names(...); fields of Hyper, in order
+//     static constexpr auto hyper = names(...); fields of Hyper, in order: none, or "lr" and others
 //     struct Hyper { double ...; };             what the caller passes, doubles only
 //     template <class T> struct Uniform { T ...; };  constant during one step, Ts only
 //     FS_INLINE static Uniform<double> prepare(const Hyper&, std::int64_t step);   float64, once per step

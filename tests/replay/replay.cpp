@@ -105,7 +105,7 @@ void replay_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& nu
   const auto step = r.get<std::int64_t>();
   fs::StepOptions options{};
   for (std::size_t k = 0; k < fs::all_rules()[rule].hyper.size(); ++k) options.hyper[k] = r.get<double>();
-  for (double* x : {&options.lr, &options.weight_decay, &options.clip_value, &options.max_norm, &options.grad_scale}) {
+  for (double* x : {&options.weight_decay, &options.clip_value, &options.max_norm, &options.grad_scale}) {
     *x = r.get<double>();
   }
   options.decoupled = r.get<double>() != 0.0;
