@@ -26,8 +26,9 @@ enum class DType : std::uint8_t { float32, float64 };
 inline constexpr int kDTypes = 2;
 inline constexpr const char* dtype_name(DType t) { return t == DType::float32 ? "float32" : "float64"; }
 
-// At most this many state arrays: the stream tables and the tiles are sized by it.
+// At most this many state arrays, and states of one number, of a tensor: tables and tiles are sized by it.
 inline constexpr int kMaxState = 4;
+inline constexpr int kMaxScalars = 2;
 inline constexpr int kMaxStreams = 2 + kMaxState;  // parameter, gradient, state
 
 }  // namespace fusedstep

@@ -88,11 +88,13 @@ def call_of(
     lists: list[list[Array]],
     results: Sequence[tuple[Array, ...]],
     norm: float | None = None,
+    scalars: Sequence[float] = (),
 ) -> bytes:
+    """`scalars`: value, whether it is float64, ...; then the values expected."""
     defaults = {"weight_decay": 0.0, "clip_value": math.inf, "max_norm": -1.0, "grad_scale": 1.0}
     defaults |= {"decoupled": False, "maximize": False}
     numbers = [*hyper.values(), *({**defaults, **common}[k] for k in defaults)]
-    numbers.append(0.0 if norm is None else norm)
+    numbers += [0.0 if norm is None else norm, *scalars]
     parts = [
         header(False, lists[0][0].dtype.type, lists[0]),
         np.int64(len(name)).tobytes(),

@@ -43,7 +43,8 @@ void register_info(py::module_& m) {
   m.def("rules", [] {
     py::list out;
     for (const RuleInfo& r : all_rules()) {
-      out.append(py::dict(py::arg("name") = r.name, py::arg("state") = r.state, py::arg("hyper") = r.hyper));
+      out.append(py::dict(py::arg("name") = r.name, py::arg("state") = r.state, py::arg("hyper") = r.hyper,
+                          py::arg("scalars") = r.scalars));
     }
     return out;
   });

@@ -61,6 +61,7 @@ struct Record {
   std::int32_t sum;  // whose norm limits it with per_tensor
   std::uint8_t rule;
   DType dtype;
+  Scalar scalars[kMaxScalars] = {};  // the rule's, of the one tensor whose record this is; null: it has fewer
 };
 
 struct FinishHead {

@@ -196,7 +196,16 @@ __global__ void __launch_bounds__(kFinishThreads)
       r.step_at.write(static_cast<double>(step));
     }
     const double norm = o.host.max_norm >= 0.0 ? head.sums[head.per_tensor ? r.sum : 0] : 0.0;
-    prepare_any(AllRules{}, r.rule, r.dtype, o.host, norm, step, head.uniforms[k].bytes);
+    Scalars scalars{};
+    for (int j = 0; j < kMaxScalars; ++j) {
+      if (!r.scalars[j].at) continue;
+      scalars.at[j] = r.scalars[j].read();
+      scalars.wide[j] = r.scalars[j].wide;
+    }
+    prepare_any(AllRules{}, r.rule, r.dtype, o.host, norm, step, head.uniforms[k].bytes, &scalars);
+    for (int j = 0; j < kMaxScalars; ++j) {
+      if (r.scalars[j].at) r.scalars[j].write(scalars.at[j]);
+    }
   }
 }
 

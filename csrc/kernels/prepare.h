@@ -53,7 +53,19 @@ FS_INLINE void round_each(const From* from, To* to) {
 }
 
 template <class Rule>
-FS_INLINE void prepare_rule(DType dtype, const StepOptions& options, double norm, std::int64_t step, void* out) {
+FS_INLINE auto prepare_own(const typename Rule::Hyper& hyper, std::int64_t step, [[maybe_unused]] Scalars* scalars) {
+  constexpr int kScalars = decltype(scalars_of<Rule>())::size;
+  static_assert(kScalars <= kMaxScalars);
+  if constexpr (kScalars > 0) {
+    return Rule::prepare(hyper, step, *scalars);
+  } else {
+    return Rule::prepare(hyper, step);
+  }
+}
+
+template <class Rule>
+FS_INLINE void prepare_rule(DType dtype, const StepOptions& options, double norm, std::int64_t step, void* out,
+                            Scalars* scalars) {
   using Wide = StepUniform<Rule, double>;
   using Narrow = StepUniform<Rule, float>;
   static_assert(sizeof(Wide) <= kMaxUniformBytes);
@@ -63,7 +75,7 @@ FS_INLINE void prepare_rule(DType dtype, const StepOptions& options, double norm
     static_assert(sizeof hyper == Rule::hyper.size * sizeof(double) && Rule::hyper.size <= kMaxHyper);
     std::memcpy(&hyper, options.hyper, sizeof hyper);
   }
-  const Wide wide{prepare_common(options, norm), Rule::prepare(hyper, step)};
+  const Wide wide{prepare_common(options, norm), prepare_own<Rule>(hyper, step, scalars)};
   if (dtype == DType::float64) {
     std::memcpy(out, &wide, sizeof wide);
     return;
@@ -74,12 +86,15 @@ FS_INLINE void prepare_rule(DType dtype, const StepOptions& options, double norm
   std::memcpy(out, &narrow, sizeof narrow);
 }
 
-// Fills StepUniform<Rule, T> at `out` (kMaxUniformBytes) for the rule of that index in AllRules.
+// Fills StepUniform<Rule, T> at `out` (kMaxUniformBytes) for the rule of that index in AllRules. `scalars` are those of
+// the tensor, which move one step on; null for a rule that has none.
 template <class Rule, class... Rest>
 FS_INLINE void prepare_any(RuleList<Rule, Rest...>, int rule, DType dtype, const StepOptions& options, double norm,
-                           std::int64_t step, void* out) {
-  if (rule == 0) return prepare_rule<Rule>(dtype, options, norm, step, out);
-  if constexpr (sizeof...(Rest) > 0) prepare_any(RuleList<Rest...>{}, rule - 1, dtype, options, norm, step, out);
+                           std::int64_t step, void* out, Scalars* scalars = nullptr) {
+  if (rule == 0) return prepare_rule<Rule>(dtype, options, norm, step, out, scalars);
+  if constexpr (sizeof...(Rest) > 0) {
+    prepare_any(RuleList<Rest...>{}, rule - 1, dtype, options, norm, step, out, scalars);
+  }
 }
 
 }  // namespace

@@ -9,8 +9,12 @@
 //     FS_INLINE static Uniform<double> prepare(const Hyper&, std::int64_t step);   float64, once per step
 //     template <class V, class T>
 //     FS_INLINE static V update(const Uniform<T>& u, V g, V p, V& state...);
-//     static constexpr bool assigns = true;     optional: what update() returns is the new p
 //   };
+//
+// It may also have:
+//
+//     static constexpr bool assigns = true;        what update() returns is the new p
+//     static constexpr auto scalars = names(...);  state of one number per tensor: then prepare(Hyper, step, Scalars&)
 //
 // prepare() runs in float64 and its result is rounded once to the compute type. update() moves the states and returns
 // the direction d; the loop does p <- p - d. It sees lanes only: the operations of vec/scalar.h and an `if` on a
@@ -34,6 +38,24 @@ constexpr Names<sizeof...(S)> names(S... s) {
     return {{nullptr}};
   } else {
     return {{s...}};
+  }
+}
+
+// The states of one number of a tensor: read before prepare() and written after it, as float32 or float64.
+struct Scalars {
+  double at[kMaxScalars];
+  bool wide[kMaxScalars];
+
+  // What this step computes with is what the next one will read.
+  FS_INLINE void set(int k, double x) { at[k] = wide[k] ? x : static_cast<double>(static_cast<float>(x)); }
+};
+
+template <class Rule>
+constexpr auto scalars_of() {
+  if constexpr (requires { Rule::scalars; }) {
+    return Rule::scalars;
+  } else {
+    return names();
   }
 }
 

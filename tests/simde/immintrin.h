@@ -1,6 +1,6 @@
 // In front of the compiler's own <immintrin.h>: AVX-512 intrinsics that run on any CPU, through SIMDe's aliases. For
-// target simde_avx512 only. Below are those that vec/avx512.h uses and SIMDe 0.7.4 lacks, element by element, and the names
-// of masks.
+// target simde_avx512 only. Below are those that vec/avx512.h uses and SIMDe 0.7.4 lacks, element by element, and the
+// names of masks.
 #pragma once
 #define SIMDE_ENABLE_NATIVE_ALIASES
 #include <simde/x86/avx512.h>
