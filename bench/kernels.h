@@ -25,7 +25,7 @@ struct RuleArrays {
     arrays.assign(2 + info.state.size(), std::vector<T>(n, T(1)));
     for (std::vector<T>& a : arrays) streams.push_back(a.data());
     for (std::int64_t i = 0; i < n; ++i) arrays[1][i] = T(i % 2 ? 1e-3 : -1e-3);
-    StepOptions options{{}, 1e-6, 0.0, 1e30, -1.0, 1.0, false, false};
+    StepOptions options{{}, 0.0, 1e30, -1.0, 1.0, false, false};
     for (std::size_t k = 0; k < info.hyper.size(); ++k) {
       options.hyper[k] = info.hyper[k] == "lr" ? 1e-6 : info.hyper[k] == "eps" ? 1e-8 : 0.9;
     }

@@ -15,7 +15,8 @@
 #include <cmath>
 #define __builtin_sqrtf(x) std::sqrt(static_cast<float>(x))
 #define __builtin_sqrt(x) std::sqrt(static_cast<double>(x))
-#define __builtin_fabs(x) std::fabs(x)
+#define __builtin_fabsf(x) std::fabs(static_cast<float>(x))
+#define __builtin_fabs(x) std::fabs(static_cast<double>(x))
 #endif
 
 namespace fusedstep {
@@ -25,8 +26,9 @@ enum class DType : std::uint8_t { float32, float64 };
 inline constexpr int kDTypes = 2;
 inline constexpr const char* dtype_name(DType t) { return t == DType::float32 ? "float32" : "float64"; }
 
-// At most this many state arrays: the stream tables and the tiles are sized by it.
-inline constexpr int kMaxState = 3;
+// At most this many state arrays, and states of one number, of a tensor: tables and tiles are sized by it.
+inline constexpr int kMaxState = 4;
+inline constexpr int kMaxScalars = 2;
 inline constexpr int kMaxStreams = 2 + kMaxState;  // parameter, gradient, state
 
 }  // namespace fusedstep

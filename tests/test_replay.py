@@ -77,15 +77,28 @@ def step_call(rule: dict[str, Any], kind: str, common: dict[str, Any], t: int, l
         lists = [lists[1], lists[1]]  # in place
     else:
         results, _ = expected(rule, hyper, common, t, *lists[:2], lists[2:])
+    return call_of(rule_id(rule), t, hyper, common, lists, results, norm)
+
+
+def call_of(
+    name: str,
+    t: int,
+    hyper: dict[str, float],
+    common: dict[str, Any],
+    lists: list[list[Array]],
+    results: Sequence[tuple[Array, ...]],
+    norm: float | None = None,
+    scalars: Sequence[float] = (),
+) -> bytes:
+    """`scalars`: value, whether it is float64, ...; then the values expected."""
     defaults = {"weight_decay": 0.0, "clip_value": math.inf, "max_norm": -1.0, "grad_scale": 1.0}
     defaults |= {"decoupled": False, "maximize": False}
-    numbers = [*hyper.values(), hyper.get("lr", 0.0), *({**defaults, **common}[k] for k in defaults)]
-    numbers.append(0.0 if norm is None else norm)
-    name = rule_id(rule).encode()
+    numbers = [*hyper.values(), *({**defaults, **common}[k] for k in defaults)]
+    numbers += [0.0 if norm is None else norm, *scalars]
     parts = [
         header(False, lists[0][0].dtype.type, lists[0]),
         np.int64(len(name)).tobytes(),
-        name,
+        name.encode(),
         np.int64(t).tobytes(),
         np.array(numbers, np.float64).tobytes(),
     ]

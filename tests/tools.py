@@ -63,7 +63,8 @@ def build_replay(folder: Path, name: str, flags: str = "") -> Path:
             missing("not installed: SIMDe")
     run(
         "cmake", "-G", "Ninja", "-S", ROOT, "-B", folder, "-DFUSEDSTEP_PROGRAMS=ON", "-DFUSEDSTEP_WERROR=ON",
-        "-DSKBUILD_PROJECT_VERSION=0", f"-DCMAKE_CXX_FLAGS={flags}", *(f"-D{d}" for d in BUILDS[name]),
+        "-DFUSEDSTEP_EXTRAS=ON", "-DSKBUILD_PROJECT_VERSION=0", f"-DCMAKE_CXX_FLAGS={flags}",
+        *(f"-D{d}" for d in BUILDS[name]),
     )  # fmt: skip
     run("cmake", "--build", folder)
     return folder

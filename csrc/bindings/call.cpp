@@ -75,9 +75,7 @@ Group::Group(py::dict group) : source(std::move(group)) {
   const RuleInfo& info = all_rules()[rule];
   for (std::size_t k = 0; k < info.hyper.size(); ++k) {
     options.hyper[k] = field<double>(values, info.hyper[k].c_str());
-    if (info.hyper[k] == "lr") lr_index = static_cast<std::int32_t>(k);
   }
-  options.lr = field<double>(values, "lr");
   options.weight_decay = field<double>(source, "weight_decay");
   options.decoupled = field<bool>(source, "decoupled");
   options.maximize = field<bool>(source, "maximize");

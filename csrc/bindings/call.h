@@ -58,8 +58,7 @@ struct Group {
   std::vector<std::string> state_args;  // names in messages
   std::vector<py::object> state_keys;   // keys in a torch state dict, interned
   StepOptions options{};                // but for grad_scale, which is the call's
-  std::int32_t lr_index = -1;
-  py::object lr;  // an array of one number, perhaps on a device, or null
+  py::object lr;                        // an array of one number, perhaps on a device, or null
   bool has_step, capturable;
   py::dict source;
 };

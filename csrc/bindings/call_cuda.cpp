@@ -33,7 +33,6 @@ cuda::Call StepCall::cuda_call() {
       cuda::DeviceOptions& o = call.options.emplace_back();
       o.host = g.options;
       o.host.grad_scale = grad_scale_.value;
-      o.lr_index = g.lr_index;
       if (g.lr && !g.lr.is_none()) {
         const Number lr = read_number(reader_, g.lr.ptr(), {g.label.c_str(), "lr", 0});
         if (lr.device != kHost && lr.device != param.device) {

@@ -68,7 +68,7 @@ class Gradients {
                       const py::object& given_norm) {
     static const int rule = find_rule("clip", {});
     cuda::Call call;
-    call.options.push_back({options ? *options : StepOptions{}, {}, -1});
+    call.options.push_back({options ? *options : StepOptions{}, {}});
     call.options.back().host.grad_scale = 1.0;
     call.steps = options != nullptr;
     call.has_norm = has_norm;

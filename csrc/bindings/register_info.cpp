@@ -43,10 +43,12 @@ void register_info(py::module_& m) {
   m.def("rules", [] {
     py::list out;
     for (const RuleInfo& r : all_rules()) {
-      out.append(py::dict(py::arg("name") = r.name, py::arg("state") = r.state, py::arg("hyper") = r.hyper));
+      out.append(py::dict(py::arg("name") = r.name, py::arg("state") = r.state, py::arg("hyper") = r.hyper,
+                          py::arg("scalars") = r.scalars));
     }
     return out;
   });
+  m.def("fs_pow", &fs_pow, py::arg("b"), py::arg("x"));
   m.def(
       "plan",
       [](const std::vector<std::int64_t>& numels, int parts) {

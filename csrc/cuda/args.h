@@ -50,8 +50,7 @@ struct Fold {
 // Options of a group whose numbers may live on the device.
 struct DeviceOptions {
   StepOptions host;
-  Scalar lr;              // null: host.lr
-  std::int32_t lr_index;  // in host.hyper
+  Scalar lr;  // null: host.hyper[0]
 };
 
 // One StepUniform to prepare.
@@ -62,6 +61,7 @@ struct Record {
   std::int32_t sum;  // whose norm limits it with per_tensor
   std::uint8_t rule;
   DType dtype;
+  Scalar scalars[kMaxScalars] = {};  // the rule's, of the one tensor whose record this is; null: it has fewer
 };
 
 struct FinishHead {
@@ -92,6 +92,11 @@ struct Args {
   alignas(16) std::byte bytes[kBytes - (sizeof(Head) + 15) / 16 * 16];
 };
 inline constexpr int kSmallArgs = 4080, kLargeArgs = 32752;
+// 300 tensors travel in the arguments: nothing is copied before their step.
+static_assert(300 * (sizeof(Entry) + sizeof(void*)) + sizeof(UniformBytes) <
+              sizeof(Args<BatchHead, kLargeArgs>::bytes));
+static_assert(300 * (sizeof(Record) + sizeof(Fold)) + sizeof(DeviceOptions) <
+              sizeof(Args<FinishHead, kLargeArgs>::bytes));
 
 template <class T, class A>
 FS_DEVICE const T* resolve(const A& args, const Ref& ref) {

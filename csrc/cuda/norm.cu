@@ -188,10 +188,7 @@ __global__ void __launch_bounds__(kFinishThreads)
   for (std::uint32_t k = threadIdx.x; k < head.record_count; k += kFinishThreads) {
     const Record& r = records[k];
     DeviceOptions o = options[r.options];
-    if (o.lr.at) {
-      o.host.lr = o.lr.read();
-      o.host.hyper[o.lr_index] = o.host.lr;
-    }
+    if (o.lr.at) o.host.hyper[0] = o.lr.read();
     o.host.grad_scale = scale;
     std::int64_t step = r.step;
     if (r.step_at.at) {
@@ -199,7 +196,16 @@ __global__ void __launch_bounds__(kFinishThreads)
       r.step_at.write(static_cast<double>(step));
     }
     const double norm = o.host.max_norm >= 0.0 ? head.sums[head.per_tensor ? r.sum : 0] : 0.0;
-    prepare_any(AllRules{}, r.rule, r.dtype, o.host, norm, step, head.uniforms[k].bytes);
+    Scalars scalars{};
+    for (int j = 0; j < kMaxScalars; ++j) {
+      if (!r.scalars[j].at) continue;
+      scalars.at[j] = r.scalars[j].read();
+      scalars.wide[j] = r.scalars[j].wide;
+    }
+    prepare_any(AllRules{}, r.rule, r.dtype, o.host, norm, step, head.uniforms[k].bytes, &scalars);
+    for (int j = 0; j < kMaxScalars; ++j) {
+      if (r.scalars[j].at) r.scalars[j].write(scalars.at[j]);
+    }
   }
 }
 

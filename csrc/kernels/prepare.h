@@ -2,13 +2,14 @@
 // and rounded once to the compute type.
 #pragma once
 #include <cstring>
+#include <string_view>
 
 #include "table.h"
 
 namespace fusedstep {
 
-inline constexpr int kMaxHyper = 8;
-inline constexpr int kMaxUniformBytes = 128;
+inline constexpr int kMaxHyper = 12;
+inline constexpr int kMaxUniformBytes = 256;
 
 // A StepUniform<Rule, T> of any rule and type.
 struct alignas(16) UniformBytes {
@@ -17,8 +18,8 @@ struct alignas(16) UniformBytes {
 
 // The options of a group of tensors, as the caller gave them.
 struct StepOptions {
-  double hyper[kMaxHyper];                                    // the rule's, in the order of its header
-  double lr, weight_decay, clip_value, max_norm, grad_scale;  // max_norm < 0: the norm is not limited
+  double hyper[kMaxHyper];                                // the rule's, in the order of its header: lr first
+  double weight_decay, clip_value, max_norm, grad_scale;  // max_norm < 0: the norm is not limited
   bool decoupled, maximize;
 };
 
@@ -35,7 +36,7 @@ FS_INLINE Common<double> prepare_common(const StepOptions& o, double norm) {
   double mul = o.max_norm >= 0.0 ? clip_coefficient(norm, o.max_norm) : 1.0;
   mul /= o.grad_scale;
   if (o.maximize) mul = -mul;
-  if (o.decoupled) return {mul, o.clip_value, 0.0, 1.0 - o.lr * o.weight_decay};
+  if (o.decoupled) return {mul, o.clip_value, 0.0, 1.0 - o.hyper[0] * o.weight_decay};
   return {mul, o.clip_value, o.weight_decay, 1.0};
 }
 
@@ -52,16 +53,29 @@ FS_INLINE void round_each(const From* from, To* to) {
 }
 
 template <class Rule>
-FS_INLINE void prepare_rule(DType dtype, const StepOptions& options, double norm, std::int64_t step, void* out) {
+FS_INLINE auto prepare_own(const typename Rule::Hyper& hyper, std::int64_t step, [[maybe_unused]] Scalars* scalars) {
+  constexpr int kScalars = decltype(scalars_of<Rule>())::size;
+  static_assert(kScalars <= kMaxScalars);
+  if constexpr (kScalars > 0) {
+    return Rule::prepare(hyper, step, *scalars);
+  } else {
+    return Rule::prepare(hyper, step);
+  }
+}
+
+template <class Rule>
+FS_INLINE void prepare_rule(DType dtype, const StepOptions& options, double norm, std::int64_t step, void* out,
+                            Scalars* scalars) {
   using Wide = StepUniform<Rule, double>;
   using Narrow = StepUniform<Rule, float>;
   static_assert(sizeof(Wide) <= kMaxUniformBytes);
   typename Rule::Hyper hyper;
   if constexpr (Rule::hyper.size > 0) {
+    static_assert(std::string_view(Rule::hyper.at[0]) == "lr", "what decoupled decay is multiplied by comes first");
     static_assert(sizeof hyper == Rule::hyper.size * sizeof(double) && Rule::hyper.size <= kMaxHyper);
     std::memcpy(&hyper, options.hyper, sizeof hyper);
   }
-  const Wide wide{prepare_common(options, norm), Rule::prepare(hyper, step)};
+  const Wide wide{prepare_common(options, norm), prepare_own<Rule>(hyper, step, scalars)};
   if (dtype == DType::float64) {
     std::memcpy(out, &wide, sizeof wide);
     return;
@@ -72,12 +86,15 @@ FS_INLINE void prepare_rule(DType dtype, const StepOptions& options, double norm
   std::memcpy(out, &narrow, sizeof narrow);
 }
 
-// Fills StepUniform<Rule, T> at `out` (kMaxUniformBytes) for the rule of that index in AllRules.
-template <class... Rule>
-FS_INLINE void prepare_any(RuleList<Rule...>, int rule, DType dtype, const StepOptions& options, double norm,
-                           std::int64_t step, void* out) {
-  int k = 0;
-  (void)((rule == k++ ? (prepare_rule<Rule>(dtype, options, norm, step, out), true) : false) || ...);
+// Fills StepUniform<Rule, T> at `out` (kMaxUniformBytes) for the rule of that index in AllRules. `scalars` are those of
+// the tensor, which move one step on; null for a rule that has none.
+template <class Rule, class... Rest>
+FS_INLINE void prepare_any(RuleList<Rule, Rest...>, int rule, DType dtype, const StepOptions& options, double norm,
+                           std::int64_t step, void* out, Scalars* scalars = nullptr) {
+  if (rule == 0) return prepare_rule<Rule>(dtype, options, norm, step, out, scalars);
+  if constexpr (sizeof...(Rest) > 0) {
+    prepare_any(RuleList<Rest...>{}, rule - 1, dtype, options, norm, step, out, scalars);
+  }
 }
 
 }  // namespace

@@ -10,7 +10,7 @@ std::vector<std::string> strings(const Names<N>& names) {
 
 template <class... Rule>
 std::vector<RuleInfo> list(RuleList<Rule...>) {
-  return {{Rule::name, strings(Rule::state), strings(Rule::hyper)}...};
+  return {{Rule::name, strings(Rule::state), strings(Rule::hyper), strings(scalars_of<Rule>())}...};
 }
 
 }  // namespace
@@ -28,8 +28,9 @@ int find_rule(const std::string& name, const std::vector<std::string>& state) {
   return -1;
 }
 
-void prepare(int rule, DType dtype, const StepOptions& options, double norm, std::int64_t step, void* out) {
-  prepare_any(AllRules{}, rule, dtype, options, norm, step, out);
+void prepare(int rule, DType dtype, const StepOptions& options, double norm, std::int64_t step, void* out,
+             Scalars* scalars) {
+  prepare_any(AllRules{}, rule, dtype, options, norm, step, out, scalars);
 }
 
 }  // namespace fusedstep

@@ -10,7 +10,7 @@ namespace fusedstep {
 
 struct RuleInfo {
   std::string name;
-  std::vector<std::string> state, hyper;
+  std::vector<std::string> state, hyper, scalars;
 };
 
 // In the order of AllRules: the index is that of TargetTable::step.
@@ -20,6 +20,7 @@ const std::vector<RuleInfo>& all_rules();
 int find_rule(const std::string& name, const std::vector<std::string>& state);
 
 // prepare_any on the host: fills StepUniform<Rule, T> at `out` (kMaxUniformBytes).
-void prepare(int rule, DType dtype, const StepOptions& options, double norm, std::int64_t step, void* out);
+void prepare(int rule, DType dtype, const StepOptions& options, double norm, std::int64_t step, void* out,
+             Scalars* scalars = nullptr);
 
 }  // namespace fusedstep

@@ -26,9 +26,9 @@ struct Adagrad {
   }
 
   template <class V, class T>
-  FS_INLINE static void update(const Uniform<T>& u, V g, V& p, V& s) {
+  FS_INLINE static V update(const Uniform<T>& u, V g, V, V& s) {
     s = s + g * g;
-    p = p - u.decayed_lr * g / (sqrt(s) + u.eps);
+    return u.decayed_lr * g / (sqrt(s) + u.eps);
   }
 };
 

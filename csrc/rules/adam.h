@@ -37,13 +37,23 @@ struct Adam {
     return {h.beta1, 1.0 - h.beta1, h.beta2, 1.0 - h.beta2, h.lr * root2 / correction1, h.eps * root2};
   }
 
-  template <class V, class T, class... X>
-  FS_INLINE static void update(const Uniform<T>& u, V g, V& p, V& m, V& v, X&... x) {
+  template <class V, class T>
+  FS_INLINE static void average(const Uniform<T>& u, V g, V& m, V& v) {
     m = u.beta1 * m + u.one_minus_beta1 * g;
     v = u.beta2 * v + u.one_minus_beta2 * (g * g);
-    V second = v;
-    ((x = max(x, v), second = x), ...);
-    p = p - u.step_size * m / (sqrt(second) + u.eps);
+  }
+
+  template <class V, class T>
+  FS_INLINE static V update(const Uniform<T>& u, V g, V, V& m, V& v) {
+    average(u, g, m, v);
+    return u.step_size * m / (sqrt(v) + u.eps);
+  }
+
+  template <class V, class T>
+  FS_INLINE static V update(const Uniform<T>& u, V g, V, V& m, V& v, V& x) {
+    average(u, g, m, v);
+    x = max(x, v);
+    return u.step_size * m / (sqrt(x) + u.eps);
   }
 };
 

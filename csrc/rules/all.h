@@ -6,8 +6,16 @@
 #include "rmsprop.h"
 #include "sgd.h"
 
+#if defined(FS_EXTRA_RULES)  // a build for tests has more
+#include FS_EXTRA_RULES
+#else
+namespace fusedstep {
+using ExtraRules = RuleList<>;
+}
+#endif
+
 namespace fusedstep {
 
-using AllRules = ConcatRules<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules>::type;
+using AllRules = ConcatRules<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, ExtraRules>::type;
 
 }  // namespace fusedstep

@@ -39,24 +39,38 @@ struct Rmsprop {
     return {h.lr, h.alpha, 1.0 - h.alpha, h.eps, h.momentum};
   }
 
-  template <class V, class T, class... Rest>
-  FS_INLINE static void update(const Uniform<T>& u, V g, V& p, V& s, Rest&... rest) {
-    V* const extra[] = {&rest..., nullptr};  // grad_avg, momentum_buffer: those that the variant has
+  template <class V, class T>
+  FS_INLINE static V denominator(const Uniform<T>& u, V g, V& s) {
     s = u.alpha * s + u.one_minus_alpha * (g * g);
-    V variance = s;
+    return sqrt(s) + u.eps;
+  }
+  template <class V, class T>
+  FS_INLINE static V denominator(const Uniform<T>& u, V g, V& s, V& a) {
+    s = u.alpha * s + u.one_minus_alpha * (g * g);
+    a = u.alpha * a + u.one_minus_alpha * g;
+    return sqrt(s - a * a) + u.eps;
+  }
+  template <class V, class T>
+  FS_INLINE static V average(const Uniform<T>& u, V x, V& b) {
+    b = u.momentum * b + x;
+    return u.lr * b;
+  }
+
+  template <class V, class T>
+  FS_INLINE static V update(const Uniform<T>& u, V g, V, V& s) {
+    return u.lr * g / denominator(u, g, s);
+  }
+  template <class V, class T>
+  FS_INLINE static V update(const Uniform<T>& u, V g, V, V& s, V& second) {  // grad_avg or momentum_buffer
     if constexpr (kCentered) {
-      V& a = *extra[0];
-      a = u.alpha * a + u.one_minus_alpha * g;
-      variance = s - a * a;
-    }
-    const V denominator = sqrt(variance) + u.eps;
-    if constexpr (kMomentum) {
-      V& b = *extra[kCentered ? 1 : 0];
-      b = u.momentum * b + g / denominator;
-      p = p - u.lr * b;
+      return u.lr * g / denominator(u, g, s, second);
     } else {
-      p = p - u.lr * g / denominator;
+      return average(u, g / denominator(u, g, s), second);
     }
+  }
+  template <class V, class T>
+  FS_INLINE static V update(const Uniform<T>& u, V g, V, V& s, V& a, V& b) {
+    return average(u, g / denominator(u, g, s, a), b);
   }
 };
 

@@ -3,20 +3,26 @@
 //   struct Name {
 //     static constexpr const char* name;        family, as in fusedstep.functional
 //     static constexpr auto state = names(...); state arrays, torch's keys; they pick the variant of a family
-//     static constexpr auto hyper = names(...); fields of Hyper, in order
+//     static constexpr auto hyper = names(...); fields of Hyper, in order: none, or "lr" and others
 //     struct Hyper { double ...; };             what the caller passes, doubles only
 //     template <class T> struct Uniform { T ...; };  constant during one step, Ts only
 //     FS_INLINE static Uniform<double> prepare(const Hyper&, std::int64_t step);   float64, once per step
 //     template <class V, class T>
-//     FS_INLINE static void update(const Uniform<T>& u, V g, V& p, V& state...);
+//     FS_INLINE static V update(const Uniform<T>& u, V g, V p, V& state...);
 //   };
 //
-// prepare() runs in float64 and its result is rounded once to the compute type. update() sees lanes only: + - * /,
-// sqrt, min, max and an `if` on a uniform; it knows no pointer, loop, dtype or device. The gradient it receives has
-// already been unscaled, clipped, negated for maximize and given its L2 term, and p its decoupled decay
-// (kernels/step.h).
+// It may also have:
+//
+//     static constexpr bool assigns = true;        what update() returns is the new p
+//     static constexpr auto scalars = names(...);  state of one number per tensor: then prepare(Hyper, step, Scalars&)
+//
+// prepare() runs in float64 and its result is rounded once to the compute type. update() moves the states and returns
+// the direction d; the loop does p <- p - d. It sees lanes only: the operations of vec/scalar.h and an `if` on a
+// uniform; it knows no pointer, loop, dtype or device. The gradient it receives has already been unscaled, clipped,
+// negated for maximize and given its L2 term, and p its decoupled decay (kernels/update.h).
 #pragma once
 #include "../base.h"
+#include "power.h"
 
 namespace fusedstep {
 
@@ -32,6 +38,24 @@ constexpr Names<sizeof...(S)> names(S... s) {
     return {{nullptr}};
   } else {
     return {{s...}};
+  }
+}
+
+// The states of one number of a tensor: read before prepare() and written after it, as float32 or float64.
+struct Scalars {
+  double at[kMaxScalars];
+  bool wide[kMaxScalars];
+
+  // What this step computes with is what the next one will read.
+  FS_INLINE void set(int k, double x) { at[k] = wide[k] ? x : static_cast<double>(static_cast<float>(x)); }
+};
+
+template <class Rule>
+constexpr auto scalars_of() {
+  if constexpr (requires { Rule::scalars; }) {
+    return Rule::scalars;
+  } else {
+    return names();
   }
 }
 
@@ -51,14 +75,12 @@ struct StepUniform {
   typename Rule::template Uniform<T> rule;
 };
 
-// beta^step with multiplications only. libm's pow differs between platforms; this does not.
-FS_INLINE double power(double beta, std::int64_t step) {
-  double result = 1.0;
-  for (; step > 0; step >>= 1) {
-    if (step & 1) result *= beta;
-    beta *= beta;
-  }
-  return result;
+// -1, 0 or 1. A zero keeps its sign and a NaN stays NaN: a weight whose momentum is lost is not frozen in silence, as
+// it is by torch.sign, which gives 0.
+template <class V>
+FS_INLINE V sign(V x) {
+  using T = typename V::value_type;
+  return select(x > V(T(0)), V(T(1)), select(V(T(0)) > x, V(T(-1)), x));
 }
 
 template <class... R>

@@ -26,8 +26,8 @@ struct Sgd {
   FS_INLINE static Uniform<double> prepare(const Hyper& h, std::int64_t) { return {h.lr}; }
 
   template <class V, class T>
-  FS_INLINE static void update(const Uniform<T>& u, V g, V& p) {
-    p = p - u.lr * g;
+  FS_INLINE static V update(const Uniform<T>& u, V g, V) {
+    return u.lr * g;
   }
 };
 
@@ -47,17 +47,14 @@ struct SgdMomentum {
   }
 
   template <class V, class T>
-  FS_INLINE static void update(const Uniform<T>& u, V g, V& p, V& b) {
+  FS_INLINE static V update(const Uniform<T>& u, V g, V, V& b) {
     if (u.first != T(0)) {
       b = g;
     } else {
       b = u.momentum * b + u.one_minus_dampening * g;
     }
-    if (u.nesterov != T(0)) {
-      p = p - u.lr * (g + u.momentum * b);
-    } else {
-      p = p - u.lr * b;
-    }
+    if (u.nesterov != T(0)) return u.lr * (g + u.momentum * b);
+    return u.lr * b;
   }
 };
 

@@ -24,6 +24,9 @@ template <>
 struct Lane<float> {
   using value_type = float;
   static constexpr int size = 8;
+  struct Mask {
+    __m256 r;
+  };
   __m256 r;
 
   FS_INLINE Lane(float x) : r(_mm256_set1_ps(x)) {}
@@ -37,8 +40,15 @@ struct Lane<float> {
   friend FS_INLINE Lane operator-(Lane a, Lane b) { return _mm256_sub_ps(a.r, b.r); }
   friend FS_INLINE Lane operator*(Lane a, Lane b) { return _mm256_mul_ps(a.r, b.r); }
   friend FS_INLINE Lane operator/(Lane a, Lane b) { return _mm256_div_ps(a.r, b.r); }
+  friend FS_INLINE Lane operator-(Lane a) { return _mm256_xor_ps(_mm256_set1_ps(-0.0f), a.r); }
+  friend FS_INLINE Mask operator>(Lane a, Lane b) { return {_mm256_cmp_ps(a.r, b.r, _CMP_GT_OQ)}; }
+  friend FS_INLINE Lane select(Mask m, Lane a, Lane b) { return _mm256_blendv_ps(b.r, a.r, m.r); }
+  friend FS_INLINE Lane abs(Lane a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.r); }
   friend FS_INLINE Lane min(Lane a, Lane b) { return _mm256_min_ps(a.r, b.r); }
   friend FS_INLINE Lane max(Lane a, Lane b) { return _mm256_max_ps(a.r, b.r); }
+  friend FS_INLINE Lane max_nan(Lane a, Lane b) {
+    return select({_mm256_cmp_ps(a.r, a.r, _CMP_UNORD_Q)}, a, max(a, b));
+  }
   friend FS_INLINE Lane sqrt(Lane a) { return _mm256_sqrt_ps(a.r); }
 };
 
@@ -46,6 +56,9 @@ template <>
 struct Lane<double> {
   using value_type = double;
   static constexpr int size = 4;
+  struct Mask {
+    __m256d r;
+  };
   __m256d r;
 
   FS_INLINE Lane(double x) : r(_mm256_set1_pd(x)) {}
@@ -59,8 +72,15 @@ struct Lane<double> {
   friend FS_INLINE Lane operator-(Lane a, Lane b) { return _mm256_sub_pd(a.r, b.r); }
   friend FS_INLINE Lane operator*(Lane a, Lane b) { return _mm256_mul_pd(a.r, b.r); }
   friend FS_INLINE Lane operator/(Lane a, Lane b) { return _mm256_div_pd(a.r, b.r); }
+  friend FS_INLINE Lane operator-(Lane a) { return _mm256_xor_pd(_mm256_set1_pd(-0.0), a.r); }
+  friend FS_INLINE Mask operator>(Lane a, Lane b) { return {_mm256_cmp_pd(a.r, b.r, _CMP_GT_OQ)}; }
+  friend FS_INLINE Lane select(Mask m, Lane a, Lane b) { return _mm256_blendv_pd(b.r, a.r, m.r); }
+  friend FS_INLINE Lane abs(Lane a) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), a.r); }
   friend FS_INLINE Lane min(Lane a, Lane b) { return _mm256_min_pd(a.r, b.r); }
   friend FS_INLINE Lane max(Lane a, Lane b) { return _mm256_max_pd(a.r, b.r); }
+  friend FS_INLINE Lane max_nan(Lane a, Lane b) {
+    return select({_mm256_cmp_pd(a.r, a.r, _CMP_UNORD_Q)}, a, max(a, b));
+  }
   friend FS_INLINE Lane sqrt(Lane a) { return _mm256_sqrt_pd(a.r); }
 };
 

@@ -28,6 +28,9 @@ template <>
 struct Lane<float> {
   using value_type = float;
   static constexpr int size = 16;
+  struct Mask {
+    __mmask16 r;
+  };
   __m512 r;
 
   FS_INLINE Lane(float x) : r(_mm512_set1_ps(x)) {}
@@ -41,8 +44,15 @@ struct Lane<float> {
   friend FS_INLINE Lane operator-(Lane a, Lane b) { return _mm512_sub_ps(a.r, b.r); }
   friend FS_INLINE Lane operator*(Lane a, Lane b) { return _mm512_mul_ps(a.r, b.r); }
   friend FS_INLINE Lane operator/(Lane a, Lane b) { return _mm512_div_ps(a.r, b.r); }
+  friend FS_INLINE Lane operator-(Lane a) { return _mm512_xor_ps(_mm512_set1_ps(-0.0f), a.r); }
+  friend FS_INLINE Mask operator>(Lane a, Lane b) { return {_mm512_cmp_ps_mask(a.r, b.r, _CMP_GT_OQ)}; }
+  friend FS_INLINE Lane select(Mask m, Lane a, Lane b) { return _mm512_mask_mov_ps(b.r, m.r, a.r); }
+  friend FS_INLINE Lane abs(Lane a) { return _mm512_andnot_ps(_mm512_set1_ps(-0.0f), a.r); }
   friend FS_INLINE Lane min(Lane a, Lane b) { return _mm512_min_ps(a.r, b.r); }
   friend FS_INLINE Lane max(Lane a, Lane b) { return _mm512_max_ps(a.r, b.r); }
+  friend FS_INLINE Lane max_nan(Lane a, Lane b) {
+    return select({_mm512_cmp_ps_mask(a.r, a.r, _CMP_UNORD_Q)}, a, max(a, b));
+  }
   friend FS_INLINE Lane sqrt(Lane a) { return _mm512_sqrt_ps(a.r); }
 };
 
@@ -50,6 +60,9 @@ template <>
 struct Lane<double> {
   using value_type = double;
   static constexpr int size = 8;
+  struct Mask {
+    __mmask8 r;
+  };
   __m512d r;
 
   FS_INLINE Lane(double x) : r(_mm512_set1_pd(x)) {}
@@ -63,8 +76,15 @@ struct Lane<double> {
   friend FS_INLINE Lane operator-(Lane a, Lane b) { return _mm512_sub_pd(a.r, b.r); }
   friend FS_INLINE Lane operator*(Lane a, Lane b) { return _mm512_mul_pd(a.r, b.r); }
   friend FS_INLINE Lane operator/(Lane a, Lane b) { return _mm512_div_pd(a.r, b.r); }
+  friend FS_INLINE Lane operator-(Lane a) { return _mm512_xor_pd(_mm512_set1_pd(-0.0), a.r); }
+  friend FS_INLINE Mask operator>(Lane a, Lane b) { return {_mm512_cmp_pd_mask(a.r, b.r, _CMP_GT_OQ)}; }
+  friend FS_INLINE Lane select(Mask m, Lane a, Lane b) { return _mm512_mask_mov_pd(b.r, m.r, a.r); }
+  friend FS_INLINE Lane abs(Lane a) { return _mm512_andnot_pd(_mm512_set1_pd(-0.0), a.r); }
   friend FS_INLINE Lane min(Lane a, Lane b) { return _mm512_min_pd(a.r, b.r); }
   friend FS_INLINE Lane max(Lane a, Lane b) { return _mm512_max_pd(a.r, b.r); }
+  friend FS_INLINE Lane max_nan(Lane a, Lane b) {
+    return select({_mm512_cmp_pd_mask(a.r, a.r, _CMP_UNORD_Q)}, a, max(a, b));
+  }
   friend FS_INLINE Lane sqrt(Lane a) { return _mm512_sqrt_pd(a.r); }
 };
 

@@ -2,8 +2,9 @@
 // Instruction set: Advanced SIMD of AArch64, part of its baseline. Flags: none.
 // Rounding: FADD, FMUL, FDIV and FSQRT are correctly rounded; FMLA is never named, and -ffp-contract=off keeps it out.
 // min and max are compare-and-select: FMIN and FMAX order -0 before 0 and return a NaN for a NaN in either operand,
-// where the scalar lane returns the second operand. Subnormals are kept while FPCR.FZ is 0 (FloatEnvironment).
-// Partial loads and stores go element by element: there is no masked access before SVE.
+// where the scalar lane returns the second operand. FNEG and FABS move the sign bit alone. Subnormals are kept while
+// FPCR.FZ is 0 (FloatEnvironment). Partial loads and stores go element by element: there is no masked access before
+// SVE.
 #pragma once
 #include <arm_neon.h>
 
@@ -19,6 +20,9 @@ template <>
 struct Lane<float> {
   using value_type = float;
   static constexpr int size = 4;
+  struct Mask {
+    uint32x4_t r;
+  };
   float32x4_t r;
 
   FS_INLINE Lane(float x) : r(vdupq_n_f32(x)) {}
@@ -42,8 +46,13 @@ struct Lane<float> {
   friend FS_INLINE Lane operator-(Lane a, Lane b) { return vsubq_f32(a.r, b.r); }
   friend FS_INLINE Lane operator*(Lane a, Lane b) { return vmulq_f32(a.r, b.r); }
   friend FS_INLINE Lane operator/(Lane a, Lane b) { return vdivq_f32(a.r, b.r); }
+  friend FS_INLINE Lane operator-(Lane a) { return vnegq_f32(a.r); }
+  friend FS_INLINE Mask operator>(Lane a, Lane b) { return {vcgtq_f32(a.r, b.r)}; }
+  friend FS_INLINE Lane select(Mask m, Lane a, Lane b) { return vbslq_f32(m.r, a.r, b.r); }
+  friend FS_INLINE Lane abs(Lane a) { return vabsq_f32(a.r); }
   friend FS_INLINE Lane min(Lane a, Lane b) { return vbslq_f32(vcltq_f32(a.r, b.r), a.r, b.r); }
   friend FS_INLINE Lane max(Lane a, Lane b) { return vbslq_f32(vcgtq_f32(a.r, b.r), a.r, b.r); }
+  friend FS_INLINE Lane max_nan(Lane a, Lane b) { return select({vceqq_f32(a.r, a.r)}, max(a, b), a); }
   friend FS_INLINE Lane sqrt(Lane a) { return vsqrtq_f32(a.r); }
 };
 
@@ -51,6 +60,9 @@ template <>
 struct Lane<double> {
   using value_type = double;
   static constexpr int size = 2;
+  struct Mask {
+    uint64x2_t r;
+  };
   float64x2_t r;
 
   FS_INLINE Lane(double x) : r(vdupq_n_f64(x)) {}
@@ -69,8 +81,13 @@ struct Lane<double> {
   friend FS_INLINE Lane operator-(Lane a, Lane b) { return vsubq_f64(a.r, b.r); }
   friend FS_INLINE Lane operator*(Lane a, Lane b) { return vmulq_f64(a.r, b.r); }
   friend FS_INLINE Lane operator/(Lane a, Lane b) { return vdivq_f64(a.r, b.r); }
+  friend FS_INLINE Lane operator-(Lane a) { return vnegq_f64(a.r); }
+  friend FS_INLINE Mask operator>(Lane a, Lane b) { return {vcgtq_f64(a.r, b.r)}; }
+  friend FS_INLINE Lane select(Mask m, Lane a, Lane b) { return vbslq_f64(m.r, a.r, b.r); }
+  friend FS_INLINE Lane abs(Lane a) { return vabsq_f64(a.r); }
   friend FS_INLINE Lane min(Lane a, Lane b) { return vbslq_f64(vcltq_f64(a.r, b.r), a.r, b.r); }
   friend FS_INLINE Lane max(Lane a, Lane b) { return vbslq_f64(vcgtq_f64(a.r, b.r), a.r, b.r); }
+  friend FS_INLINE Lane max_nan(Lane a, Lane b) { return select({vceqq_f64(a.r, a.r)}, max(a, b), a); }
   friend FS_INLINE Lane sqrt(Lane a) { return vsqrtq_f64(a.r); }
 };
 

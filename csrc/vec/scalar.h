@@ -1,7 +1,9 @@
 // One-element lanes, for the scalar target and as the meaning of every op that the wider lanes repeat.
 // Instruction set: the compiler's baseline. Flags: none. Rounding: each op once, to T; the build turns contraction off.
 //
-// min, max and select-like ops are compare-and-select: with a NaN the second operand is the result, as in MINPS.
+// min and max are compare-and-select: with a NaN the second operand is the result, as in MINPS. max_nan is the larger
+// one, a NaN if either is: its second operand where both are equal, as zeros of either sign are. a > b is false with a
+// NaN, and select takes whole values, NaN and the sign of a zero included. abs and minus move the sign bit alone.
 #pragma once
 #include "../base.h"
 
@@ -12,6 +14,9 @@ template <class T>
 struct Lane {
   using value_type = T;
   static constexpr int size = 1;
+  struct Mask {
+    bool r;
+  };
   T r;
 
   FS_INLINE Lane(T x) : r(x) {}
@@ -27,8 +32,19 @@ struct Lane {
   friend FS_INLINE Lane operator-(Lane a, Lane b) { return a.r - b.r; }
   friend FS_INLINE Lane operator*(Lane a, Lane b) { return a.r * b.r; }
   friend FS_INLINE Lane operator/(Lane a, Lane b) { return a.r / b.r; }
+  friend FS_INLINE Lane operator-(Lane a) { return -a.r; }
+  friend FS_INLINE Mask operator>(Lane a, Lane b) { return {a.r > b.r}; }
+  friend FS_INLINE Lane select(Mask m, Lane a, Lane b) { return m.r ? a : b; }
+  friend FS_INLINE Lane abs(Lane a) {
+    if constexpr (sizeof(T) == 4) {
+      return __builtin_fabsf(a.r);
+    } else {
+      return __builtin_fabs(a.r);
+    }
+  }
   friend FS_INLINE Lane min(Lane a, Lane b) { return a.r < b.r ? a : b; }
   friend FS_INLINE Lane max(Lane a, Lane b) { return a.r > b.r ? a : b; }
+  friend FS_INLINE Lane max_nan(Lane a, Lane b) { return a.r > b.r || a.r != a.r ? a : b; }
   friend FS_INLINE Lane sqrt(Lane a) {
     if constexpr (sizeof(T) == 4) {
       return __builtin_sqrtf(a.r);
@@ -51,7 +67,6 @@ struct Wide {
   friend FS_INLINE Wide operator+(Wide a, Wide b) { return {a.r + b.r}; }
   friend FS_INLINE Wide operator*(Wide a, Wide b) { return {a.r * b.r}; }
   friend FS_INLINE Wide abs(Wide a) { return {__builtin_fabs(a.r)}; }
-  // The larger one; a NaN in either is the result.
   friend FS_INLINE Wide max_nan(Wide a, Wide b) { return a.r > b.r || a.r != a.r ? a : b; }
 };
 

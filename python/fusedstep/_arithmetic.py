@@ -29,6 +29,45 @@ def power(beta: float, step: int) -> float:
     return result
 
 
+_LN2_HIGH, _LN2_LOW = float.fromhex("0x1.62e42fee00000p-1"), float.fromhex("0x1.a39ef35793c76p-33")
+
+
+def fs_log(x: float) -> float:
+    """The natural logarithm to about 2 ulp, in float64 from ``+ - * /`` and exact moves of the exponent."""
+    if not 0 < x < math.inf:
+        return -math.inf if x == 0 else x if x > 0 else math.nan
+    f, e = math.frexp(x)
+    if f < 0.7071067811865476:
+        f, e = 2.0 * f, e - 1
+    s = (f - 1.0) / (f + 1.0)
+    z = s * s
+    series = 1.0 / 23.0
+    for k in range(21, 1, -2):
+        series = series * z + 1.0 / k
+    return e * _LN2_HIGH + (2.0 * s + (2.0 * s * z * series + e * _LN2_LOW))
+
+
+def fs_exp(x: float) -> float:
+    """``e**x``, as :func:`fs_log`."""
+    if not -746 <= x <= 710:
+        return 0.0 if x < 0 else x if x != x else math.inf
+    k = math.floor(x * 1.4426950408889634 + 0.5)
+    r = (x - k * _LN2_HIGH) - k * _LN2_LOW
+    series = 1.0
+    for n in range(14, 0, -1):
+        series = 1.0 + series * r / n
+    size, base = abs(k), 0.5 if k < 0 else 2.0
+    return series * power(base, size // 2) * power(base, size - size // 2)
+
+
+def fs_pow(b: float, x: float) -> float:
+    """``b**x`` for ``b >= 0``: ``fs_exp(x * fs_log(b))``, with an error of about ``1 + abs(x * log(b))`` ulp.
+
+    For what is constant during a step and no integer power: libm's pow differs between platforms, this does not.
+    """
+    return 1.0 if x == 0 else fs_exp(x * fs_log(b))
+
+
 def minimum(a: Any, b: Array) -> Array:
     """``a`` where ``a < b``, else ``b``: of a NaN and a number, ``b``."""
     return np.where(a < b, a, b)

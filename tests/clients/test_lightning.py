@@ -277,9 +277,10 @@ def test_command_line_sees_the_arguments(monkeypatch):
     """LightningCLI builds the optimizer from its signature: known arguments are parsed, unknown ones are refused."""
     cli = need("lightning.pytorch.cli")
 
-    class Plain(Net):
+    class Plain(lightning.LightningModule):
         def __init__(self):
-            super().__init__(ours)
+            super().__init__()
+            self.layer = torch.nn.Linear(2, 2)
 
     def build(*arguments):
         monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of what Lightning calls

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../../csrc/cpu/dispatch.h"
+#include "../../csrc/cpu/run.h"
 #include "../../csrc/cuda/run.h"
 #include "../../csrc/kernels/registry.h"
 #include "host.h"
@@ -25,7 +26,6 @@ StepOptions options(double max_norm) {
   StepOptions o{};
   const double hyper[] = {0.1, 0.9, 0.99, 1e-8};
   std::memcpy(o.hyper, hyper, sizeof hyper);
-  o.lr = 0.1;
   o.weight_decay = 0.01;
   o.clip_value = INFINITY;
   o.max_norm = max_norm;
@@ -55,7 +55,14 @@ struct Tensor {
   }
 
   StepWork work(const void* uniform) const {
-    return {{stream[0], stream[1], stream[2], stream[3]}, 4, DType::float32, adam(), n, uniform, nullptr};
+    constexpr Format f = Format::float32;
+    return {{{stream[0], f}, {stream[1], f}, {stream[2], f}, {stream[3], f}},
+            4,
+            DType::float32,
+            adam(),
+            n,
+            uniform,
+            nullptr};
   }
 };
 
@@ -63,7 +70,7 @@ double on_cpu(const std::vector<Tensor>& tensors, double max_norm) {
   std::vector<NormWork> grads;
   std::vector<std::int64_t> numels;
   for (const Tensor& t : tensors) {
-    grads.push_back({t.stream[1], DType::float32, false, t.n, nullptr});
+    grads.push_back({t.stream[1], Format::float32, false, t.n, nullptr});
     numels.push_back(t.n);
   }
   const double norm = run_norm(grads, 2.0).total;
@@ -77,7 +84,7 @@ double on_cpu(const std::vector<Tensor>& tensors, double max_norm) {
 
 cuda::Call call_of(const std::vector<Tensor>& tensors, double max_norm, int devices) {
   cuda::Call call;
-  call.options.push_back({options(max_norm), {}, 0});
+  call.options.push_back({options(max_norm), {}});
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     call.work.push_back({tensors[i].work(nullptr), nullptr, true, static_cast<int>(i) % devices, 0, 3, {}});
   }

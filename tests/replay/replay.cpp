@@ -89,7 +89,8 @@ void compare(const T* got, const char* want, std::int64_t n, int gap, const std:
   }
 }
 
-// name, step, options (hyper first), norm; then for every tensor p, g, states and the expected p, states.
+// name, step, options (hyper first), norm, scalars (value, whether float64), those expected; then for every tensor p,
+// g, states and the expected p, states.
 template <class T>
 void replay_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& numels, int gap) {
   const auto length = r.get<std::int64_t>();
@@ -105,14 +106,25 @@ void replay_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& nu
   const auto step = r.get<std::int64_t>();
   fs::StepOptions options{};
   for (std::size_t k = 0; k < fs::all_rules()[rule].hyper.size(); ++k) options.hyper[k] = r.get<double>();
-  for (double* x : {&options.lr, &options.weight_decay, &options.clip_value, &options.max_norm, &options.grad_scale}) {
+  for (double* x : {&options.weight_decay, &options.clip_value, &options.max_norm, &options.grad_scale}) {
     *x = r.get<double>();
   }
   options.decoupled = r.get<double>() != 0.0;
   options.maximize = r.get<double>() != 0.0;
   const auto norm = r.get<double>();
   fs::UniformBytes uniform;
-  fs::prepare(rule, dtype, options, norm, step, uniform.bytes);
+  fs::Scalars scalars{};
+  const int scalar_count = static_cast<int>(fs::all_rules()[rule].scalars.size());
+  for (int k = 0; k < scalar_count; ++k) {
+    scalars.at[k] = r.get<double>();
+    scalars.wide[k] = r.get<double>() != 0.0;
+  }
+  fs::prepare(rule, dtype, options, norm, step, uniform.bytes, &scalars);
+  for (int k = 0; k < scalar_count; ++k) {
+    if (scalars.at[k] == r.get<double>()) continue;
+    std::printf("%s scalar %d: %.17g\n", name.c_str(), k, scalars.at[k]);
+    ++differences;
+  }
 
   const int streams = 2 + static_cast<int>(fs::all_rules()[rule].state.size());
   std::vector<fs::StepWork> work;

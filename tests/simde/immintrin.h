@@ -1,5 +1,6 @@
 // In front of the compiler's own <immintrin.h>: AVX-512 intrinsics that run on any CPU, through SIMDe's aliases. For
-// target simde_avx512 only. Below are those that vec/avx512.h uses and SIMDe 0.7.4 lacks, element by element.
+// target simde_avx512 only. Below are those that vec/avx512.h uses and SIMDe 0.7.4 lacks, element by element, and the
+// names of masks.
 #pragma once
 #define SIMDE_ENABLE_NATIVE_ALIASES
 #include <simde/x86/avx512.h>
@@ -36,6 +37,9 @@ FS_SHIM void fs_mask_storeu_pd(double* at, simde__mmask8 mask, simde__m512d r) {
     if (mask >> k & 1) at[k] = x[k];
   }
 }
+using __mmask8 = simde__mmask8;
+using __mmask16 = simde__mmask16;
+
 #define _mm512_maskz_loadu_ps fs_maskz_loadu_ps
 #define _mm512_maskz_loadu_pd fs_maskz_loadu_pd
 #define _mm512_mask_storeu_ps fs_mask_storeu_ps

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .._arithmetic import Array, before, maximum, minimum, power, rounded
+from .._arithmetic import Array, before, fs_exp, fs_log, fs_pow, maximum, minimum, power, rounded
 from . import _specified
 from ._specified import *  # noqa: F403
 
@@ -29,6 +29,9 @@ __all__ = [
     "block_sums",
     "clip",
     "clip_coefficient",
+    "fs_exp",
+    "fs_log",
+    "fs_pow",
     "maximum",
     "minimum",
     "norm_over_ranks",
