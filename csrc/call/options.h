@@ -1,0 +1,14 @@
+// What a call is asked to do with a group of tensors.
+#pragma once
+#include "../kernels/prepare.h"
+#include "scalar.h"
+
+namespace fusedstep {
+
+struct Options {
+  StepOptions host;
+  Scalar lr = {};              // on the device, instead of host.lr
+  std::int32_t lr_index = -1;  // in host.hyper
+};
+
+}  // namespace fusedstep
