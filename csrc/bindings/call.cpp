@@ -133,8 +133,10 @@ void PyCall::collect() {
     t.rule = g.group->rule;
     t.numel = param.numel * (param.is_complex ? 2 : 1);
     if (writes) t.strided = common_layout(g.array, t.streams, false, call_.layouts);
-    t.normed = call_.does(kMeasure) && g.group->options.host.max_norm >= 0.0;
-    if (t.normed) t.row_major = common_layout(&g.array[1], 1, true, call_.layouts);
+    if (call_.does(kMeasure) && g.group->options.host.max_norm >= 0.0) {
+      t.sum = call_.sums++;
+      t.row_major = common_layout(&g.array[1], 1, true, call_.layouts);
+    }
     t.is_complex = param.is_complex;
     t.device = param.device;
     t.options = g.options;

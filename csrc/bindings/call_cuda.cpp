@@ -14,16 +14,15 @@ bool is_captured(const Call& call) {
                      [](const auto& s) { return cuda::is_capturing(s.first, s.second); });
 }
 
-void check_norm_type(double norm_type, const std::string& label) {
-  if (norm_of(norm_type) != Norm::pow) return;
-  throw py::value_error(label + ": norm_type is " + std::to_string(norm_type) +
-                        ", expected 1, 2 or inf for arrays on CUDA devices");
-}
-
-void check_norm_kind(const Array& a, const Where& where, double norm_type) {
-  if (!a.is_complex || norm_of(norm_type) == Norm::two) return;
-  throw py::type_error(where.text() + " has dtype " + a.dtype_text() +
-                       ", expected real for a norm of order 1 or inf on a CUDA device");
+void check_norm(const Array& a, const Where& where, double norm_type) {
+  if (norm_of(norm_type) == Norm::pow) {
+    throw py::value_error(std::string(where.label) + ": norm_type is " + std::to_string(norm_type) +
+                          ", expected 1, 2 or inf for arrays on CUDA devices");
+  }
+  if (a.is_complex && norm_of(norm_type) != Norm::two) {
+    throw py::type_error(where.text() + " has dtype " + a.dtype_text() +
+                         ", expected real for a norm of order 1 or inf on a CUDA device");
+  }
 }
 
 }  // namespace
@@ -31,9 +30,7 @@ void check_norm_kind(const Array& a, const Where& where, double norm_type) {
 void PyCall::place_on_cuda() {
   for (const Given& t : given_) {
     if (lr_[t.options]) read_lr(t);
-    if (!call_.tensors[&t - given_.data()].normed) continue;
-    check_norm_type(call_.norm_type, t.group->label);
-    check_norm_kind(t.array[1], where(t, 1), call_.norm_type);
+    if (call_.tensors[&t - given_.data()].normed()) check_norm(t.array[1], where(t, 1), call_.norm_type);
   }
   const Number &scale = call_.grad_scale, &found = call_.found_inf;
   if (scale.device != kHost && found.device != kHost && scale.device != found.device) {
@@ -70,9 +67,7 @@ void PyCall::read_norm_out() {
   if (args_.norm_out.is_none()) return;
   const Where where{args_.label.c_str(), "norm_out", 0};
   const Array out = reader_.read(args_.norm_out.ptr(), where);
-  const auto& tensors = call_.tensors;
-  const std::int64_t count =
-      call_.per_tensor ? std::count_if(tensors.begin(), tensors.end(), [](const Tensor& t) { return t.normed; }) : 1;
+  const std::int64_t count = call_.per_tensor ? call_.sums : 1;
   if (out.device == kHost || out.format != Format::float64 || out.is_complex || !out.contiguous || out.numel != count) {
     throw py::value_error(where.text() + " is " + out.dtype_text() + " of shape " + out.shape_text() + " on " +
                           out.device_text() + ", expected " + std::to_string(count) +

@@ -1,4 +1,4 @@
-#include "../call/error.h"
+#include "../call/array.h"
 #include "register.h"
 
 PYBIND11_MODULE(_core, m) {

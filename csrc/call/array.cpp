@@ -4,7 +4,6 @@
 #include <functional>
 #include <numeric>
 
-#include "error.h"
 #include "layout.h"
 
 namespace fusedstep {

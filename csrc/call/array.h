@@ -2,12 +2,17 @@
 // another. Errors are std::invalid_argument, or TypeError where it is of the wrong kind.
 #pragma once
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 
 #include "../formats/format.h"
 #include "scalar.h"
 
 namespace fusedstep {
+
+struct TypeError : std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
 
 // Which argument a message is about: "adam: grads[3]".
 struct Where {

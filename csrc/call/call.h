@@ -33,6 +33,7 @@ struct Call {
   bool skips = false;     // the step is known not to happen: norm and report are wanted all the same
 
   std::vector<Tensor> tensors;
+  std::int32_t sums = 0;  // how many of them are part of the norm
   std::vector<Options> options;
   std::deque<Strided> layouts;                          // what tensors point to
   std::vector<std::pair<Scalar, std::int64_t>> counts;  // on the host: step counts, and what they are after the step

@@ -31,12 +31,14 @@ struct Tensor {
   const Strided* strided;  // of all streams; null: flat
 
   const Strided* row_major = nullptr;  // of the gradient in logical order, as norms are; null: flat
-  bool normed = false;                 // part of the norm
   bool is_complex = false;
   int device = kHost;
   std::uint32_t options = 0;  // index among the call's
   std::int64_t step = 1;      // this is its step number so many
+  std::int32_t sum = -1;      // index of what it adds to the norm, among the call's sums; -1: it is no part of it
   Scalar step_at = {};        // on the device, instead of `step`: the number of steps before, which the call advances
+
+  bool normed() const { return sum >= 0; }
 };
 using StepWork = Tensor;
 

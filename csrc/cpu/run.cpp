@@ -17,7 +17,7 @@ class CpuRun final : public Run {
   std::vector<double> measure() override {
     std::vector<NormWork> work;
     for (const Tensor& t : call_.tensors) {
-      if (!t.normed) continue;
+      if (!t.normed()) continue;
       const Stream& g = t.stream[1];
       work.push_back({g.data, g.format, t.is_complex, t.numel / (t.is_complex ? 2 : 1), t.row_major});
     }
@@ -42,11 +42,10 @@ class CpuRun final : public Run {
     numels.reserve(call_.tensors.size());
     const Tensor* last = nullptr;
     double last_norm = 0.0;
-    std::size_t limited = 0;
     for (Tensor& t : call_.tensors) {
       const StepOptions& options = call_.options[t.options].host;
       double norm = 0.0;
-      if (options.max_norm >= 0.0) norm = call_.per_tensor ? norms_.each[limited++] : norms_.total;
+      if (options.max_norm >= 0.0) norm = call_.per_tensor ? norms_.each[t.sum] : norms_.total;
       if (!last || !same_numbers(*last, t) || !(last_norm == norm)) {
         fusedstep::prepare(t.rule, t.compute, options, norm, t.step, uniforms_.emplace_back().bytes);
       }

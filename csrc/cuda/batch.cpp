@@ -19,8 +19,7 @@ std::int32_t add_layout(std::vector<std::byte>& table, const Strided* s, int str
 
 }  // namespace
 
-void Batch::build(const Call& call, const std::vector<std::uint32_t>& uniform_of,
-                  const std::vector<std::int32_t>& sum_of) {
+void Batch::build(const Call& call, const std::vector<std::uint32_t>& uniform_of) {
   std::int64_t next_chunk = 0;
   entries.resize(tensors.size() * sizeof(Entry));
   for (std::size_t i = 0; i < tensors.size(); ++i) {
@@ -33,9 +32,9 @@ void Batch::build(const Call& call, const std::vector<std::uint32_t>& uniform_of
     e.uniform = uniform_of[tensors[i]];
     e.layout = add_layout(entries, t.strided, t.streams);
     e.norm_layout = add_layout(entries, t.row_major, 1);
-    e.sum = sum_of[tensors[i]];
+    e.sum = t.sum;
     next_chunk += chunks_of(e.numel);
-    normed = normed || t.normed;
+    normed = normed || t.normed();
     one_each = one_each && chunks_of(e.numel) == 1;
     std::copy_n(reinterpret_cast<const std::byte*>(&e), sizeof e, entries.data() + i * sizeof e);
     append(grads, t.stream[1].data);

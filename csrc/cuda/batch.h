@@ -37,7 +37,7 @@ class Packed {
   Head& head() { return args_->head; }
   const Head& head() const { return args_->head; }
   // The one for as many bytes of arguments as there are.
-  const Kernel& pick(const KernelPair& kernels) const {
+  const Kernel& fitting(const KernelPair& kernels) const {
     return used_ <= sizeof(Args<Head, kSmallArgs>::bytes) ? kernels.small : kernels.large;
   }
   const void* data() const { return args_.get(); }
@@ -67,7 +67,7 @@ struct Batch {
   std::uint32_t chunks = 0, first_sum = 0;  // of this device's chunk sums
   Packed<BatchHead> args;
 
-  void build(const Call& call, const std::vector<std::uint32_t>& uniform_of, const std::vector<std::int32_t>& sum_of);
+  void build(const Call& call, const std::vector<std::uint32_t>& uniform_of);
 };
 
 template <class T>

@@ -10,10 +10,6 @@
 
 namespace fusedstep::cuda {
 
-SumIndex::SumIndex(const Call& call) {
-  for (const Tensor& t : call.tensors) of.push_back(t.normed ? static_cast<std::int32_t>(count++) : -1);
-}
-
 bool takes_part(const Call& call, int device) {
   const bool told = call.does(kMeasure) || (call.report && call.found_inf.at.at);
   return (told && call.norm_out && device == call.result_device) ||
@@ -21,33 +17,32 @@ bool takes_part(const Call& call, int device) {
                      [device](const Tensor& t) { return t.device == device; });
 }
 
-Part::Part(const Call& call, const SumIndex& sums, int device, cudaStream_t stream)
+Part::Part(const Call& call, int device, cudaStream_t stream)
     : device(device), stream(stream), keeps_tables_(!is_capturing(device, stream)) {
   const RelaxedCapture relaxed;
   has_finish = call.does(kFold) || call.grad_scale.at.at || call.skips || (call.report && call.found_inf.at.at);
   for (const Tensor& t : call.tensors) {
     if (t.device == device) has_finish = has_finish || t.step_at.at || call.options[t.options].lr.at;
   }
-  add_batches(call, sums, add_uniforms(call, sums));
+  add_batches(call, add_uniforms(call));
   finish.head() = FinishHead{};
-  add_folds(call, sums);
+  add_folds(call);
   place_tables(call);
-  reserve(call, sums);
+  reserve(call);
   fill_batch_heads(call);
 }
 
 // One record per run of tensors that share everything; the index for each tensor.
-std::vector<std::uint32_t> Part::add_uniforms(const Call& call, const SumIndex& sums) {
+std::vector<std::uint32_t> Part::add_uniforms(const Call& call) {
   std::vector<std::uint32_t> uniform_of(call.tensors.size());
   const Tensor* last = nullptr;
   for (std::size_t i = 0; i < call.tensors.size(); ++i) {
     const Tensor& t = call.tensors[i];
     if (t.device != device) continue;
-    if (!last || !same_numbers(*last, t) || (call.per_tensor && (t.normed || last->normed))) {
+    if (!last || !same_numbers(*last, t) || (call.per_tensor && (t.normed() || last->normed()))) {
       ++uniform_count_;
       if (has_finish) {
-        append(records_,
-               Record{t.step_at, t.step, t.options, sums.of[i], static_cast<std::uint8_t>(t.rule), t.compute});
+        append(records_, Record{t.step_at, t.step, t.options, t.sum, static_cast<std::uint8_t>(t.rule), t.compute});
       } else {
         UniformBytes uniform{};
         prepare_any(AllRules{}, t.rule, t.compute, call.options[t.options].host, 0.0, t.step, uniform.bytes);
@@ -60,7 +55,7 @@ std::vector<std::uint32_t> Part::add_uniforms(const Call& call, const SumIndex& 
   return uniform_of;
 }
 
-void Part::add_batches(const Call& call, const SumIndex& sums, const std::vector<std::uint32_t>& uniform_of) {
+void Part::add_batches(const Call& call, const std::vector<std::uint32_t>& uniform_of) {
   std::map<std::pair<int, DType>, Batch*> batch_of;
   for (std::uint32_t i = 0; i < call.tensors.size(); ++i) {
     const Tensor& t = call.tensors[i];
@@ -74,20 +69,21 @@ void Part::add_batches(const Call& call, const SumIndex& sums, const std::vector
     batch->tensors.push_back(i);
   }
   for (const auto& batch : batches) {
-    batch->build(call, uniform_of, sums.of);
+    batch->build(call, uniform_of);
     batch->first_sum = chunk_sums_;
     chunk_sums_ += batch->chunks;
   }
 }
 
 // Large tensors first: those are folded by the whole block.
-void Part::add_folds(const Call& call, const SumIndex& sums) {
+void Part::add_folds(const Call& call) {
   std::vector<Fold> folds;
   for (const auto& batch : batches) {
     std::uint32_t chunk = batch->first_sum;
     for (const std::uint32_t i : batch->tensors) {
-      const auto chunks = static_cast<std::uint32_t>(chunks_of(call.tensors[i].numel));
-      if (call.tensors[i].normed) folds.push_back({chunk, chunks, static_cast<std::uint32_t>(sums.of[i])});
+      const Tensor& t = call.tensors[i];
+      const auto chunks = static_cast<std::uint32_t>(chunks_of(t.numel));
+      if (t.normed()) folds.push_back({chunk, chunks, static_cast<std::uint32_t>(t.sum)});
       chunk += chunks;
     }
   }
@@ -119,7 +115,7 @@ void Part::place_tables(const Call& call) {
     place(finish, head.options, options_, false);
     place(finish, head.records, records_, false);
     place(finish, head.folds, folds_, true);
-    resident_blocks(finish.pick(finish_kernel()), device, kFinishThreads);
+    resident_blocks(finish.fitting(finish_kernel()), device, kFinishThreads);
   }
   for (const auto& batch : batches) {
     BatchHead& head = batch->args.head();
@@ -127,9 +123,9 @@ void Part::place_tables(const Call& call) {
     if (!has_finish) place(batch->args, head.uniforms, uniforms_, false);
     place(batch->args, head.grads, batch->grads, false);
     place(batch->args, head.entries, batch->entries, true);
-    if (call.does(kApply)) resident_blocks(batch->args.pick(step_kernel_of(batch->rule, batch->dtype)), device);
+    if (call.does(kApply)) resident_blocks(batch->args.fitting(step_kernel_of(batch->rule, batch->dtype)), device);
     if (batch->normed) {
-      resident_blocks(batch->args.pick(norm_kernel_of(norm_of(call.norm_type), batch->dtype)), device);
+      resident_blocks(batch->args.fitting(norm_kernel_of(norm_of(call.norm_type), batch->dtype)), device);
     }
   }
   if (!uploads_.empty()) resident_blocks(fill_kernel(), device);
@@ -137,10 +133,10 @@ void Part::place_tables(const Call& call) {
 
 // Memory, and what the finish kernel is told of it and of the call. A step that knows all its numbers beforehand needs
 // none.
-void Part::reserve(const Call& call, const SumIndex& sums) {
+void Part::reserve(const Call& call) {
   const Number numbers[] = {call.grad_scale, call.found_inf, call.given_norm};
   const bool copies = std::any_of(std::begin(numbers), std::end(numbers), [this](const Number& n) { return lacks(n); });
-  const std::size_t norms = call.does(kFold) ? std::max<std::size_t>(1, sums.count) : 0;
+  const std::size_t norms = call.does(kFold) ? std::max<std::size_t>(1, call.sums) : 0;
   const std::size_t chunk_sums = room_.add(call.does(kMeasure) ? chunk_sums_ * sizeof(double) : 0);
   const std::size_t tensor_sums = room_.add(norms * sizeof(double));
   const std::size_t norm = room_.add(norms * sizeof(double));
@@ -166,7 +162,7 @@ void Part::reserve(const Call& call, const SumIndex& sums) {
   }
   head.scale = call.grad_scale.value;
   head.least_max_norm = call.least_max_norm;
-  head.sum_count = sums.count;
+  head.sum_count = call.sums;
   head.record_count = uniform_count_;
   head.kind = norm_of(call.norm_type);
   head.per_tensor = call.per_tensor;

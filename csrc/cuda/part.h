@@ -9,20 +9,13 @@
 
 namespace fusedstep::cuda {
 
-// The sums of a call: for each tensor the index of its own, -1 where it is not part of the norm.
-struct SumIndex {
-  explicit SumIndex(const Call& call);
-  std::vector<std::int32_t> of;
-  std::uint32_t count = 0;
-};
-
 // Whether the call has work for this device, or is to tell it the norm or of a skipped step. Another device may still
 // hold a number that is read.
 bool takes_part(const Call& call, int device);
 
 struct Part {
   // On its device.
-  Part(const Call& call, const SumIndex& sums, int device, cudaStream_t stream);
+  Part(const Call& call, int device, cudaStream_t stream);
 
   bool lacks(const Number& n) const { return n.at.at && n.device != device; }
   // Fills what is filled by the host, but for the numbers that are on another device.
@@ -36,11 +29,11 @@ struct Part {
   Scratch scratch;
 
  private:
-  void add_batches(const Call& call, const SumIndex& sums, const std::vector<std::uint32_t>& uniform_of);
-  std::vector<std::uint32_t> add_uniforms(const Call& call, const SumIndex& sums);
-  void add_folds(const Call& call, const SumIndex& sums);
+  void add_batches(const Call& call, const std::vector<std::uint32_t>& uniform_of);
+  std::vector<std::uint32_t> add_uniforms(const Call& call);
+  void add_folds(const Call& call);
   void place_tables(const Call& call);
-  void reserve(const Call& call, const SumIndex& sums);
+  void reserve(const Call& call);
   void fill_batch_heads(const Call& call);
   template <class Head>
   void place(Packed<Head>& args, Ref& ref, const std::vector<std::byte>& bytes, bool stays);

@@ -43,17 +43,17 @@ namespace {
 
 class CudaRun final : public Run {
  public:
-  explicit CudaRun(Call& call) : call_(call), sums_(call) {
+  explicit CudaRun(Call& call) : call_(call) {
     for (const auto& [device, stream] : call.streams) {
       if (!takes_part(call, device)) continue;
       const DeviceGuard guard(device);
-      parts_.emplace_back(call, sums_, device, static_cast<cudaStream_t>(stream));
+      parts_.emplace_back(call, device, static_cast<cudaStream_t>(stream));
     }
   }
 
   std::vector<double> measure() override {
     start();
-    std::vector<double> out(sums_.count);
+    std::vector<double> out(call_.sums);
     if (out.empty()) return out;
     Part& part = parts_.front();
     const DeviceGuard guard(part.device);
@@ -83,7 +83,7 @@ class CudaRun final : public Run {
     });
     const Part& part = asked == parts_.end() ? parts_.front() : *asked;
     const DeviceGuard guard(part.device);
-    norms_.each.resize(call_.per_tensor ? sums_.count : 1);
+    norms_.each.resize(call_.per_tensor ? call_.sums : 1);
     copy_back(part, part.finish.head().norm, norms_.each);
     if (!call_.per_tensor) norms_.total = norms_.each[0];
     return norms_;
@@ -103,7 +103,7 @@ class CudaRun final : public Run {
 
  private:
   void run_batch(const Part& part, const Batch& batch, const KernelPair& kernels, const char* name) {
-    const Kernel& kernel = batch.args.pick(kernels);
+    const Kernel& kernel = batch.args.fitting(kernels);
     const unsigned blocks = std::min(batch.chunks, resident_blocks(kernel, part.device));
     if (blocks > 0) launch(kernel, name, blocks, kThreads, part.stream, batch.args.data());
   }
@@ -114,7 +114,7 @@ class CudaRun final : public Run {
     head.fold = phases & kMeasure;
     head.total = phases & kFold;
     head.prepare = phases & kPrepare;
-    launch(part.finish.pick(finish_kernel()), "cudaLaunchKernelEx(finish)", 1, kFinishThreads, part.stream,
+    launch(part.finish.fitting(finish_kernel()), "cudaLaunchKernelEx(finish)", 1, kFinishThreads, part.stream,
            part.finish.data());
   }
 
@@ -187,16 +187,15 @@ class CudaRun final : public Run {
     const DeviceGuard guard(to.device);
     const auto& tensors = call_.tensors;
     for (std::size_t i = 0; i < tensors.size(); ++i) {
-      if (tensors[i].device != from.device || !tensors[i].normed) continue;
-      const std::int32_t first = sums_.of[i];
-      while (i + 1 < tensors.size() && tensors[i + 1].device == from.device && tensors[i + 1].normed) ++i;
+      if (tensors[i].device != from.device || !tensors[i].normed()) continue;
+      const std::int32_t first = tensors[i].sum;
+      while (i + 1 < tensors.size() && tensors[i + 1].device == from.device && tensors[i + 1].normed()) ++i;
       FS_CUDA(cudaMemcpyPeerAsync, to.finish.head().sums + first, to.device, from.finish.head().sums + first,
-              from.device, (sums_.of[i] - first + 1) * sizeof(double), to.stream);
+              from.device, (tensors[i].sum - first + 1) * sizeof(double), to.stream);
     }
   }
 
   const Call& call_;
-  const SumIndex sums_;
   std::vector<Part> parts_;  // one per device
   bool started_ = false;
   bool has_sums_ = false;   // every device has each tensor's sum, or the total in place of them

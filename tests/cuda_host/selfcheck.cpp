@@ -55,14 +55,12 @@ struct Arrays {
     for (int k = 0; k < 4; ++k) std::copy_n(other.stream[k], n, stream[k]);
   }
 
-  // Beside its arrays what a call needs to know.
-  Tensor in_call(int device) const {
-    Tensor t{{}, 4, DType::float32, adam(), n, nullptr, nullptr};
+  void add_to(Call& call, int device) const {
+    Tensor& t = call.tensors.emplace_back(Tensor{{}, 4, DType::float32, adam(), n, nullptr, nullptr});
     for (int k = 0; k < 4; ++k) t.stream[k] = {stream[k], Format::float32};
-    t.normed = true;
+    t.sum = call.sums++;
     t.device = device;
     t.step = 3;
-    return t;
   }
 };
 
@@ -75,7 +73,7 @@ Call call_of(double max_norm) {
 
 double on_cpu(const std::vector<Arrays>& tensors, double max_norm) {
   Call call = call_of(max_norm);
-  for (const Arrays& t : tensors) call.tensors.push_back(t.in_call(kHost));
+  for (const Arrays& t : tensors) t.add_to(call, kHost);
   const auto run = cpu::start(call);
   const double norm = run->fold().total;
   run->prepare();
@@ -86,9 +84,7 @@ double on_cpu(const std::vector<Arrays>& tensors, double max_norm) {
 // On several devices in turn, with the norm left on the first.
 Call on_devices(const std::vector<Arrays>& tensors, double max_norm, int devices, double* norm) {
   Call call = call_of(max_norm);
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    call.tensors.push_back(tensors[i].in_call(static_cast<int>(i) % devices));
-  }
+  for (std::size_t i = 0; i < tensors.size(); ++i) tensors[i].add_to(call, static_cast<int>(i) % devices);
   for (int d = 0; d < devices; ++d) call.streams.emplace_back(d, nullptr);
   call.norm_out = norm;
   call.result_device = 0;
