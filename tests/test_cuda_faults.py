@@ -23,11 +23,12 @@ pytestmark = [
 ]
 
 SOURCES = [
-    *(f"csrc/cuda/{name}" for name in ("batch.cpp", "launch.cpp", "norm.cu", "run.cpp", "runtime.cpp", "step.cu")),
-    *(f"csrc/cpu/{name}" for name in ("dispatch.cpp", "norms.cpp", "step.cpp", "target.cpp", "threads.cpp")),
+    *(f"csrc/cuda/{name}.cpp" for name in ("batch", "launch", "part", "run", "runtime", "tables")),
+    *(f"csrc/cuda/{name}.cu" for name in ("norm", "step")),
+    *(f"csrc/cpu/{name}.cpp" for name in ("dispatch", "norms", "run", "step", "target", "threads")),
     *(f"tests/cuda_host/{name}" for name in ("fibers.cpp", "runtime.cpp", "selfcheck.cpp")),
     "csrc/kernels/registry.cpp",
-    "csrc/call/plan.cpp",
+    *(f"csrc/call/{name}.cpp" for name in ("call", "norms", "plan")),
 ]
 FLAGS = [
     *("-std=c++20", "-O1", "-g", "-ffp-contract=off", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
@@ -83,7 +84,7 @@ FAULTS = {
         "",
     ),
     "table: no wait for the stream that fills it": (
-        "csrc/cuda/runtime.cpp",
+        "csrc/cuda/tables.cpp",
         "    if (kept->stream != stream) FS_CUDA(cudaStreamWaitEvent, stream, kept->filled, 0);\n",
         "",
     ),

@@ -447,9 +447,9 @@ def test_captures_that_cannot_be_right() -> None:
 # ------------------------------------------------------------------------------------------------------------ failures
 
 
-@pytest.mark.parametrize("max_norm", [None, 0.5])
-def test_out_of_memory_changes_nothing(max_norm: float | None) -> None:
-    lists = adamw_arrays([5, 40_000, 3])
+@pytest.mark.parametrize(("sizes", "max_norm"), [([5] * 1000, None), ([5, 40_000, 3], 0.5)], ids=["tables", "sums"])
+def test_out_of_memory_changes_nothing(sizes: list[int], max_norm: float | None) -> None:
+    lists = adamw_arrays(sizes)
     before = copies(lists)
     with pretending() as host:
         host.fail("cudaMallocFromPoolAsync", 1)

@@ -1,4 +1,3 @@
-#include "layout.h"
 #include "reading.h"
 
 namespace fusedstep {
@@ -8,14 +7,6 @@ namespace {
 bool exchange_enabled = true;
 int (*placed_device)(const void*, bool) = nullptr;
 void* (*placed_stream)(int) = nullptr;
-
-template <class Dims>
-std::string tuple_text(const Dims* dims, int n) {
-  std::string out = "(";
-  for (int k = 0; k < n; ++k)
-    out += std::to_string(dims[k]) + (k + 1 < n || n == 1 ? "," : "") + (k + 1 < n ? " " : "");
-  return out + ")";
-}
 
 const dlpack::ExchangeApi* exchange_api(py::handle type) {
   if (!py::hasattr(type, "__dlpack_c_exchange_api__")) return nullptr;
@@ -92,17 +83,6 @@ void check_storage(PyObject* object, const Array& a, const Where& where) {
 }
 
 }  // namespace
-
-std::string Where::text() const { return std::string(label) + ": " + arg + "[" + std::to_string(index) + "]"; }
-
-std::string Array::shape_text() const { return tuple_text(shape, ndim); }
-
-std::string Array::device_text() const { return device == kHost ? "cpu" : "cuda:" + std::to_string(device); }
-
-std::string Array::dtype_text() const {
-  if (is_complex) return format == Format::float32 ? "complex64" : "complex128";
-  return format_name(format);
-}
 
 Reader::~Reader() {
   for (Py_buffer& b : buffers_) PyBuffer_Release(&b);
@@ -200,11 +180,10 @@ Array Reader::read_scalar(PyObject* object, const Where& where) {
 }
 
 Number read_number(Reader& reader, PyObject* object, const Where& where) {
-  if (PyFloat_Check(object)) return {PyFloat_AS_DOUBLE(object), {}};
+  if (PyFloat_Check(object)) return {PyFloat_AS_DOUBLE(object)};
   const Array a = reader.read_scalar(object, where);
-  const bool wide = a.format == Format::float64;
-  if (a.device != kHost) return {0.0, {a.data, wide}, a.device};
-  return {wide ? *static_cast<const double*>(a.data) : *static_cast<const float*>(a.data), {}};
+  if (a.device != kHost) return {0.0, a.scalar(), a.device};
+  return {a.scalar().read()};
 }
 
 void set_exchange_api(bool on) { exchange_enabled = on; }

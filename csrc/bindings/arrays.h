@@ -8,11 +8,9 @@
 #include <deque>
 #include <map>
 #include <optional>
-#include <string>
 #include <vector>
 
-#include "../call/scalar.h"
-#include "../formats/format.h"
+#include "../call/array.h"
 #include "dlpack.h"
 
 namespace fusedstep {
@@ -21,36 +19,9 @@ namespace py = pybind11;
 
 struct TypeFacts;
 
-// Which argument a message is about: "adam: grads[3]".
-struct Where {
-  const char* label;
-  const char* arg;
-  std::int64_t index;
-  const char* takes_sparse = nullptr;  // the class to name for a sparse gradient, if there is one
-  std::string text() const;
-};
-
 // What becomes of a torch tensor whose values are the negative or the conjugate of what its memory holds: an error; its
 // memory as it is, where signs do not matter; or a tensor made of its values.
 enum class Lazy { refuse, as_stored, resolve };
-
-struct Array {
-  void* data;
-  std::int64_t numel;
-  const std::int64_t* shape;
-  const std::int64_t* stride;  // elements; null: C-contiguous
-  int ndim;
-  int device;  // of CUDA; kHost: memory of the CPU
-  Format format;
-  bool is_complex;        // pairs of it
-  const char* read_only;  // why it must not be written, or null
-  bool contiguous;        // in row-major order
-
-  std::string shape_text() const;
-  std::string dtype_text() const;
-  std::string device_text() const;
-};
-inline constexpr int kHost = -1;
 
 // Reads arrays for one call and keeps what they need alive until it is destroyed.
 class Reader {
@@ -88,12 +59,7 @@ class Reader {
   std::optional<void*> given_stream_;
 };
 
-// A number that a call reads: on the host its value, on a device its address.
-struct Number {
-  double value;
-  Scalar at;
-  int device = kHost;
-};
+// A float, or one number in an array.
 Number read_number(Reader& reader, PyObject* object, const Where& where);
 
 // Off: torch tensors are read through their attributes, as with a torch that has no exchange API. For tests.
@@ -102,14 +68,5 @@ void set_exchange_api(bool on);
 // Not null: says which CUDA device memory counts as lying on, or kHost, told whether one number is meant; and what the
 // current stream is. For the build that runs the CUDA kernels on the CPU.
 void set_placement(int (*device_of)(const void* data, bool is_scalar), void* (*stream_of)(int device));
-
-// Errors about an array that is written: read-only, or elements that share memory.
-void check_writable(const Array& a, const Where& where);
-// Errors for complex numbers, which have no order to clip by.
-void check_ordered(const Array& a, const Where& where);
-// Errors unless both are on the CPU, or both on CUDA devices: one call does not wait for the other kind.
-void check_one_kind(const Array& a, const Where& where, const Array& first);
-// Errors unless dtype and shape equal those of the parameter.
-void check_matches(const Array& a, const Where& where, const Array& param);
 
 }  // namespace fusedstep

@@ -5,9 +5,15 @@
 #include "torch_walk.h"
 
 namespace fusedstep {
+namespace {
+
+// Without a count all that a rule asks is whether this is the first step.
+constexpr std::int64_t kFirst = 1, kLater = 2;
+
+}  // namespace
 
 // The count on the host is checked and written back; on a device it is neither read nor written here.
-void StepCall::add_step(Tensor& t, TorchParam& p, const py::object& to_device) {
+void PyCall::add_step(Given& t, TorchParam& p, const py::object& to_device) {
   const Group& group = *t.group;
   py::object& step = p.item[group.state_keys.size()];
   const Where where{group.label.c_str(), "step", p.index};
@@ -27,42 +33,55 @@ void StepCall::add_step(Tensor& t, TorchParam& p, const py::object& to_device) {
     throw py::value_error(where.text() + " is on device " + a.device_text() + ", expected " + t.array[0].device_text() +
                           " to match params[" + std::to_string(p.index) + "]");
   }
-  const bool wide = a.format == Format::float64;
+  const Scalar count = a.scalar();
   t.host_step = a.device == kHost;
   if (!t.host_step) {
-    t.step_at = {a.data, wide};
+    t.step_at = count;
     return;
   }
-  const double value = wide ? *static_cast<double*>(a.data) : *static_cast<float*>(a.data);
-  if (!(value >= 0.0 && value < 9e15) || value != std::floor(value)) {
+  const double value = count.read();
+  if (!(value >= 0.0 && value < static_cast<double>(kMostSteps)) || value != std::floor(value)) {
     throw py::value_error(where.text() + " is " + std::to_string(value) + ", expected a whole number >= 0");
   }
   t.step = static_cast<std::int64_t>(value) + 1;
-  counts_.push_back({a.data, wide, t.step});
+  call_.counts.emplace_back(count, t.step);
 }
 
-void StepCall::add_torch(const std::deque<Group>& groups, const py::object& state, const py::object& init,
-                         const py::object& to_device) {
+void PyCall::add_torch(const std::vector<TorchGroup>& groups, const py::object& state, const py::object& init,
+                       const py::object& to_device) {
   state_ = state;
-  for (const Group& group : groups) add_limit(group);
+  for (const TorchGroup& g : groups) add_group(*g.group, g.lr.is_none() ? py::object() : g.lr);
   walk_ = std::make_unique<TorchWalk>(groups, state);
   walk_->each([&](TorchParam& p) { add_param(p, init, to_device); });
 }
 
-void StepCall::add_param(TorchParam& p, const py::object& init, const py::object& to_device) {
-  const Group& group = *p.group;
-  const std::size_t keys = group.state_keys.size();
-  Tensor& t = tensors_.emplace_back();
+void PyCall::add_param(TorchParam& p, const py::object& init, const py::object& to_device) {
+  const Group& group = *p.from->group;
+  Given& t = given_.emplace_back();
   t.group = &group;
+  t.options = p.options;
   t.index = p.index;
   read(t, 0, p.param.ptr());
   read(t, 1, p.grad.ptr());
+  make_state(t, p, init);
+  for (std::size_t k = 0; k < group.state_keys.size(); ++k) read(t, static_cast<int>(2 + k), p.item[k].ptr());
+  if (group.has_step) {
+    add_step(t, p, to_device);
+  } else {
+    t.step = t.fresh ? kFirst : kLater;
+  }
+  written_.append(p.param);
+}
 
-  // SGD's buffer may be None or missing (torch writes both); elsewhere a state is whole or not there at all.
-  bool fresh = (keys > 0 || group.has_step) && (!p.entry || py::len(p.entry) == 0);
-  if (!group.has_step && keys > 0) fresh = fresh || !p.item[0];
-  if (fresh) {  // only now: state is made like the parameter
-    const py::dict made = survive_exit([&] { return init(p.param, group.source); });
+// Where there is none. SGD's buffer may be None or missing (torch writes both); elsewhere a state is whole or not there
+// at all.
+void PyCall::make_state(Given& t, TorchParam& p, const py::object& init) {
+  const Group& group = *p.from->group;
+  const std::size_t keys = group.state_keys.size();
+  t.fresh = (keys > 0 || group.has_step) && (!p.entry || py::len(p.entry) == 0);
+  if (!group.has_step && keys > 0) t.fresh = t.fresh || !p.item[0];
+  if (t.fresh) {
+    const py::dict made = survive_exit([&] { return init(p.param, p.from->options); });
     for (std::size_t k = 0; k < keys; ++k) p.item[k] = made[group.state_keys[k]];
     if (group.has_step) p.item[keys] = made["step"];
     new_state_.emplace_back(p.param, made);
@@ -73,14 +92,9 @@ void StepCall::add_param(TorchParam& p, const py::object& init, const py::object
     throw py::value_error(group.label + ": state of params[" + std::to_string(p.index) + "] has no '" + key +
                           "'; options that add state cannot be switched on later");
   }
-  for (std::size_t k = 0; k < keys; ++k) read(t, static_cast<int>(2 + k), p.item[k].ptr());
-  t.step = fresh ? 1 : 2;
-  t.fresh = fresh;
-  if (group.has_step) add_step(t, p, to_device);
-  touched_.append(p.param);
 }
 
-void StepCall::keep_state() {
+void PyCall::keep_state() {
   if (has_kept_) return;
   has_kept_ = true;
   for (const auto& [param, fresh] : new_state_) {
@@ -98,7 +112,7 @@ void StepCall::keep_state() {
   for (const auto& [entry, step] : moved_steps_) entry["step"] = step;
 }
 
-void StepCall::take_back() {
+void PyCall::take_back() {
   for (const auto& [mapping, key] : kept_) {
     if (PyObject_DelItem(mapping.ptr(), key.ptr()) != 0) PyErr_Clear();
   }
@@ -106,21 +120,10 @@ void StepCall::take_back() {
 }
 
 // The last thing that can fail.
-void StepCall::commit() {
+void PyCall::commit() {
   keep_state();
-  announce(before_write_, touched_);
+  if (!args_.before_write.is_none()) survive_exit([&] { args_.before_write(written_); });
   committed_ = true;
-}
-
-// The step counts of the host, once the step has happened.
-void StepCall::count() {
-  for (const StepCount& c : counts_) {
-    if (c.wide) {
-      *static_cast<double*>(c.at) = static_cast<double>(c.value);
-    } else {
-      *static_cast<float*>(c.at) = static_cast<float>(c.value);
-    }
-  }
 }
 
 }  // namespace fusedstep

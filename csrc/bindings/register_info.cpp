@@ -24,6 +24,7 @@ void register_info(py::module_& m) {
   m.attr("cuda") = cuda::built_with();
   m.def("cuda_devices", &cuda::device_count);
   m.attr("chunk") = kChunk;
+  m.attr("most_steps") = kMostSteps;
   m.attr("norm_block") = kNormBlock;
   m.attr("norm_lanes") = kNormLanes;
 

@@ -6,25 +6,27 @@
 namespace fusedstep {
 namespace {
 
-std::deque<Group> parse(const py::list& groups) {
-  std::deque<Group> out;
-  for (const py::handle g : groups) out.emplace_back(py::cast<py::dict>(g));
-  return out;
-}
-
 Nonfinite nonfinite_of(const std::string& name) {
   if (name == "skip") return Nonfinite::skip;
   return name == "raise" ? Nonfinite::raise : Nonfinite::propagate;
 }
 
+template <class Groups>
+std::string label_of(const Groups& groups) {
+  return groups.empty() ? "step" : groups.front().group->label;
+}
+
 py::object step_arrays(const py::list& groups, const py::object& grad_scale, double norm_type, bool per_tensor,
                        const std::string& nonfinite, const py::object& norm_out, const py::object& stream,
                        const py::object& report) {
-  const std::deque<Group> parsed = parse(groups);
-  const char* const label = parsed.empty() ? "step" : parsed.front().label.c_str();
-  const Clipping clipping{norm_type, per_tensor, nonfinite_of(nonfinite)};
-  StepCall call({label, grad_scale, py::none(), norm_out, stream, clipping, report});
-  for (const Group& g : parsed) call.add_lists(g);
+  const std::vector<ListsGroup> parsed = lists_groups(groups);
+  CallArgs args{label_of(parsed), norm_type, per_tensor, nonfinite_of(nonfinite)};
+  args.grad_scale = grad_scale;
+  args.norm_out = norm_out;
+  args.stream = stream;
+  args.report = report;
+  PyCall call(args);
+  for (const ListsGroup& g : parsed) call.add_lists(g);
   return call.run();
 }
 
@@ -46,10 +48,14 @@ py::object step_torch(const py::list& groups, const py::object& state, const py:
                       const py::object& to_device, const py::object& grad_scale, const py::object& found_inf,
                       const py::object& report, const std::string& nonfinite, const py::object& over_ranks,
                       const py::object& before_write) {
-  const std::deque<Group> parsed = parse(groups);
-  const char* const label = parsed.empty() ? "step" : parsed.front().label.c_str();
-  const Clipping clipping{2.0, false, nonfinite_of(nonfinite), over_ranks};
-  StepCall call({label, grad_scale, found_inf, py::none(), py::none(), clipping, report, before_write});
+  const std::vector<TorchGroup> parsed = torch_groups(groups);
+  CallArgs args{label_of(parsed), 2.0, false, nonfinite_of(nonfinite)};
+  args.grad_scale = grad_scale;
+  args.found_inf = found_inf;
+  args.report = report;
+  args.over_ranks = over_ranks;
+  args.before_write = before_write;
+  PyCall call(args);
   call.add_torch(parsed, state, init, to_device);
   return call.run();
 }

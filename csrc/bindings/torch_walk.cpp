@@ -27,10 +27,6 @@ void prefetch_tensor(const py::object& tensor) {
 
 py::object none_is_null(py::object item) { return item && item.is_none() ? py::object() : item; }
 
-}  // namespace
-
-namespace {
-
 py::object find_in_mapping(const py::handle& mapping, const py::handle& key) {
   const auto item = py::reinterpret_steal<py::object>(PyObject_GetItem(mapping.ptr(), key.ptr()));
   if (item) return item;
@@ -50,7 +46,7 @@ py::object find_item(const py::handle& mapping, const py::handle& key) {
 
 // State is created in parameter order, so walking the dict beside the parameters finds nearly every entry without
 // hashing a tensor, which torch does in Python.
-TorchWalk::TorchWalk(const std::deque<Group>& groups, const py::object& state) : state_(state) {
+TorchWalk::TorchWalk(const std::vector<TorchGroup>& groups, const py::object& state) : state_(state) {
   const bool ordered = PyDict_Check(state_.ptr());
   Py_ssize_t position = 0;
   PyObject *key = nullptr, *value = nullptr;
@@ -60,11 +56,11 @@ TorchWalk::TorchWalk(const std::deque<Group>& groups, const py::object& state) :
   advance();
   bool all_found = true;
   std::int64_t index = 0;
-  for (const Group& group : groups) {
-    const py::object list = py::reinterpret_borrow<py::object>(group.source["params"]);
-    for (const py::handle param : list) {
+  for (const TorchGroup& group : groups) {
+    for (const py::handle param : group.params) {
       TorchParam& p = params_.emplace_back();
-      p.group = &group;
+      p.from = &group;
+      p.options = static_cast<std::uint32_t>(&group - groups.data());
       p.index = index++;
       p.param = py::reinterpret_borrow<py::object>(param);
       if (key != param.ptr()) {
@@ -111,19 +107,20 @@ void TorchWalk::resolve(TorchParam& p) {
   static PyObject* const step_name = PyUnicode_InternFromString("step");
   p.grad = py::reinterpret_steal<py::object>(PyObject_GetAttr(p.param.ptr(), grad_name));
   if (!p.grad) throw py::error_already_set();
-  const auto& keys = p.group->state_keys;
-  if (p.grad.is_none() || (keys.empty() && !p.group->has_step)) {
+  const Group& group = *p.from->group;
+  const auto& keys = group.state_keys;
+  if (p.grad.is_none() || (keys.empty() && !group.has_step)) {
     p.entry = py::object();
     return;
   }
   if (!p.entry) p.entry = none_is_null(find_item(state_, p.param));
   if (!p.entry) return;
   if (!PyMapping_Check(p.entry.ptr())) {
-    throw py::type_error(p.group->label + ": state of params[" + std::to_string(p.index) + "] is " +
+    throw py::type_error(group.label + ": state of params[" + std::to_string(p.index) + "] is " +
                          py::cast<std::string>(py::repr(p.entry)).substr(0, 80) + ", expected a dict of its arrays");
   }
   for (std::size_t k = 0; k < keys.size(); ++k) p.item[k] = none_is_null(find_item(p.entry, keys[k]));
-  if (p.group->has_step) p.item[keys.size()] = none_is_null(find_item(p.entry, step_name));
+  if (group.has_step) p.item[keys.size()] = none_is_null(find_item(p.entry, step_name));
 }
 
 void TorchWalk::fetch(const TorchParam& p) {

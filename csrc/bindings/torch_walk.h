@@ -5,7 +5,8 @@
 namespace fusedstep {
 
 struct TorchParam {
-  const Group* group;
+  const TorchGroup* from;
+  std::uint32_t options;           // index of its group
   std::int64_t index;              // over all groups
   py::object param, grad, entry;   // entry: its dict in the optimizer's state; null where it has none or needs none
   py::object item[kMaxState + 1];  // of the entry: the group's state_keys, then "step"; null if missing or None
@@ -17,7 +18,7 @@ py::object find_item(const py::handle& mapping, const py::handle& key);
 // Holds a reference to everything it hands out until it is destroyed. A parameter that is given twice is there once.
 class TorchWalk {
  public:
-  TorchWalk(const std::deque<Group>& groups, const py::object& state);
+  TorchWalk(const std::vector<TorchGroup>& groups, const py::object& state);
 
   // visit(TorchParam&) for every parameter that has a gradient.
   template <class Visit>

@@ -7,7 +7,7 @@ Plan::Plan(const std::vector<std::int64_t>& numels) : first_element_{0}, first_c
   first_chunk_.reserve(numels.size() + 1);
   for (const std::int64_t n : numels) {
     first_element_.push_back(first_element_.back() + n);
-    first_chunk_.push_back(first_chunk_.back() + (n + kChunk - 1) / kChunk);
+    first_chunk_.push_back(first_chunk_.back() + chunks_of(n));
   }
 }
 

@@ -12,6 +12,8 @@ namespace fusedstep {
 // streams of one chunk (448 KB) stay near a core's L2 between the parts of a call.
 inline constexpr std::int64_t kChunk = 16384;
 
+inline constexpr std::int64_t chunks_of(std::int64_t numel) { return (numel + kChunk - 1) / kChunk; }
+
 struct Chunk {
   std::int64_t tensor, begin, end;
 };

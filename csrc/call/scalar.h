@@ -10,11 +10,12 @@
 
 namespace fusedstep {
 
-// Its address there, as float32 or float64; null where the host has it.
+// Its address, as float32 or float64; null where there is none. To be read and written where it is.
 struct Scalar {
   void* at = nullptr;
   bool wide = false;
 
+  std::size_t bytes() const { return wide ? sizeof(double) : sizeof(float); }
   FS_DEVICE double read() const { return wide ? *static_cast<double*>(at) : double(*static_cast<float*>(at)); }
   FS_DEVICE void write(double x) const {
     if (wide) {
@@ -23,6 +24,16 @@ struct Scalar {
       *static_cast<float*>(at) = static_cast<float>(x);
     }
   }
+};
+
+// The device of what is in memory of the CPU.
+inline constexpr int kHost = -1;
+
+// A number that a call reads: on the host its value, on a device its address.
+struct Number {
+  double value = 0.0;
+  Scalar at = {};
+  int device = kHost;
 };
 
 }  // namespace fusedstep

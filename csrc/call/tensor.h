@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "../formats/format.h"
+#include "scalar.h"
 
 namespace fusedstep {
 
@@ -19,18 +20,29 @@ struct Stream {
   Format format;
 };
 
-// One tensor of a step: its streams (parameter, gradient, state), flat unless `strided`.
-struct StepWork {
-  Stream stream[kMaxStreams];
+// What is updated together. Of clipping in place and of norms alone, parameter and gradient are the same array.
+struct Tensor {
+  Stream stream[kMaxStreams];  // parameter, gradient, state
   int streams;
   DType compute;
   int rule;
-  std::int64_t numel;
-  const void* uniform;
-  const Strided* strided;
-};
+  std::int64_t numel;      // real numbers: a complex one is two
+  const void* uniform;     // StepUniform<rule, compute>, where the host has prepared it
+  const Strided* strided;  // of all streams; null: flat
 
-// One tensor of a norm, in logical (row-major) order whatever its layout.
+  const Strided* row_major = nullptr;  // of the gradient in logical order, as norms are; null: flat
+  bool is_complex = false;
+  int device = kHost;
+  std::uint32_t options = 0;  // index among the call's
+  std::int64_t step = 1;      // this is its step number so many
+  std::int32_t sum = -1;      // index of what it adds to the norm, among the call's sums; -1: it is no part of it
+  Scalar step_at = {};        // on the device, instead of `step`: the number of steps before, which the call advances
+
+  bool normed() const { return sum >= 0; }
+};
+using StepWork = Tensor;
+
+// One array of a norm, in logical (row-major) order whatever its layout.
 struct NormWork {
   const void* data;
   Format format;

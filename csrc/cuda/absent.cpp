@@ -12,13 +12,6 @@ std::string built_with() { return ""; }
 int device_count() { return 0; }
 bool is_capturing(int, void*) { absent(); }
 double read(const Scalar&, int, void*) { absent(); }
-
-struct Run::Impl {};
-Run::Run(Call) { absent(); }
-Run::~Run() = default;
-std::vector<double> Run::sums() { absent(); }
-void Run::use_total(double) { absent(); }
-std::vector<double> Run::norms() { absent(); }
-void Run::step() { absent(); }
+std::unique_ptr<Run> start(Call&) { absent(); }
 
 }  // namespace fusedstep::cuda

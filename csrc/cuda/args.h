@@ -4,9 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../call/options.h"
 #include "../call/plan.h"
-#include "../call/scalar.h"
-#include "../kernels/prepare.h"
 
 namespace fusedstep::cuda {
 
@@ -47,11 +46,7 @@ struct Fold {
   std::uint32_t first, count, into;
 };
 
-// Options of a group whose numbers may live on the device.
-struct DeviceOptions {
-  StepOptions host;
-  Scalar lr;  // null: host.hyper[0]
-};
+using DeviceOptions = Options;
 
 // One StepUniform to prepare.
 struct Record {

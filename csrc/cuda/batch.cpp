@@ -19,26 +19,25 @@ std::int32_t add_layout(std::vector<std::byte>& table, const Strided* s, int str
 
 }  // namespace
 
-void Batch::build(const Call& call, const std::vector<std::uint32_t>& uniform_of,
-                  const std::vector<std::int32_t>& sum_of) {
+void Batch::build(const Call& call, const std::vector<std::uint32_t>& uniform_of) {
   std::int64_t next_chunk = 0;
-  entries.resize(works.size() * sizeof(Entry));
-  for (std::size_t i = 0; i < works.size(); ++i) {
-    const Work& w = call.work[works[i]];
+  entries.resize(tensors.size() * sizeof(Entry));
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const Tensor& t = call.tensors[tensors[i]];
     Entry e{};
-    e.written[0] = w.tensor.stream[0].data;
-    for (int k = 2; k < w.tensor.streams; ++k) e.written[k - 1] = w.tensor.stream[k].data;
-    e.numel = w.tensor.numel;
+    e.written[0] = t.stream[0].data;
+    for (int k = 2; k < t.streams; ++k) e.written[k - 1] = t.stream[k].data;
+    e.numel = t.numel;
     e.first_chunk = static_cast<std::uint32_t>(next_chunk);
-    e.uniform = uniform_of[works[i]];
-    e.layout = add_layout(entries, w.tensor.strided, w.tensor.streams);
-    e.norm_layout = add_layout(entries, w.normed ? w.norm_layout : nullptr, 1);
-    e.sum = sum_of[works[i]];
-    next_chunk += (e.numel + kChunk - 1) / kChunk;
-    normed = normed || w.normed;
-    one_each = one_each && e.numel > 0 && e.numel <= kChunk;
+    e.uniform = uniform_of[tensors[i]];
+    e.layout = add_layout(entries, t.strided, t.streams);
+    e.norm_layout = add_layout(entries, t.row_major, 1);
+    e.sum = t.sum;
+    next_chunk += chunks_of(e.numel);
+    normed = normed || t.normed();
+    one_each = one_each && chunks_of(e.numel) == 1;
     std::copy_n(reinterpret_cast<const std::byte*>(&e), sizeof e, entries.data() + i * sizeof e);
-    append(grads, w.tensor.stream[1].data);
+    append(grads, t.stream[1].data);
   }
   if (next_chunk > INT32_MAX) throw std::length_error("more elements in one step than a launch has room for");
   chunks = static_cast<std::uint32_t>(next_chunk);

@@ -3,9 +3,8 @@
 #include <memory>
 #include <vector>
 
+#include "../call/call.h"
 #include "launch.h"
-#include "run.h"
-#include "runtime.h"
 
 namespace fusedstep::cuda {
 
@@ -37,7 +36,10 @@ class Packed {
   Packed() : args_(new Args<Head, kLargeArgs>) {}
   Head& head() { return args_->head; }
   const Head& head() const { return args_->head; }
-  bool small() const { return used_ <= sizeof(Args<Head, kSmallArgs>::bytes); }
+  // The one for as many bytes of arguments as there are.
+  const Kernel& fitting(const KernelPair& kernels) const {
+    return used_ <= sizeof(Args<Head, kSmallArgs>::bytes) ? kernels.small : kernels.large;
+  }
   const void* data() const { return args_.get(); }
 
   // Into the argument, if there is room; else false.
@@ -58,14 +60,14 @@ class Packed {
 struct Batch {
   int rule;
   DType dtype;
-  bool normed = false;               // some tensor is part of the norm
-  bool one_each = true;              // every tensor is one chunk
-  std::vector<std::uint32_t> works;  // indices into the call's
+  bool normed = false;                 // some tensor is part of the norm
+  bool one_each = true;                // every tensor is one chunk
+  std::vector<std::uint32_t> tensors;  // indices into the call's
   std::vector<std::byte> entries, grads;
   std::uint32_t chunks = 0, first_sum = 0;  // of this device's chunk sums
   Packed<BatchHead> args;
 
-  void build(const Call& call, const std::vector<std::uint32_t>& uniform_of, const std::vector<std::int32_t>& sum_of);
+  void build(const Call& call, const std::vector<std::uint32_t>& uniform_of);
 };
 
 template <class T>

@@ -1,6 +1,7 @@
 # CUDA: AUTO where there is a compiler for it, ON or OFF, or HOST: the same sources compiled for the CPU, for tests.
 set(FUSEDSTEP_CUDA AUTO CACHE STRING "Build the CUDA kernels: AUTO, ON, OFF, or HOST to run them on the CPU in tests")
-set(cuda_sources csrc/cuda/batch.cpp csrc/cuda/launch.cpp csrc/cuda/norm.cu csrc/cuda/run.cpp csrc/cuda/runtime.cpp csrc/cuda/step.cu)
+set(cuda_sources csrc/cuda/batch.cpp csrc/cuda/launch.cpp csrc/cuda/norm.cu csrc/cuda/part.cpp csrc/cuda/run.cpp
+                 csrc/cuda/runtime.cpp csrc/cuda/step.cu csrc/cuda/tables.cpp)
 
 set(cuda ${FUSEDSTEP_CUDA})
 if(cuda STREQUAL "AUTO")

@@ -1,7 +1,9 @@
 #include "launch.h"
 
 #include <algorithm>
+#include <cstring>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <utility>
 
@@ -16,6 +18,18 @@ void launch(const Kernel& kernel, const char* name, unsigned blocks, unsigned th
   config.blockDim = dim3(threads);
   config.stream = stream;
   check(kernel.launch(config, args), name);
+}
+
+void fill(void* to, const std::vector<std::byte>& bytes, cudaStream_t stream) {
+  using Fill = Args<FillHead, kLargeArgs>;
+  auto args = std::make_unique<Fill>();
+  for (std::size_t done = 0; done < bytes.size(); done += sizeof args->bytes) {
+    args->head.to = static_cast<std::byte*>(to) + done;
+    args->head.size = static_cast<std::uint32_t>(std::min(sizeof args->bytes, bytes.size() - done));
+    std::memcpy(args->bytes, bytes.data() + done, args->head.size);
+    const unsigned blocks = (args->head.size + 4 * kThreads - 1) / (4 * kThreads);
+    launch(fill_kernel(), "cudaLaunchKernelEx(fill)", blocks, kThreads, stream, args.get());
+  }
 }
 
 unsigned resident_blocks(const Kernel& kernel, int device, int threads) {

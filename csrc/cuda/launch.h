@@ -2,6 +2,8 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <vector>
+
 #include "args.h"
 
 namespace fusedstep::cuda {
@@ -33,6 +35,9 @@ const Kernel& fill_kernel();
 
 void launch(const Kernel& kernel, const char* name, unsigned blocks, unsigned threads, cudaStream_t stream,
             const void* args);
+
+// Puts bytes into memory of the current device by kernel arguments alone.
+void fill(void* to, const std::vector<std::byte>& bytes, cudaStream_t stream);
 
 // As many blocks as run at once on the current device. Asking also fails early for a kernel this device cannot run.
 unsigned resident_blocks(const Kernel& kernel, int device, int threads = kThreads);

@@ -3,8 +3,6 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
-#include <memory>
-#include <vector>
 
 namespace fusedstep::cuda {
 
@@ -42,14 +40,6 @@ class Scratch {
   int device_ = 0;  // a null stream means another one on each device
 };
 
-// Puts bytes into memory of the current device by kernel arguments alone.
-void fill(void* to, const std::vector<std::byte>& bytes, cudaStream_t stream);
-
-// A copy in memory of the current device of bytes that come back step after step, or null while they have not been seen
-// before. Compared whole with what is there, so that nothing in it can be out of date. To be held until what reads it
-// has been launched. Not for captures: a graph outlives what is kept here.
-std::shared_ptr<const void> kept_copy(const std::vector<std::byte>& bytes, cudaStream_t stream);
-
 // Lets this thread load kernels and make pools while its stream is captured, for a scope: none of that becomes part of
 // the graph.
 class RelaxedCapture {
@@ -66,6 +56,7 @@ class RelaxedCapture {
 // `later` goes on when what is on `earlier` now has been done; each on its own device.
 void order(int earlier_device, cudaStream_t earlier, int later_device, cudaStream_t later);
 
+int current_device();
 int multiprocessors();  // of the current device
 
 }  // namespace fusedstep::cuda

@@ -11,8 +11,9 @@ using StepFn = void (*)(const void* uniform, void* const* streams, std::int64_t 
 
 // One block of at most kNormBlock contiguous elements: the sum of |x| or x^2, or the largest |x|.
 using NormFn = double (*)(const void* x, std::int64_t n);
-enum class Norm : std::uint8_t { one, two, inf };
+enum class Norm : std::uint8_t { one, two, inf, pow };  // pow: another order, through libm and without a kernel
 inline constexpr int kNorms = 3;
+static_assert(static_cast<int>(Norm::pow) == kNorms);
 
 // The fixed shape of a sum: element i of a tensor belongs to virtual lane i % kNormLanes of block i / kNormBlock.
 // 32 lanes are 8 AVX2 accumulators, enough to hide the latency of an add; 2,048 elements keep a GPU busy at 10M.

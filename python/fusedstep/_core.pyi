@@ -6,6 +6,7 @@ cuda: str  # version of the runtime that was built in, "" without, "host" where 
 chunk: int
 norm_block: int
 norm_lanes: int
+most_steps: int  # that a count can advance to
 
 def targets() -> list[str]: ...
 def active_target() -> str: ...

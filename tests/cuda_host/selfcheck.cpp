@@ -35,12 +35,12 @@ StepOptions options(double max_norm) {
 }
 
 // p, g, m, v of one tensor, each on 16 bytes but for the one that is `off`; the address sanitizer watches both ends.
-struct Tensor {
+struct Arrays {
   std::int64_t n;
   std::vector<std::unique_ptr<float[]>> memory;
   float* stream[4];
 
-  Tensor(std::int64_t size, int off) : n(size) {
+  Arrays(std::int64_t size, int off) : n(size) {
     for (int k = 0; k < 4; ++k) {
       const int shift = k == off ? 1 : 0;
       memory.emplace_back(new float[n + shift]);
@@ -50,46 +50,43 @@ struct Tensor {
     }
     for (std::int64_t i = 0; i < n; ++i) stream[3][i] = std::fabs(stream[3][i]);
   }
-  Tensor(const Tensor& other) : Tensor(other.n, -1) {
+  Arrays(const Arrays& other) : Arrays(other.n, -1) {
     for (int k = 0; k < 4; ++k) std::copy_n(other.stream[k], n, stream[k]);
   }
 
-  StepWork work(const void* uniform) const {
-    constexpr Format f = Format::float32;
-    return {{{stream[0], f}, {stream[1], f}, {stream[2], f}, {stream[3], f}},
-            4,
-            DType::float32,
-            adam(),
-            n,
-            uniform,
-            nullptr};
+  void add_to(Call& call, int device) const {
+    Tensor& t = call.tensors.emplace_back(Tensor{{}, 4, DType::float32, adam(), n, nullptr, nullptr});
+    for (int k = 0; k < 4; ++k) t.stream[k] = {stream[k], Format::float32};
+    t.sum = call.sums++;
+    t.device = device;
+    t.step = 3;
   }
 };
 
-double on_cpu(const std::vector<Tensor>& tensors, double max_norm) {
-  std::vector<NormWork> grads;
-  std::vector<std::int64_t> numels;
-  for (const Tensor& t : tensors) {
-    grads.push_back({t.stream[1], Format::float32, false, t.n, nullptr});
-    numels.push_back(t.n);
-  }
-  const double norm = run_norm(grads, 2.0).total;
-  UniformBytes uniform;
-  prepare(adam(), DType::float32, options(max_norm), norm, 3, uniform.bytes);
-  std::vector<StepWork> work;
-  for (const Tensor& t : tensors) work.push_back(t.work(uniform.bytes));
-  run_step(work, Plan(numels), false);
+Call call_of(double max_norm) {
+  Call call;
+  call.phases = kMeasure | kFold | kPrepare | kApply;
+  call.options.push_back({options(max_norm), {}});
+  return call;
+}
+
+double on_cpu(const std::vector<Arrays>& tensors, double max_norm) {
+  Call call = call_of(max_norm);
+  for (const Arrays& t : tensors) t.add_to(call, kHost);
+  const auto run = cpu::start(call);
+  const double norm = run->fold().total;
+  run->prepare();
+  run->apply();
   return norm;
 }
 
-cuda::Call call_of(const std::vector<Tensor>& tensors, double max_norm, int devices) {
-  cuda::Call call;
-  call.options.push_back({options(max_norm), {}});
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    call.work.push_back({tensors[i].work(nullptr), nullptr, true, static_cast<int>(i) % devices, 0, 3, {}});
-  }
+// On several devices in turn, with the norm left on the first.
+Call on_devices(const std::vector<Arrays>& tensors, double max_norm, int devices, double* norm) {
+  Call call = call_of(max_norm);
+  for (std::size_t i = 0; i < tensors.size(); ++i) tensors[i].add_to(call, static_cast<int>(i) % devices);
   for (int d = 0; d < devices; ++d) call.streams.emplace_back(d, nullptr);
-  call.has_norm = true;
+  call.norm_out = norm;
+  call.result_device = 0;
   return call;
 }
 
@@ -101,19 +98,14 @@ void require(bool good, const char* what) {
 
 void step(const std::vector<std::int64_t>& sizes, int off, int devices, std::uint64_t order) {
   cuda_host::seed(order);
-  std::vector<Tensor> tensors;
+  std::vector<Arrays> tensors;
   tensors.reserve(sizes.size());
   for (const std::int64_t n : sizes) tensors.emplace_back(n, off);
-  std::vector<Tensor> expected(tensors);
+  std::vector<Arrays> expected(tensors);
   const double norm = on_cpu(expected, 0.5);
   double found = -1.0;
-  cuda::Call call = call_of(tensors, 0.5, devices);
-  call.norm_out = &found;
-  call.norm_device = 0;
-  {
-    cuda::Run run(std::move(call));
-    run.step();
-  }
+  Call call = on_devices(tensors, 0.5, devices, &found);
+  cuda::start(call)->apply();
   cuda_host::synchronize();
   const std::string error = cuda_host::last_error();
   require(error.empty(), error.c_str());
@@ -129,18 +121,15 @@ void step(const std::vector<std::int64_t>& sizes, int off, int devices, std::uin
 // A table that one stream fills and others read: only norms, so that nothing else orders them.
 void streams(std::uint64_t order) {
   cuda_host::seed(order);
-  std::vector<Tensor> tensors;
+  std::vector<Arrays> tensors;
   for (int i = 0; i < 1500; ++i) tensors.emplace_back(3, -1);
   double found[4];
   for (const std::uintptr_t stream : {1, 1, 2, 3}) {
     static int turn = 0;
-    cuda::Call call = call_of(tensors, 0.5, 1);
+    Call call = on_devices(tensors, 0.5, 1, &found[turn % 4]);
     call.streams = {{0, reinterpret_cast<void*>(stream)}};
-    call.steps = false;
-    call.norm_out = &found[turn % 4];
-    call.norm_device = 0;
-    cuda::Run run(std::move(call));
-    run.step();
+    call.phases = kMeasure | kFold;
+    cuda::start(call)->apply();
     if (turn++ % 4 == 0) cuda_host::synchronize();
   }
   cuda_host::synchronize();

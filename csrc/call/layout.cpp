@@ -4,16 +4,10 @@
 #include <cstdlib>
 #include <iterator>
 #include <numeric>
+#include <stdexcept>
 
 namespace fusedstep {
 namespace {
-
-std::int64_t stride_of(const Array& a, int dim) {
-  if (a.stride) return a.stride[dim];
-  return std::accumulate(a.shape + dim + 1, a.shape + a.ndim, std::int64_t{1}, std::multiplies<>());
-}
-
-int element_bytes(const Array& a) { return item_size(a.format) * (a.is_complex ? 2 : 1); }
 
 // Addresses of all elements, ascending. Slow and exact: only for strided arrays that the cheap tests leave open.
 std::vector<std::uintptr_t> addresses(const Array& a) {
@@ -22,10 +16,10 @@ std::vector<std::uintptr_t> addresses(const Array& a) {
   for (std::int64_t i = 0; i < a.numel; ++i) {
     std::int64_t rest = i, offset = 0;
     for (int d = a.ndim - 1; d >= 0; --d) {
-      offset += rest % a.shape[d] * stride_of(a, d);
+      offset += rest % a.shape[d] * a.stride_of(d);
       rest /= a.shape[d];
     }
-    out.push_back(reinterpret_cast<std::uintptr_t>(a.data) + static_cast<std::uintptr_t>(offset * element_bytes(a)));
+    out.push_back(reinterpret_cast<std::uintptr_t>(a.data) + static_cast<std::uintptr_t>(offset * a.element_bytes()));
   }
   std::sort(out.begin(), out.end());
   return out;
@@ -39,12 +33,12 @@ struct Range {
 Range range_of(const Array& a) {
   std::int64_t below = 0, above = 0;
   for (int d = 0; d < a.ndim; ++d) {
-    const std::int64_t span = (a.shape[d] - 1) * stride_of(a, d);
+    const std::int64_t span = (a.shape[d] - 1) * a.stride_of(d);
     (span < 0 ? below : above) += span;
   }
   const auto base = reinterpret_cast<std::uintptr_t>(a.data);
-  return {base + static_cast<std::uintptr_t>(below * element_bytes(a)),
-          base + static_cast<std::uintptr_t>((above + 1) * element_bytes(a))};
+  return {base + static_cast<std::uintptr_t>(below * a.element_bytes()),
+          base + static_cast<std::uintptr_t>((above + 1) * a.element_bytes())};
 }
 
 // An array as seen from its lowest address: the bytes of an element, and stride and size of each dimension along which
@@ -66,9 +60,9 @@ struct Extent {
 };
 
 Extent extent_of(const Array& a) {
-  Extent out{element_bytes(a), {}};
+  Extent out{a.element_bytes(), {}};
   for (int d = 0; d < a.ndim; ++d) {
-    const std::int64_t stride = std::llabs(stride_of(a, d)) * out.bytes;
+    const std::int64_t stride = std::llabs(a.stride_of(d)) * out.bytes;
     if (a.shape[d] > 1 && stride != 0) out.dims.emplace_back(stride, a.shape[d]);
   }
   return out;
@@ -105,9 +99,9 @@ bool share_an_element(const Array& a, const Array& b) {
   if (are_apart(extent_of(a), extent_of(b), apart, budget)) return false;
   const auto left = addresses(a), right = addresses(b);
   for (auto i = left.begin(), j = right.begin(); i != left.end() && j != right.end();) {
-    if (*i + element_bytes(a) <= *j) {
+    if (*i + a.element_bytes() <= *j) {
       ++i;
-    } else if (*j + element_bytes(b) <= *i) {
+    } else if (*j + b.element_bytes() <= *i) {
       ++j;
     } else {
       return true;
@@ -130,7 +124,7 @@ const Strided* common_layout(const Array* arrays, int count, bool row_major, std
   }
   if (!row_major) {
     std::stable_sort(order.begin(), order.end(), [&first](int a, int b) {
-      return std::llabs(stride_of(first, a)) > std::llabs(stride_of(first, b));
+      return std::llabs(first.stride_of(a)) > std::llabs(first.stride_of(b));
     });
   }
 
@@ -142,14 +136,14 @@ const Strided* common_layout(const Array* arrays, int count, bool row_major, std
   for (const int d : order) {
     bool joins = !s.size.empty();  // with the dimension outside it, for every array
     for (int k = 0; k < count && joins; ++k) {
-      joins = s.stride[k].back() == stride_of(arrays[k], d) * first.shape[d];
+      joins = s.stride[k].back() == arrays[k].stride_of(d) * first.shape[d];
     }
     if (joins) {
       s.size.back() *= first.shape[d];
     } else {
       push(first.shape[d]);
     }
-    for (int k = 0; k < count; ++k) s.stride[k].back() = stride_of(arrays[k], d);
+    for (int k = 0; k < count; ++k) s.stride[k].back() = arrays[k].stride_of(d);
   }
   if (first.is_complex) {  // a complex element is two side by side
     for (int k = 0; k < count; ++k) {
@@ -175,7 +169,7 @@ bool overlaps_itself(const Array& a) {
   std::vector<std::pair<std::int64_t, std::int64_t>> dims;  // |stride|, size
   for (int d = 0; d < a.ndim; ++d) {
     if (a.shape[d] == 0) return false;
-    if (a.shape[d] != 1) dims.emplace_back(std::llabs(stride_of(a, d)), a.shape[d]);
+    if (a.shape[d] != 1) dims.emplace_back(std::llabs(a.stride_of(d)), a.shape[d]);
   }
   std::sort(dims.begin(), dims.end());
   std::int64_t reach = 0;
@@ -187,23 +181,24 @@ bool overlaps_itself(const Array& a) {
   }
   if (nested) return false;
   const auto all = addresses(a);
-  return std::adjacent_find(all.begin(), all.end(),
-                            [&a](std::uintptr_t x, std::uintptr_t y) { return y < x + element_bytes(a); }) != all.end();
+  return std::adjacent_find(all.begin(), all.end(), [&a](std::uintptr_t x, std::uintptr_t y) {
+           return y < x + a.element_bytes();
+         }) != all.end();
 }
 
 void AliasCheck::add(const Array& a, bool written, const Where& where) {
   if (a.numel == 0) return;
   entries_.push_back({&a, where, written, 0, 0});
   key_.push_back(reinterpret_cast<std::uintptr_t>(a.data));
-  key_.push_back(static_cast<std::uintptr_t>(a.numel * element_bytes(a)) << 1 | static_cast<std::uintptr_t>(written));
+  key_.push_back(static_cast<std::uintptr_t>(a.numel * a.element_bytes()) << 1 | static_cast<std::uintptr_t>(written));
   if (!a.contiguous) add_strides(a);
 }
 
 void AliasCheck::add_strides(const Array& a) {
-  key_.push_back(static_cast<std::uintptr_t>(a.ndim) << 8 | static_cast<std::uintptr_t>(element_bytes(a)));
+  key_.push_back(static_cast<std::uintptr_t>(a.ndim) << 8 | static_cast<std::uintptr_t>(a.element_bytes()));
   for (int d = 0; d < a.ndim; ++d) {
     key_.push_back(static_cast<std::uintptr_t>(a.shape[d]));
-    key_.push_back(static_cast<std::uintptr_t>(stride_of(a, d)));
+    key_.push_back(static_cast<std::uintptr_t>(a.stride_of(d)));
   }
 }
 
@@ -231,8 +226,8 @@ void AliasCheck::find_overlap() {
     std::erase_if(open, [e](const Entry* o) { return o->high <= e->low; });
     for (const Entry* o : open) {
       if ((o->written || e->written) && share_an_element(*o->array, *e->array)) {
-        throw py::value_error(o->where.text() + " and " + e->where.arg + "[" + std::to_string(e->where.index) +
-                              "] share memory, expected arrays of their own for everything that is updated");
+        throw std::invalid_argument(o->where.text() + " and " + e->where.arg + "[" + std::to_string(e->where.index) +
+                                    "] share memory, expected arrays of their own for everything that is updated");
       }
     }
     open.push_back(e);

@@ -1,9 +1,11 @@
 // Memory layout of arrays: how several are walked together, and whether they share memory.
 #pragma once
+#include <cstdint>
 #include <deque>
+#include <vector>
 
-#include "../call/tensor.h"
-#include "arrays.h"
+#include "array.h"
+#include "tensor.h"
 
 namespace fusedstep {
 
@@ -15,7 +17,8 @@ const Strided* common_layout(const Array* arrays, int count, bool row_major, std
 
 bool overlaps_itself(const Array& a);
 
-// Throws ValueError when an array that is written shares memory with another one of the call.
+// Throws std::invalid_argument when an array that is written shares memory with another one of the call. Not for two
+// threads at a time: what has been verified is remembered.
 class AliasCheck {
  public:
   void reserve(std::size_t n) {

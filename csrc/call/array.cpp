@@ -1,0 +1,66 @@
+#include "array.h"
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+
+#include "layout.h"
+
+namespace fusedstep {
+
+std::string Where::text() const { return std::string(label) + ": " + arg + "[" + std::to_string(index) + "]"; }
+
+std::int64_t Array::dense_stride(int dim) const {
+  return std::accumulate(shape + dim + 1, shape + ndim, std::int64_t{1}, std::multiplies<>());
+}
+
+std::string Array::shape_text() const {
+  std::string out = "(";
+  for (int k = 0; k < ndim; ++k)
+    out += std::to_string(shape[k]) + (k + 1 < ndim || ndim == 1 ? "," : "") + (k + 1 < ndim ? " " : "");
+  return out + ")";
+}
+
+std::string Array::dtype_text() const {
+  if (is_complex) return format == Format::float32 ? "complex64" : "complex128";
+  return format_name(format);
+}
+
+void check_writable(const Array& a, const Where& where) {
+  if (a.read_only) {
+    throw std::invalid_argument(where.text() + " " + a.read_only + ", expected a writable array (a NumPy copy, say)");
+  }
+  if (!a.contiguous && overlaps_itself(a)) {
+    throw std::invalid_argument(where.text() + " has elements that share memory (an expanded or overlapping view)" +
+                                ", expected one location per element");
+  }
+}
+
+void check_ordered(const Array& a, const Where& where) {
+  if (!a.is_complex) return;
+  throw TypeError(where.text() + " has dtype " + a.dtype_text() +
+                  ", expected real for clip_value: complex numbers have no order to clip by");
+}
+
+void check_one_kind(const Array& a, const Where& where, const Array& first) {
+  if ((a.device == kHost) == (first.device == kHost)) return;
+  throw std::invalid_argument(where.text() + " is on device " + a.device_text() + ", expected " + first.device_text() +
+                              " as " + where.arg + "[0]; CPU and CUDA arrays need calls of their own");
+}
+
+void check_matches(const Array& a, const Where& where, const Array& param) {
+  const auto to_match = [&where] { return " to match params[" + std::to_string(where.index) + "]"; };
+  if (a.device != param.device) {
+    throw std::invalid_argument(where.text() + " is on device " + a.device_text() + ", expected " +
+                                param.device_text() + to_match());
+  }
+  if (a.format != param.format || a.is_complex != param.is_complex) {
+    throw TypeError(where.text() + " has dtype " + a.dtype_text() + ", expected " + param.dtype_text() + to_match());
+  }
+  if (a.ndim != param.ndim || !std::equal(a.shape, a.shape + a.ndim, param.shape)) {
+    throw std::invalid_argument(where.text() + " has shape " + a.shape_text() + ", expected " + param.shape_text() +
+                                to_match());
+  }
+}
+
+}  // namespace fusedstep

@@ -1,0 +1,32 @@
+// From what tensors add to a norm to the norm: under the rounding contract for orders 1, 2 and inf, through libm's pow
+// for another p > 0.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "../kernels/table.h"
+
+namespace fusedstep {
+
+Norm norm_of(double norm_type);
+
+// What a sum of two parts is: their sum, or the larger one, NaN if either is.
+inline double fold(Norm norm, double a, double b) {
+  if (norm == Norm::inf) return a > b || a != a ? a : b;
+  return a + b;
+}
+// The complete binary tree over sums, missing ones zero; folds in place.
+double fold_tree(Norm norm, double* sums, std::int64_t n);
+
+struct Norms {
+  std::vector<double> each;  // one per sum
+  double total = 0.0;
+};
+// `sums`: of each tensor the sum of |x| or x^2, or its largest |x|; its norm for other p.
+Norms fold_sums(std::vector<double> sums, double norm_type);
+
+// Sums of several ranks, one list per rank, as sums of one process: tensor by tensor, in the order of the ranks. A rank
+// with fewer tensors adds zeros.
+std::vector<double> add_ranks(const std::vector<std::vector<double>>& sums, double norm_type);
+
+}  // namespace fusedstep

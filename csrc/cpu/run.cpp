@@ -1,0 +1,96 @@
+#include "run.h"
+
+#include <deque>
+#include <limits>
+#include <optional>
+#include <utility>
+
+#include "../kernels/registry.h"
+
+namespace fusedstep::cpu {
+namespace {
+
+class CpuRun final : public Run {
+ public:
+  explicit CpuRun(Call& call) : call_(call) {}
+
+  std::vector<double> measure() override {
+    std::vector<NormWork> work;
+    for (const Tensor& t : call_.tensors) {
+      if (!t.normed()) continue;
+      const Stream& g = t.stream[1];
+      work.push_back({g.data, g.format, t.is_complex, t.numel / (t.is_complex ? 2 : 1), t.row_major});
+    }
+    return run_sums(work, call_.norm_type);
+  }
+
+  void use_sums(std::vector<double> sums) override { sums_ = std::move(sums); }
+
+  const Norms& fold() override {
+    if (!call_.does(kMeasure)) {
+      norms_.total = call_.given_norm.value;
+      return norms_;
+    }
+    norms_ = fold_sums(sums_ ? *std::move(sums_) : measure(), call_.norm_type);
+    norms_.total /= call_.grad_scale.value;
+    for (double& n : norms_.each) n /= call_.grad_scale.value;
+    return norms_;
+  }
+
+  void prepare() override {
+    std::vector<std::int64_t> numels;
+    numels.reserve(call_.tensors.size());
+    const Tensor* last = nullptr;
+    double last_norm = 0.0;
+    for (Tensor& t : call_.tensors) {
+      const StepOptions& options = call_.options[t.options].host;
+      double norm = 0.0;
+      if (options.max_norm >= 0.0) norm = call_.per_tensor ? norms_.each[t.sum] : norms_.total;
+      if (!last || !same_numbers(*last, t) || !(last_norm == norm)) {
+        fusedstep::prepare(t.rule, t.compute, options, norm, t.step, uniforms_.emplace_back().bytes);
+      }
+      t.uniform = uniforms_.back().bytes;
+      numels.push_back(leaves_all(options, norm) ? 0 : t.numel);
+      last = &t;
+      last_norm = norm;
+    }
+    plan_.emplace(numels);
+  }
+
+  void apply() override {
+    if (!call_.skips) run_step(call_.tensors, *plan_, call_.does(kMeasure));
+    report();
+  }
+
+ private:
+  // Clipping in place to a norm that is within its bound.
+  bool leaves_all(const StepOptions& options, double norm) const {
+    return call_.in_place && options.clip_value == std::numeric_limits<double>::infinity() &&
+           prepare_common(options, norm).grad_mul == 1.0;
+  }
+
+  void report() const {
+    double* const out = call_.report;
+    if (!out) return;
+    double coefficient = 1.0;
+    if (call_.does(kMeasure)) {
+      coefficient = clip_coefficient(norms_.total, call_.least_max_norm);
+      out[0] = norms_.total;
+      out[1] = coefficient;
+    }
+    out[2] += !call_.skips && coefficient < 1.0;
+    out[3] += call_.skips;
+  }
+
+  Call& call_;
+  std::optional<std::vector<double>> sums_;  // of all ranks
+  Norms norms_;
+  std::deque<UniformBytes> uniforms_;  // what tensors point to
+  std::optional<Plan> plan_;
+};
+
+}  // namespace
+
+std::unique_ptr<Run> start(Call& call) { return std::make_unique<CpuRun>(call); }
+
+}  // namespace fusedstep::cpu

@@ -1,0 +1,193 @@
+#include "part.h"
+
+#include <algorithm>
+#include <iterator>
+#include <map>
+#include <utility>
+
+#include "run.h"
+#include "tables.h"
+
+namespace fusedstep::cuda {
+
+bool takes_part(const Call& call, int device) {
+  const bool told = call.does(kMeasure) || (call.report && call.found_inf.at.at);
+  return (told && call.norm_out && device == call.result_device) ||
+         std::any_of(call.tensors.begin(), call.tensors.end(),
+                     [device](const Tensor& t) { return t.device == device; });
+}
+
+Part::Part(const Call& call, int device, cudaStream_t stream)
+    : device(device), stream(stream), keeps_tables_(!is_capturing(device, stream)) {
+  const RelaxedCapture relaxed;
+  has_finish = call.does(kFold) || call.grad_scale.at.at || call.skips || (call.report && call.found_inf.at.at);
+  for (const Tensor& t : call.tensors) {
+    if (t.device == device) has_finish = has_finish || t.step_at.at || call.options[t.options].lr.at;
+  }
+  add_batches(call, add_uniforms(call));
+  finish.head() = FinishHead{};
+  add_folds(call);
+  place_tables(call);
+  reserve(call);
+  fill_batch_heads(call);
+}
+
+// One record per run of tensors that share everything; the index for each tensor.
+std::vector<std::uint32_t> Part::add_uniforms(const Call& call) {
+  std::vector<std::uint32_t> uniform_of(call.tensors.size());
+  const Tensor* last = nullptr;
+  for (std::size_t i = 0; i < call.tensors.size(); ++i) {
+    const Tensor& t = call.tensors[i];
+    if (t.device != device) continue;
+    if (!last || !same_numbers(*last, t) || (call.per_tensor && (t.normed() || last->normed()))) {
+      ++uniform_count_;
+      if (has_finish) {
+        append(records_, Record{t.step_at, t.step, t.options, t.sum, static_cast<std::uint8_t>(t.rule), t.compute});
+      } else {
+        UniformBytes uniform{};
+        prepare_any(AllRules{}, t.rule, t.compute, call.options[t.options].host, 0.0, t.step, uniform.bytes);
+        append(uniforms_, uniform);
+      }
+    }
+    uniform_of[i] = uniform_count_ - 1;
+    last = &t;
+  }
+  return uniform_of;
+}
+
+void Part::add_batches(const Call& call, const std::vector<std::uint32_t>& uniform_of) {
+  std::map<std::pair<int, DType>, Batch*> batch_of;
+  for (std::uint32_t i = 0; i < call.tensors.size(); ++i) {
+    const Tensor& t = call.tensors[i];
+    if (t.device != device) continue;
+    Batch*& batch = batch_of[{t.rule, t.compute}];
+    if (!batch) {
+      batch = batches.emplace_back(std::make_unique<Batch>()).get();
+      batch->rule = t.rule;
+      batch->dtype = t.compute;
+    }
+    batch->tensors.push_back(i);
+  }
+  for (const auto& batch : batches) {
+    batch->build(call, uniform_of);
+    batch->first_sum = chunk_sums_;
+    chunk_sums_ += batch->chunks;
+  }
+}
+
+// Large tensors first: those are folded by the whole block.
+void Part::add_folds(const Call& call) {
+  std::vector<Fold> folds;
+  for (const auto& batch : batches) {
+    std::uint32_t chunk = batch->first_sum;
+    for (const std::uint32_t i : batch->tensors) {
+      const Tensor& t = call.tensors[i];
+      const auto chunks = static_cast<std::uint32_t>(chunks_of(t.numel));
+      if (t.normed()) folds.push_back({chunk, chunks, static_cast<std::uint32_t>(t.sum)});
+      chunk += chunks;
+    }
+  }
+  const auto small =
+      std::stable_partition(folds.begin(), folds.end(), [](const Fold& f) { return f.count > kWarpFold; });
+  finish.head().fold_count = static_cast<std::uint32_t>(folds.size());
+  finish.head().large = static_cast<std::uint32_t>(small - folds.begin());
+  for (const Fold& f : folds) append(folds_, f);
+  for (const Options& o : call.options) append(options_, o);
+}
+
+template <class Head>
+void Part::place(Packed<Head>& args, Ref& ref, const std::vector<std::byte>& bytes, bool stays) {
+  if (args.inlined(bytes, ref)) return;
+  if (stays && keeps_tables_) {
+    if (const auto kept = kept_copy(bytes, stream)) {
+      ref.device = kept.get();
+      tables_.push_back(kept);
+      return;
+    }
+  }
+  uploads_.push_back({bytes, room_.add(bytes.size()), &ref});
+}
+
+// Asks for every kernel too: those that this device cannot run fail here.
+void Part::place_tables(const Call& call) {
+  if (has_finish) {
+    FinishHead& head = finish.head();
+    place(finish, head.options, options_, false);
+    place(finish, head.records, records_, false);
+    place(finish, head.folds, folds_, true);
+    resident_blocks(finish.fitting(finish_kernel()), device, kFinishThreads);
+  }
+  for (const auto& batch : batches) {
+    BatchHead& head = batch->args.head();
+    head = BatchHead{};
+    if (!has_finish) place(batch->args, head.uniforms, uniforms_, false);
+    place(batch->args, head.grads, batch->grads, false);
+    place(batch->args, head.entries, batch->entries, true);
+    if (call.does(kApply)) resident_blocks(batch->args.fitting(step_kernel_of(batch->rule, batch->dtype)), device);
+    if (batch->normed) {
+      resident_blocks(batch->args.fitting(norm_kernel_of(norm_of(call.norm_type), batch->dtype)), device);
+    }
+  }
+  if (!uploads_.empty()) resident_blocks(fill_kernel(), device);
+}
+
+// Memory, and what the finish kernel is told of it and of the call. A step that knows all its numbers beforehand needs
+// none.
+void Part::reserve(const Call& call) {
+  const Number numbers[] = {call.grad_scale, call.found_inf, call.given_norm};
+  const bool copies = std::any_of(std::begin(numbers), std::end(numbers), [this](const Number& n) { return lacks(n); });
+  const std::size_t norms = call.does(kFold) ? std::max<std::size_t>(1, call.sums) : 0;
+  const std::size_t chunk_sums = room_.add(call.does(kMeasure) ? chunk_sums_ * sizeof(double) : 0);
+  const std::size_t tensor_sums = room_.add(norms * sizeof(double));
+  const std::size_t norm = room_.add(norms * sizeof(double));
+  const std::size_t uniforms = room_.add(has_finish ? uniform_count_ * sizeof(UniformBytes) : 0);
+  const std::size_t skip = room_.add(call.skips_nonfinite() ? sizeof(double) : 0);
+  const std::size_t copied = room_.add(copies ? std::size(numbers) * sizeof(double) : 0);
+  scratch = Scratch(room_.size(), stream);
+  for (const Upload& u : uploads_) u.ref->device = scratch.at(u.offset);
+
+  FinishHead& head = finish.head();
+  const auto doubles = [this](std::size_t offset) { return reinterpret_cast<double*>(scratch.at(offset)); };
+  const bool tells = device == call.result_device;
+  head.chunk_sums = doubles(chunk_sums);
+  head.sums = doubles(tensor_sums);
+  head.norm = tells && call.norm_out ? call.norm_out : doubles(norm);
+  head.uniforms = reinterpret_cast<UniformBytes*>(scratch.at(uniforms));
+  head.report = tells ? call.report : nullptr;
+  head.skip = call.skips_nonfinite() ? doubles(skip) : nullptr;
+  Scalar* const to[] = {&head.grad_scale, &head.found_inf, &head.given_norm};
+  for (std::size_t k = 0; k < std::size(numbers); ++k) {
+    *to[k] = numbers[k].at;
+    if (lacks(numbers[k])) to[k]->at = scratch.at(copied + k * sizeof(double));
+  }
+  head.scale = call.grad_scale.value;
+  head.least_max_norm = call.least_max_norm;
+  head.sum_count = call.sums;
+  head.record_count = uniform_count_;
+  head.kind = norm_of(call.norm_type);
+  head.per_tensor = call.per_tensor;
+  head.has_norm = call.does(kMeasure);
+  head.skips = call.skips;
+  head.skip_nonfinite = call.skips_nonfinite();
+}
+
+void Part::fill_batch_heads(const Call& call) {
+  const FinishHead& finished = finish.head();
+  for (const auto& batch : batches) {
+    BatchHead& head = batch->args.head();
+    if (has_finish) head.uniforms.device = finished.uniforms;
+    head.sums = finished.chunk_sums + batch->first_sum;
+    head.found_inf = finished.skip ? Scalar{finished.skip, true} : finished.found_inf;
+    head.tensors = static_cast<std::uint32_t>(batch->tensors.size());
+    head.chunks = batch->chunks;
+    head.one_each = batch->one_each;
+    head.reverse = call.does(kMeasure);
+  }
+}
+
+void Part::upload() {
+  for (const Upload& u : uploads_) fill(scratch.at(u.offset), u.bytes, stream);
+  uploads_.clear();
+}
+
+}  // namespace fusedstep::cuda

@@ -1,0 +1,49 @@
+// What one device does in a call: its batches, memory, tables and arguments, all of it known before the first launch.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "../call/call.h"
+#include "batch.h"
+#include "runtime.h"
+
+namespace fusedstep::cuda {
+
+// Whether the call has work for this device, or is to tell it the norm or of a skipped step. Another device may still
+// hold a number that is read.
+bool takes_part(const Call& call, int device);
+
+struct Part {
+  // On its device.
+  Part(const Call& call, int device, cudaStream_t stream);
+
+  bool lacks(const Number& n) const { return n.at.at && n.device != device; }
+  // Fills what is filled by the host, but for the numbers that are on another device.
+  void upload();
+
+  int device;
+  cudaStream_t stream;
+  std::vector<std::unique_ptr<Batch>> batches;
+  bool has_finish;  // the finish kernel runs
+  Packed<FinishHead> finish;
+  Scratch scratch;
+
+ private:
+  void add_batches(const Call& call, const std::vector<std::uint32_t>& uniform_of);
+  std::vector<std::uint32_t> add_uniforms(const Call& call);
+  void add_folds(const Call& call);
+  void place_tables(const Call& call);
+  void reserve(const Call& call);
+  void fill_batch_heads(const Call& call);
+  template <class Head>
+  void place(Packed<Head>& args, Ref& ref, const std::vector<std::byte>& bytes, bool stays);
+
+  bool keeps_tables_;  // not in a capture
+  std::vector<std::byte> folds_, records_, options_, uniforms_;
+  std::uint32_t chunk_sums_ = 0, uniform_count_ = 0;
+  Room room_;
+  std::vector<Upload> uploads_;
+  std::vector<std::shared_ptr<const void>> tables_;  // kept copies in use
+};
+
+}  // namespace fusedstep::cuda
