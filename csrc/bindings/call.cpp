@@ -48,6 +48,14 @@ void PyCall::read(Given& t, int k, PyObject* object) {
   if (k == 0) check_one_kind(a, at, given_.front().array[0]);
 }
 
+void PyCall::check_scalar(const Array& a, const Where& where, const Given& t) {
+  check_writable(a, where);
+  const bool scalar_state = std::string_view(where.arg) != "step";
+  if (a.device == t.array[0].device || (a.device == kHost && !scalar_state)) return;
+  throw py::value_error(where.text() + " is on device " + a.device_text() + ", expected " + t.array[0].device_text() +
+                        " to match params[" + std::to_string(t.index) + "]");
+}
+
 std::uint32_t PyCall::add_group(const Group& group, const py::object& lr) {
   // A coefficient falls with its max_norm, so that the least one gives the smallest.
   const double limit = group.options.host.max_norm;
@@ -82,7 +90,17 @@ void PyCall::add_lists(const ListsGroup& given) {
     ++params_;
     t.step = py::cast<std::int64_t>(many_steps ? py::object(py::list(given.step)[i]) : given.step);
     t.host_step = group.has_step;
-    for (std::size_t k = 0; k < lists.size(); ++k) read(t, static_cast<int>(k), PyList_GET_ITEM(lists[k].ptr(), i));
+    const int streams = 2 + group.arrays;
+    for (int k = 0; k < static_cast<int>(lists.size()); ++k) {
+      PyObject* const item = PyList_GET_ITEM(lists[k].ptr(), i);
+      if (k < streams) {
+        read(t, k, item);
+      } else {
+        const Array a = reader_.read_scalar(item, where(t, k));
+        check_scalar(a, where(t, k), t);
+        t.scalars[k - streams] = a.scalar();
+      }
+    }
   }
   for (py::list& l : lists) keep_.push_back(std::move(l));
 }
@@ -124,7 +142,7 @@ void PyCall::collect() {
   for (const Given& g : given_) {
     const Array& param = g.array[0];
     Tensor& t = call_.tensors.emplace_back();
-    t.streams = static_cast<int>(g.group->args.size());
+    t.streams = 2 + (call_.in_place ? 0 : g.group->arrays);
     for (int k = 0; k < t.streams; ++k) {
       if (writes && !(k == 1 && call_.in_place)) alias.add(g.array[k], k != 1, where(g, k));
       t.stream[k] = {g.array[k].data, g.array[k].format};
@@ -142,6 +160,7 @@ void PyCall::collect() {
     t.options = g.options;
     t.step = g.step;
     t.step_at = g.step_at;
+    std::copy(std::begin(g.scalars), std::end(g.scalars), t.scalars);
   }
   alias.verify();
 }
@@ -194,7 +213,7 @@ py::object PyCall::run_phases() {
   }
   if (call_.does(kApply) || !waits) without_lock([&] { run->apply(); });
   if (happens) {
-    for (const auto& [at, value] : call_.counts) at.write(static_cast<double>(value));
+    for (const auto& [at, value] : call_.counts) at.write(value);
   }
   if (!norms) return py::none();
   return call_.per_tensor ? py::cast(norms->each) : py::cast(norms->total);

@@ -55,7 +55,8 @@ class PyCall {
     const Group* group;
     std::uint32_t options;  // among the call's
     std::int64_t index, step;
-    Scalar step_at;         // on a device, instead of `step`
+    Scalar step_at;  // on a device, instead of `step`
+    Scalar scalars[kMaxScalars];
     bool host_step, fresh;  // counted on the host; state that this call makes
   };
 
@@ -74,7 +75,11 @@ class PyCall {
 
   void add_param(TorchParam& p, const py::object& init, const py::object& to_device);
   void make_state(Given& t, TorchParam& p, const py::object& init);
+  // A number of the state, moved to the tensor's device where it has to be there.
+  Array read_number_of_state(const Given& t, TorchParam& p, std::size_t key, const Where& where, bool moves,
+                             const py::object& to_device);
   void add_step(Given& t, TorchParam& p, const py::object& to_device);
+  void check_scalar(const Array& a, const Where& where, const Given& t);
   // Whether a skipped step is known on the device alone, so that step counts have to be there.
   bool counts_on_device() const {
     return call_.found_inf.device != kHost || (limits_norm() && call_.nonfinite == Nonfinite::skip);
@@ -103,11 +108,14 @@ class PyCall {
   std::int64_t params_ = 0;
 
   std::unique_ptr<TorchWalk> walk_;
-  py::object state_;                                            // of a torch optimizer: a mapping
-  std::vector<std::pair<py::object, py::object>> new_state_;    // parameter, its dict
-  std::vector<std::pair<py::object, py::object>> moved_steps_;  // a parameter's dict, its step on the device
-  std::vector<std::pair<py::object, py::object>> kept_;         // what keep_state() has added: mapping, key
-  bool has_kept_ = false, committed_ = false;                   // committed: nothing that follows can fail
+  py::object state_;                                          // of a torch optimizer: a mapping
+  std::vector<std::pair<py::object, py::object>> new_state_;  // parameter, its dict
+  struct Moved {
+    py::object entry, key, value;
+  };
+  std::vector<Moved> moved_;                             // numbers of a parameter's dict, now on its device
+  std::vector<std::pair<py::object, py::object>> kept_;  // what keep_state() has added: mapping, key
+  bool has_kept_ = false, committed_ = false;            // committed: nothing that follows can fail
 };
 
 }  // namespace fusedstep

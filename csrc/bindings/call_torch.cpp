@@ -12,27 +12,29 @@ constexpr std::int64_t kFirst = 1, kLater = 2;
 
 }  // namespace
 
+Array PyCall::read_number_of_state(const Given& t, TorchParam& p, std::size_t k, const Where& where, bool moves,
+                                   const py::object& to_device) {
+  const py::object& key = t.group->state_keys[k];
+  py::object& value = p.item[k];
+  Array a = reader_.read_scalar(value.ptr(), where);
+  if (moves && t.array[0].device != kHost && a.device == kHost) {
+    value = survive_exit([&] { return to_device(value, p.param); });
+    a = reader_.read_scalar(value.ptr(), where);
+    if (t.fresh) {
+      new_state_.back().second[key] = value;
+    } else {
+      moved_.push_back({p.entry, key, value});
+    }
+  }
+  check_scalar(a, where, t);
+  return a;
+}
+
 // The count on the host is checked and written back; on a device it is neither read nor written here.
 void PyCall::add_step(Given& t, TorchParam& p, const py::object& to_device) {
   const Group& group = *t.group;
-  py::object& step = p.item[group.state_keys.size()];
   const Where where{group.label.c_str(), "step", p.index};
-  Array a = reader_.read_scalar(step.ptr(), where);
-  const int device = t.array[0].device;
-  if (device != kHost && a.device == kHost && (group.capturable || counts_on_device())) {
-    step = survive_exit([&] { return to_device(step, p.param); });
-    a = reader_.read_scalar(step.ptr(), where);
-    if (t.fresh) {
-      new_state_.back().second["step"] = step;
-    } else {
-      moved_steps_.emplace_back(p.entry, step);
-    }
-  }
-  check_writable(a, where);
-  if (a.device != kHost && a.device != device) {
-    throw py::value_error(where.text() + " is on device " + a.device_text() + ", expected " + t.array[0].device_text() +
-                          " to match params[" + std::to_string(p.index) + "]");
-  }
+  const Array a = read_number_of_state(t, p, group.arrays, where, group.capturable || counts_on_device(), to_device);
   const Scalar count = a.scalar();
   t.host_step = a.device == kHost;
   if (!t.host_step) {
@@ -64,7 +66,12 @@ void PyCall::add_param(TorchParam& p, const py::object& init, const py::object& 
   read(t, 0, p.param.ptr());
   read(t, 1, p.grad.ptr());
   make_state(t, p, init);
-  for (std::size_t k = 0; k < group.state_keys.size(); ++k) read(t, static_cast<int>(2 + k), p.item[k].ptr());
+  for (int k = 0; k < group.arrays; ++k) read(t, 2 + k, p.item[k].ptr());
+  const std::size_t first = group.arrays + group.has_step;
+  for (std::size_t k = first; k < group.state_keys.size(); ++k) {
+    const int scalar = static_cast<int>(k - first);
+    t.scalars[scalar] = read_number_of_state(t, p, k, where(t, 2 + group.arrays + scalar), true, to_device).scalar();
+  }
   if (group.has_step) {
     add_step(t, p, to_device);
   } else {
@@ -78,17 +85,16 @@ void PyCall::add_param(TorchParam& p, const py::object& init, const py::object& 
 void PyCall::make_state(Given& t, TorchParam& p, const py::object& init) {
   const Group& group = *p.from->group;
   const std::size_t keys = group.state_keys.size();
-  t.fresh = (keys > 0 || group.has_step) && (!p.entry || py::len(p.entry) == 0);
+  t.fresh = keys > 0 && (!p.entry || py::len(p.entry) == 0);
   if (!group.has_step && keys > 0) t.fresh = t.fresh || !p.item[0];
   if (t.fresh) {
     const py::dict made = survive_exit([&] { return init(p.param, p.from->options); });
     for (std::size_t k = 0; k < keys; ++k) p.item[k] = made[group.state_keys[k]];
-    if (group.has_step) p.item[keys] = made["step"];
     new_state_.emplace_back(p.param, made);
   }
-  for (std::size_t k = 0; k < keys + group.has_step; ++k) {
+  for (std::size_t k = 0; k < keys; ++k) {
     if (p.item[k]) continue;
-    const std::string key = k < keys ? py::cast<std::string>(group.state_keys[k]) : "step";
+    const std::string key = py::cast<std::string>(group.state_keys[k]);
     throw py::value_error(group.label + ": state of params[" + std::to_string(p.index) + "] has no '" + key +
                           "'; options that add state cannot be switched on later");
   }
@@ -109,7 +115,7 @@ void PyCall::keep_state() {
       kept_.emplace_back(entry, py::reinterpret_borrow<py::object>(key));
     }
   }
-  for (const auto& [entry, step] : moved_steps_) entry["step"] = step;
+  for (const auto& [entry, key, value] : moved_) entry[key] = value;
 }
 
 void PyCall::take_back() {

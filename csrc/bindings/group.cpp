@@ -35,9 +35,6 @@ std::shared_ptr<const Group> parse(const py::dict& d) {
   if (g->rule < 0) throw py::value_error("no rule '" + name + "' with these state arrays");
   g->args = {"params", "grads"};
   for (auto& arg : field<std::vector<std::string>>(d, "state_args")) g->args.push_back(std::move(arg));
-  for (const auto& key : states) {
-    g->state_keys.push_back(py::reinterpret_steal<py::object>(PyUnicode_InternFromString(key.c_str())));
-  }
   const py::dict values = field<py::dict>(d, "hyper");
   const std::vector<std::string>& hyper = all_rules()[g->rule].hyper;
   StepOptions& options = g->options.host;
@@ -48,6 +45,13 @@ std::shared_ptr<const Group> parse(const py::dict& d) {
   options.max_norm = number_or(field(d, "max_norm"), -1.0);
   options.clip_value = number_or(field(d, "clip_value"), std::numeric_limits<double>::infinity());
   g->has_step = field<bool>(d, "has_step");
+  g->arrays = static_cast<int>(states.size());
+  const auto add_key = [&g](const std::string& key) {
+    g->state_keys.push_back(py::reinterpret_steal<py::object>(PyUnicode_InternFromString(key.c_str())));
+  };
+  for (const auto& key : states) add_key(key);
+  if (g->has_step) add_key("step");
+  for (const auto& key : all_rules()[g->rule].scalars) add_key(key);
   g->capturable = d.contains("capturable") && field<bool>(d, "capturable");
   if (d.contains("takes_sparse")) g->takes_sparse = field<std::string>(d, "takes_sparse");
   return g;

@@ -15,8 +15,9 @@ namespace py = pybind11;
 struct Group {
   std::string label;
   int rule;
-  std::vector<std::string> args;       // names of the arrays in messages: parameter, gradient, state
-  std::vector<py::object> state_keys;  // of the arrays in a torch state dict, interned
+  std::vector<std::string> args;       // names in messages: parameter, gradient, state arrays, scalar states
+  std::vector<py::object> state_keys;  // in a torch state dict, interned: arrays, "step" if it has one, scalar states
+  int arrays = 0;                      // state arrays
   Options options{};                   // but for what the call adds: grad_scale, an lr on a device
   bool has_step = false;               // a torch state dict has a "step"
   bool capturable = false;

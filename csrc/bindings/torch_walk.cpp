@@ -104,12 +104,11 @@ void TorchWalk::open(const TorchParam& p) {
 
 void TorchWalk::resolve(TorchParam& p) {
   static PyObject* const grad_name = PyUnicode_InternFromString("grad");
-  static PyObject* const step_name = PyUnicode_InternFromString("step");
   p.grad = py::reinterpret_steal<py::object>(PyObject_GetAttr(p.param.ptr(), grad_name));
   if (!p.grad) throw py::error_already_set();
   const Group& group = *p.from->group;
   const auto& keys = group.state_keys;
-  if (p.grad.is_none() || (keys.empty() && !group.has_step)) {
+  if (p.grad.is_none() || keys.empty()) {
     p.entry = py::object();
     return;
   }
@@ -120,7 +119,6 @@ void TorchWalk::resolve(TorchParam& p) {
                          py::cast<std::string>(py::repr(p.entry)).substr(0, 80) + ", expected a dict of its arrays");
   }
   for (std::size_t k = 0; k < keys.size(); ++k) p.item[k] = none_is_null(find_item(p.entry, keys[k]));
-  if (group.has_step) p.item[keys.size()] = none_is_null(find_item(p.entry, step_name));
 }
 
 void TorchWalk::fetch(const TorchParam& p) {

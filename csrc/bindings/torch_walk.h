@@ -6,10 +6,10 @@ namespace fusedstep {
 
 struct TorchParam {
   const TorchGroup* from;
-  std::uint32_t options;           // index of its group
-  std::int64_t index;              // over all groups
-  py::object param, grad, entry;   // entry: its dict in the optimizer's state; null where it has none or needs none
-  py::object item[kMaxState + 1];  // of the entry: the group's state_keys, then "step"; null if missing or None
+  std::uint32_t options;          // index of its group
+  std::int64_t index;             // over all groups
+  py::object param, grad, entry;  // entry: its dict in the optimizer's state; null where it has none or needs none
+  py::object item[kMaxState + 1 + kMaxScalars];  // of the entry, for the group's state_keys; null if missing or None
 };
 
 // The value of a key in a mapping, null if it has none.

@@ -35,9 +35,9 @@ struct Call {
   std::vector<Tensor> tensors;
   std::int32_t sums = 0;  // how many of them are part of the norm
   std::vector<Options> options;
-  std::deque<Strided> layouts;                          // what tensors point to
-  std::vector<std::pair<Scalar, std::int64_t>> counts;  // on the host: step counts, and what they are after the step
-  std::vector<std::pair<int, void*>> streams;           // of each CUDA device
+  std::deque<Strided> layouts;                    // what tensors point to
+  std::vector<std::pair<Scalar, double>> counts;  // on the host: step counts and scalar states, and their next values
+  std::vector<std::pair<int, void*>> streams;     // of each CUDA device
 
   double norm_type = 2.0;
   bool per_tensor = false;  // each tensor is clipped to its own norm

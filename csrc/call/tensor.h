@@ -37,7 +37,9 @@ struct Tensor {
   std::int64_t step = 1;      // this is its step number so many
   std::int32_t sum = -1;      // index of what it adds to the norm, among the call's sums; -1: it is no part of it
   Scalar step_at = {};        // on the device, instead of `step`: the number of steps before, which the call advances
+  Scalar scalars[kMaxScalars] = {};  // the rule's states of one number, where the tensor is; null: it has fewer
 
+  bool has_scalars() const { return scalars[0].at != nullptr; }
   bool normed() const { return sum >= 0; }
 };
 using StepWork = Tensor;

@@ -47,7 +47,7 @@ class CpuRun final : public Run {
       double norm = 0.0;
       if (options.max_norm >= 0.0) norm = call_.per_tensor ? norms_.each[t.sum] : norms_.total;
       if (!last || !same_numbers(*last, t) || !(last_norm == norm)) {
-        fusedstep::prepare(t.rule, t.compute, options, norm, t.step, uniforms_.emplace_back().bytes);
+        prepare(t, options, norm);
       }
       t.uniform = uniforms_.back().bytes;
       numels.push_back(leaves_all(options, norm) ? 0 : t.numel);
@@ -63,6 +63,16 @@ class CpuRun final : public Run {
   }
 
  private:
+  void prepare(const Tensor& t, const StepOptions& options, double norm) {
+    Scalars scalars{};
+    for (int k = 0; k < kMaxScalars && t.scalars[k].at; ++k) {
+      scalars.at[k] = t.scalars[k].read();
+      scalars.wide[k] = t.scalars[k].wide;
+    }
+    fusedstep::prepare(t.rule, t.compute, options, norm, t.step, uniforms_.emplace_back().bytes, &scalars);
+    for (int k = 0; k < kMaxScalars && t.scalars[k].at; ++k) call_.counts.emplace_back(t.scalars[k], scalars.at[k]);
+  }
+
   // Clipping in place to a norm that is within its bound.
   bool leaves_all(const StepOptions& options, double norm) const {
     return call_.in_place && options.clip_value == std::numeric_limits<double>::infinity() &&

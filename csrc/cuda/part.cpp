@@ -22,7 +22,7 @@ Part::Part(const Call& call, int device, cudaStream_t stream)
   const RelaxedCapture relaxed;
   has_finish = call.does(kFold) || call.grad_scale.at.at || call.skips || (call.report && call.found_inf.at.at);
   for (const Tensor& t : call.tensors) {
-    if (t.device == device) has_finish = has_finish || t.step_at.at || call.options[t.options].lr.at;
+    if (t.device == device) has_finish = has_finish || t.step_at.at || t.has_scalars() || call.options[t.options].lr.at;
   }
   add_batches(call, add_uniforms(call));
   finish.head() = FinishHead{};
@@ -42,7 +42,9 @@ std::vector<std::uint32_t> Part::add_uniforms(const Call& call) {
     if (!last || !same_numbers(*last, t) || (call.per_tensor && (t.normed() || last->normed()))) {
       ++uniform_count_;
       if (has_finish) {
-        append(records_, Record{t.step_at, t.step, t.options, t.sum, static_cast<std::uint8_t>(t.rule), t.compute});
+        Record record{t.step_at, t.step, t.options, t.sum, static_cast<std::uint8_t>(t.rule), t.compute};
+        std::copy(std::begin(t.scalars), std::end(t.scalars), record.scalars);
+        append(records_, record);
       } else {
         UniformBytes uniform{};
         prepare_any(AllRules{}, t.rule, t.compute, call.options[t.options].host, 0.0, t.step, uniform.bytes);
