@@ -24,7 +24,10 @@ pytestmark = [
 
 SOURCES = [
     *(f"csrc/cuda/{name}" for name in ("batch.cpp", "launch.cpp", "norm.cu", "run.cpp", "runtime.cpp", "step.cu")),
-    *(f"csrc/cpu/{name}" for name in ("dispatch.cpp", "norms.cpp", "step.cpp", "target.cpp", "threads.cpp")),
+    *(
+        f"csrc/cpu/{name}"
+        for name in ("dispatch.cpp", "norms.cpp", "step.cpp", "target.cpp", "threads.cpp", "tiles.cpp")
+    ),
     *(f"tests/cuda_host/{name}" for name in ("fibers.cpp", "runtime.cpp", "selfcheck.cpp")),
     "csrc/kernels/registry.cpp",
     "csrc/call/plan.cpp",

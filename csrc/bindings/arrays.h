@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "../call/scalar.h"
-#include "../formats/format.h"
+#include "../formats/all.h"
 #include "dlpack.h"
 
 namespace fusedstep {

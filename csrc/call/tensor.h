@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "../formats/format.h"
+#include "../formats/all.h"
 
 namespace fusedstep {
 
