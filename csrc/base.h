@@ -24,11 +24,29 @@ namespace fusedstep {
 // What a rule computes in, whatever its arrays are stored as: float64 for float64 parameters, float32 for all others.
 enum class DType : std::uint8_t { float32, float64 };
 inline constexpr int kDTypes = 2;
+inline constexpr int size_of(DType t) { return 4 << static_cast<int>(t); }
 inline constexpr const char* dtype_name(DType t) { return t == DType::float32 ? "float32" : "float64"; }
 
 // At most this many state arrays, and states of one number, of a tensor: tables and tiles are sized by it.
 inline constexpr int kMaxState = 4;
 inline constexpr int kMaxScalars = 2;
 inline constexpr int kMaxStreams = 2 + kMaxState;  // parameter, gradient, state
+
+// Rules and formats, as types.
+template <class... X>
+struct TypeList {
+  static constexpr int size = sizeof...(X);
+};
+
+template <class... Lists>
+struct Concat;
+template <class... A>
+struct Concat<TypeList<A...>> {
+  using type = TypeList<A...>;
+};
+template <class... A, class... B, class... Rest>
+struct Concat<TypeList<A...>, TypeList<B...>, Rest...> {
+  using type = typename Concat<TypeList<A..., B...>, Rest...>::type;
+};
 
 }  // namespace fusedstep

@@ -59,8 +59,9 @@ def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return [*emulator, str(built_replay(build, tmp_path_factory) / "replay")], targets
 
 
-def header(norm: bool, dtype: type, arrays: Sequence[Array]) -> bytes:
-    return np.array([norm, DTYPES.index(dtype), len(arrays), *(a.size for a in arrays)], np.int64).tobytes()
+def header(kind: int, dtype: type, arrays: Sequence[Array]) -> bytes:
+    """`kind`: 0 a step, 1 a norm, 2 and 3 the same of streams that are stored in some way."""
+    return np.array([kind, DTYPES.index(dtype), len(arrays), *(a.size for a in arrays)], np.int64).tobytes()
 
 
 def step_call(rule: dict[str, Any], kind: str, common: dict[str, Any], t: int, lists: list[list[Array]]) -> bytes:
@@ -91,20 +92,32 @@ def call_of(
     scalars: Sequence[float] = (),
 ) -> bytes:
     """`scalars`: value, whether it is float64, ...; then the values expected."""
+    parts = [header(0, lists[0][0].dtype.type, lists[0]), rule_part(name, t, hyper, common, norm, scalars)]
+    for *streams, result in zip(*lists, results, strict=True):
+        parts += [a.tobytes() for a in (*streams, *result)]
+    return b"".join(parts)
+
+
+def rule_part(
+    name: str,
+    t: int,
+    hyper: dict[str, float],
+    common: dict[str, Any],
+    norm: float | None = None,
+    scalars: Sequence[float] = (),
+) -> bytes:
     defaults = {"weight_decay": 0.0, "clip_value": math.inf, "max_norm": -1.0, "grad_scale": 1.0}
     defaults |= {"decoupled": False, "maximize": False}
     numbers = [*hyper.values(), *({**defaults, **common}[k] for k in defaults)]
     numbers += [0.0 if norm is None else norm, *scalars]
-    parts = [
-        header(False, lists[0][0].dtype.type, lists[0]),
-        np.int64(len(name)).tobytes(),
-        name.encode(),
-        np.int64(t).tobytes(),
-        np.array(numbers, np.float64).tobytes(),
-    ]
-    for *streams, result in zip(*lists, results, strict=True):
-        parts += [a.tobytes() for a in (*streams, *result)]
-    return b"".join(parts)
+    return b"".join(
+        [
+            np.int64(len(name)).tobytes(),
+            name.encode(),
+            np.int64(t).tobytes(),
+            np.array(numbers, np.float64).tobytes(),
+        ]
+    )
 
 
 def step_calls(rule: dict[str, Any], dtype: type) -> list[bytes]:
@@ -125,7 +138,7 @@ def norm_call(norm_type: float, arrays: list[Array]) -> bytes:
     norms = [*(reference.total_norm([a], norm_type) for a in arrays), reference.total_norm(arrays, norm_type)]
     return b"".join(
         [
-            header(True, arrays[0].dtype.type, arrays),
+            header(1, arrays[0].dtype.type, arrays),
             np.float64(norm_type).tobytes(),
             *(a.tobytes() for a in arrays),
             np.array(norms).tobytes(),

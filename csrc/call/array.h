@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "../formats/format.h"
+#include "../formats/all.h"
 #include "scalar.h"
 
 namespace fusedstep {

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "../formats/format.h"
+#include "../formats/all.h"
 #include "scalar.h"
 
 namespace fusedstep {

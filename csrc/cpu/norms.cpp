@@ -28,31 +28,28 @@ double slow_block(const NormCall& call, double scale, const T* x, std::int64_t n
 }
 
 template <class T>
-double sum_block(const NormCall& call, const NormWork& w, double scale, const T* x, std::int64_t n) {
-  if (call.norm == Norm::pow || (w.is_complex && call.norm != Norm::two)) {
-    return slow_block(call, scale, x, n, w.is_complex);
-  }
-  return call.target.norm[static_cast<int>(call.norm)][static_cast<int>(compute_type(w.format))](x, n);
-}
-
-template <class T>
 double sum_chunk(const NormCall& call, const NormWork& w, double scale, std::int64_t begin, std::int64_t end) {
+  constexpr DType compute = sizeof(T) == 4 ? DType::float32 : DType::float64;
   const int width = w.is_complex && call.norm != Norm::two ? 2 : 1;  // Ts per element
+  const bool slow = call.norm == Norm::pow || width == 2;
+  const NormFn block = slow ? nullptr : call.target.norm[static_cast<int>(call.norm)][static_cast<int>(compute)];
   double sum[kChunk / kNormBlock];
   std::int64_t blocks = 0;
   T buffer[2 * kNormBlock];
   for (; begin < end; begin += kNormBlock) {
     const std::int64_t n = std::min<std::int64_t>(kNormBlock, end - begin);
     const T* x = static_cast<const T*>(w.data) + begin * width;
-    if (w.strided) {
+    if (w.strided || w.format != plain_format(compute)) {
+      const DecodeFn decode = call.target.decode[static_cast<int>(w.format)][static_cast<int>(compute)];
       std::int64_t at = 0;
-      visit_runs(*w.strided, 1, begin * width, (begin + n) * width, [&](const std::int64_t* offset, std::int64_t run) {
-        copy_run(buffer + at, 1, static_cast<const T*>(w.data) + offset[0], w.strided->stride[0].back(), run);
+      visit_runs(w.strided, 1, begin * width, (begin + n) * width, [&](const std::int64_t* offset, std::int64_t run) {
+        decode(static_cast<const char*>(w.data) + offset[0] * item_size(w.format), run_stride(w.strided, 0), run,
+               buffer + at);
         at += run;
       });
       x = buffer;
     }
-    sum[blocks++] = sum_block(call, w, scale, x, n);
+    sum[blocks++] = slow ? slow_block(call, scale, x, n, w.is_complex) : block(x, n);
   }
   return fold_tree(call.norm, sum, blocks);
 }

@@ -4,6 +4,7 @@
 #include FS_LANES
 #include "../kernels/norm.h"
 #include "../kernels/step.h"
+#include "../kernels/tile.h"
 
 #define FS_JOIN_(a, b) a##b
 #define FS_JOIN(a, b) FS_JOIN_(a, b)
@@ -13,18 +14,20 @@
 namespace fusedstep {
 namespace {
 
-template <class... Rule>
-constexpr TargetTable make_table(RuleList<Rule...>) {
+template <class... Rule, class... F>
+constexpr TargetTable make_table(TypeList<Rule...>, TypeList<F...>) {
   return {FS_STRING(FS_TARGET),
           {{step<Rule, Lane<float>>, step<Rule, Lane<double>>}...},
           {{norm_block<Norm::one, float>, norm_block<Norm::one, double>},
            {norm_block<Norm::two, float>, norm_block<Norm::two, double>},
-           {norm_block<Norm::inf, float>, norm_block<Norm::inf, double>}}};
+           {norm_block<Norm::inf, float>, norm_block<Norm::inf, double>}},
+          {{decode<F, float>, decode<F, double>}...},
+          {{encode<F, float>, encode<F, double>}...}};
 }
 
 }  // namespace
 
 extern const TargetTable FS_JOIN(table_, FS_TARGET);
-const TargetTable FS_JOIN(table_, FS_TARGET) = make_table(AllRules{});
+const TargetTable FS_JOIN(table_, FS_TARGET) = make_table(AllRules{}, AllFormats{});
 
 }  // namespace fusedstep

@@ -20,9 +20,17 @@ inline int threads_for(const Plan& plan) {
   return static_cast<int>(std::min<std::int64_t>(max_threads(), plan.chunks()));
 }
 
-// Visits elements [begin, end) of the row-major order of `size` as runs along the last dimension.
+// Visits elements [begin, end) of the row-major order of a layout as runs along the last dimension; without one, as a
+// single run.
 template <class Visit>
-void visit_runs(const Strided& s, int streams, std::int64_t begin, std::int64_t end, Visit&& visit) {
+void visit_runs(const Strided* layout, int streams, std::int64_t begin, std::int64_t end, Visit&& visit) {
+  if (!layout) {
+    std::int64_t offset[kMaxStreams];
+    std::fill_n(offset, streams, begin);
+    visit(offset, end - begin);
+    return;
+  }
+  const Strided& s = *layout;
   const int last = static_cast<int>(s.size.size()) - 1;
   while (begin < end) {
     std::int64_t offset[kMaxStreams] = {}, rest = begin;
@@ -38,9 +46,6 @@ void visit_runs(const Strided& s, int streams, std::int64_t begin, std::int64_t 
   }
 }
 
-template <class T>
-void copy_run(T* to, std::int64_t to_stride, const T* from, std::int64_t from_stride, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) to[i * to_stride] = from[i * from_stride];
-}
+inline std::int64_t run_stride(const Strided* layout, int stream) { return layout ? layout->stride[stream].back() : 1; }
 
 }  // namespace fusedstep

@@ -92,7 +92,7 @@ constexpr KernelPair both_sizes() {
 }
 
 template <class... Rule>
-const KernelPair& pick(RuleList<Rule...>, int rule, DType dtype) {
+const KernelPair& pick(TypeList<Rule...>, int rule, DType dtype) {
   static const KernelPair kernels[][kDTypes] = {{both_sizes<Rule, float>(), both_sizes<Rule, double>()}...};
   return kernels[rule][static_cast<int>(dtype)];
 }

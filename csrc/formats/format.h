@@ -1,17 +1,52 @@
-// How the elements of an array are stored. A format knows no rule and no other format.
+// How the elements of an array are stored. What every header in formats/ provides:
+//
+//   struct Name {
+//     static constexpr Format id = Format::name;
+//     static constexpr const char* name = "name";
+//     static constexpr DType compute = ...;   what rules compute in for a parameter that is stored like this
+//     static constexpr int item_size = ...;   bytes
+//     static constexpr int tile = ...;        elements that are decoded at a time
+//     template <class T>
+//     FS_INLINE static void decode(const void* from, std::int64_t stride, std::int64_t n, T* to);
+//     template <class T>
+//     FS_INLINE static void encode(const T* from, std::int64_t n, void* to, std::int64_t stride);
+//   };
+//
+// T is float or double. A value that the other side cannot hold is rounded once, ties to even. A format knows no rule
+// and no other format.
 #pragma once
 #include "../base.h"
 
 namespace fusedstep {
 
+// In the order of all.h: the compute types first.
 enum class Format : std::uint8_t { float32, float64 };
 
-inline constexpr int item_size(Format f) { return f == Format::float32 ? 4 : 8; }
-// The type that rules compute in, and that norms read, for what is stored like this.
-inline constexpr DType compute_type(Format f) { return f == Format::float64 ? DType::float64 : DType::float32; }
-// The format that is the compute type itself: no decoding.
-inline constexpr Format plain_format(DType t) { return t == DType::float64 ? Format::float64 : Format::float32; }
+// For a format whose elements are Stored one by one: it gives load<T>() and store() of one.
+template <class Name, class Stored>
+struct ElementFormat {
+  static constexpr int item_size = sizeof(Stored);
+  static constexpr int tile = 512;
 
-inline constexpr const char* format_name(Format f) { return f == Format::float32 ? "float32" : "float64"; }
+  template <class T>
+  FS_INLINE static void decode(const void* from, std::int64_t stride, std::int64_t n, T* to) {
+    const Stored* const x = static_cast<const Stored*>(from);
+    if (stride == 1) {
+      for (std::int64_t i = 0; i < n; ++i) to[i] = Name::template load<T>(x[i]);
+    } else {
+      for (std::int64_t i = 0; i < n; ++i) to[i] = Name::template load<T>(x[i * stride]);
+    }
+  }
+
+  template <class T>
+  FS_INLINE static void encode(const T* from, std::int64_t n, void* to, std::int64_t stride) {
+    Stored* const x = static_cast<Stored*>(to);
+    if (stride == 1) {
+      for (std::int64_t i = 0; i < n; ++i) x[i] = Name::store(from[i]);
+    } else {
+      for (std::int64_t i = 0; i < n; ++i) x[i * stride] = Name::store(from[i]);
+    }
+  }
+};
 
 }  // namespace fusedstep

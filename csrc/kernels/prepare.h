@@ -89,11 +89,11 @@ FS_INLINE void prepare_rule(DType dtype, const StepOptions& options, double norm
 // Fills StepUniform<Rule, T> at `out` (kMaxUniformBytes) for the rule of that index in AllRules. `scalars` are those of
 // the tensor, which move one step on; null for a rule that has none.
 template <class Rule, class... Rest>
-FS_INLINE void prepare_any(RuleList<Rule, Rest...>, int rule, DType dtype, const StepOptions& options, double norm,
+FS_INLINE void prepare_any(TypeList<Rule, Rest...>, int rule, DType dtype, const StepOptions& options, double norm,
                            std::int64_t step, void* out, Scalars* scalars = nullptr) {
   if (rule == 0) return prepare_rule<Rule>(dtype, options, norm, step, out, scalars);
   if constexpr (sizeof...(Rest) > 0) {
-    prepare_any(RuleList<Rest...>{}, rule - 1, dtype, options, norm, step, out, scalars);
+    prepare_any(TypeList<Rest...>{}, rule - 1, dtype, options, norm, step, out, scalars);
   }
 }
 

@@ -9,7 +9,7 @@ std::vector<std::string> strings(const Names<N>& names) {
 }
 
 template <class... Rule>
-std::vector<RuleInfo> list(RuleList<Rule...>) {
+std::vector<RuleInfo> list(TypeList<Rule...>) {
   return {{Rule::name, strings(Rule::state), strings(Rule::hyper), strings(scalars_of<Rule>())}...};
 }
 

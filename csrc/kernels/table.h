@@ -1,7 +1,8 @@
-// What one instruction set exports: a function per rule and dtype, and per norm and dtype. Plain data, no intrinsics.
+// What one instruction set exports: a function per rule, norm or format, and compute type. Plain data, no intrinsics.
 #pragma once
 #include <cstdint>
 
+#include "../formats/all.h"
 #include "../rules/all.h"
 
 namespace fusedstep {
@@ -20,10 +21,16 @@ static_assert(static_cast<int>(Norm::pow) == kNorms);
 inline constexpr int kNormBlock = 2048;
 inline constexpr int kNormLanes = 32;
 
+// From n elements `stride` elements apart to side by side in the compute type, and back.
+using DecodeFn = void (*)(const void* from, std::int64_t stride, std::int64_t n, void* to);
+using EncodeFn = void (*)(const void* from, std::int64_t n, void* to, std::int64_t stride);
+
 struct TargetTable {
   const char* name;
   StepFn step[AllRules::size][kDTypes];
   NormFn norm[kNorms][kDTypes];
+  DecodeFn decode[kFormats][kDTypes];
+  EncodeFn encode[kFormats][kDTypes];
 };
 
 }  // namespace fusedstep

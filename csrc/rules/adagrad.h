@@ -32,6 +32,6 @@ struct Adagrad {
   }
 };
 
-using AdagradRules = RuleList<Adagrad>;
+using AdagradRules = TypeList<Adagrad>;
 
 }  // namespace fusedstep

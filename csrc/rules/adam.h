@@ -57,6 +57,6 @@ struct Adam {
   }
 };
 
-using AdamRules = RuleList<Adam<false>, Adam<true>>;
+using AdamRules = TypeList<Adam<false>, Adam<true>>;
 
 }  // namespace fusedstep

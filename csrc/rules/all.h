@@ -10,12 +10,12 @@
 #include FS_EXTRA_RULES
 #else
 namespace fusedstep {
-using ExtraRules = RuleList<>;
+using ExtraRules = TypeList<>;
 }
 #endif
 
 namespace fusedstep {
 
-using AllRules = ConcatRules<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, ExtraRules>::type;
+using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, ExtraRules>::type;
 
 }  // namespace fusedstep

@@ -23,6 +23,6 @@ struct Clip {
   }
 };
 
-using ClipRules = RuleList<Clip>;
+using ClipRules = TypeList<Clip>;
 
 }  // namespace fusedstep

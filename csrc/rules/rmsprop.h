@@ -74,6 +74,6 @@ struct Rmsprop {
   }
 };
 
-using RmspropRules = RuleList<Rmsprop<false, false>, Rmsprop<false, true>, Rmsprop<true, false>, Rmsprop<true, true>>;
+using RmspropRules = TypeList<Rmsprop<false, false>, Rmsprop<false, true>, Rmsprop<true, false>, Rmsprop<true, true>>;
 
 }  // namespace fusedstep

@@ -83,20 +83,4 @@ FS_INLINE V sign(V x) {
   return select(x > V(T(0)), V(T(1)), select(V(T(0)) > x, V(T(-1)), x));
 }
 
-template <class... R>
-struct RuleList {
-  static constexpr int size = sizeof...(R);
-};
-
-template <class... Lists>
-struct ConcatRules;
-template <class... A>
-struct ConcatRules<RuleList<A...>> {
-  using type = RuleList<A...>;
-};
-template <class... A, class... B, class... Rest>
-struct ConcatRules<RuleList<A...>, RuleList<B...>, Rest...> {
-  using type = typename ConcatRules<RuleList<A..., B...>, Rest...>::type;
-};
-
 }  // namespace fusedstep

@@ -58,6 +58,6 @@ struct SgdMomentum {
   }
 };
 
-using SgdRules = RuleList<Sgd, SgdMomentum>;
+using SgdRules = TypeList<Sgd, SgdMomentum>;
 
 }  // namespace fusedstep

@@ -52,6 +52,6 @@ struct Product {
   }
 };
 
-using ExtraRules = RuleList<LaneOps, Product>;
+using ExtraRules = TypeList<LaneOps, Product>;
 
 }  // namespace fusedstep

@@ -89,44 +89,56 @@ void compare(const T* got, const char* want, std::int64_t n, int gap, const std:
   }
 }
 
-// name, step, options (hyper first), norm, scalars (value, whether float64), those expected; then for every tensor p,
-// g, states and the expected p, states.
-template <class T>
-void replay_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& numels, int gap) {
+// A rule, and what is constant during its step.
+struct Prepared {
+  std::string name;
+  int rule = -1, streams;
+  std::int64_t step;
+  fs::UniformBytes uniform;
+};
+
+// name, step, options (hyper first), norm, scalars (value, whether float64), those expected.
+Prepared prepare(Reader& r, fs::DType dtype) {
+  Prepared out;
   const auto length = r.get<std::int64_t>();
-  const std::string name(r.bytes(length), length);
-  int rule = -1;
+  out.name = std::string(r.bytes(length), length);
   for (std::size_t k = 0; k < fs::all_rules().size(); ++k) {
     std::string key = fs::all_rules()[k].name;
     for (const std::string& s : fs::all_rules()[k].state) key += "-" + s;
-    if (key == name) rule = static_cast<int>(k);
+    if (key == out.name) out.rule = static_cast<int>(k);
   }
-  if (rule < 0) throw std::runtime_error("no rule " + name);
-  seen[rule] = true;
-  const auto step = r.get<std::int64_t>();
+  if (out.rule < 0) throw std::runtime_error("no rule " + out.name);
+  seen[out.rule] = true;
+  const fs::RuleInfo& info = fs::all_rules()[out.rule];
+  out.streams = 2 + static_cast<int>(info.state.size());
+  out.step = r.get<std::int64_t>();
   fs::StepOptions options{};
-  for (std::size_t k = 0; k < fs::all_rules()[rule].hyper.size(); ++k) options.hyper[k] = r.get<double>();
+  for (std::size_t k = 0; k < info.hyper.size(); ++k) options.hyper[k] = r.get<double>();
   for (double* x : {&options.weight_decay, &options.clip_value, &options.max_norm, &options.grad_scale}) {
     *x = r.get<double>();
   }
   options.decoupled = r.get<double>() != 0.0;
   options.maximize = r.get<double>() != 0.0;
   const auto norm = r.get<double>();
-  fs::UniformBytes uniform;
   fs::Scalars scalars{};
-  const int scalar_count = static_cast<int>(fs::all_rules()[rule].scalars.size());
-  for (int k = 0; k < scalar_count; ++k) {
+  for (std::size_t k = 0; k < info.scalars.size(); ++k) {
     scalars.at[k] = r.get<double>();
     scalars.wide[k] = r.get<double>() != 0.0;
   }
-  fs::prepare(rule, dtype, options, norm, step, uniform.bytes, &scalars);
-  for (int k = 0; k < scalar_count; ++k) {
+  fs::prepare(out.rule, dtype, options, norm, out.step, out.uniform.bytes, &scalars);
+  for (std::size_t k = 0; k < info.scalars.size(); ++k) {
     if (scalars.at[k] == r.get<double>()) continue;
-    std::printf("%s scalar %d: %.17g\n", name.c_str(), k, scalars.at[k]);
+    std::printf("%s scalar %zu: %.17g\n", out.name.c_str(), k, scalars.at[k]);
     ++differences;
   }
+  return out;
+}
 
-  const int streams = 2 + static_cast<int>(fs::all_rules()[rule].state.size());
+// A rule; for every tensor p, g, states and the expected p, states.
+template <class T>
+void replay_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& numels, int gap) {
+  const Prepared prepared = prepare(r, dtype);
+  const auto& [name, rule, streams, step, uniform] = prepared;
   std::vector<fs::StepWork> work;
   std::vector<const char*> given, expected;
   arenas.resize(std::max(arenas.size(), numels.size() * streams));
@@ -169,14 +181,85 @@ void replay_norm(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& nu
   compare(guarded.data() + kBefore, r.bytes(norms.each.size() * sizeof(double)), norms.each.size(), 0, what);
 }
 
+// Streams of one tensor that need be neither flat nor stored as they are computed with.
+struct Stored {
+  std::vector<std::int64_t> items;
+  std::vector<const char*> expected;
+  std::vector<fs::Stream> stream;
+  fs::Strided layout;
+  bool strided;
+
+  // dimensions, sizes; for every stream its format, strides, how many items its memory holds, those, those expected
+  Stored(Reader& r, int streams, int gap, std::size_t arena) : strided(r.get<std::int64_t>() != 0) {
+    const auto dims = r.get<std::int64_t>();
+    for (std::int64_t d = 0; d < dims; ++d) layout.size.push_back(r.get<std::int64_t>());
+    for (int k = 0; k < streams; ++k) {
+      const auto format = static_cast<fs::Format>(r.get<std::int64_t>());
+      for (std::int64_t d = 0; d < dims; ++d) layout.stride[k].push_back(r.get<std::int64_t>());
+      items.push_back(r.get<std::int64_t>());
+      const std::int64_t bytes = items[k] * fs::item_size(format);
+      const char* const given = r.bytes(bytes);
+      expected.push_back(r.bytes(bytes));
+      arenas.resize(std::max(arenas.size(), arena + k + 1));
+      stream.push_back(
+          {arenas[arena + k].place<std::int16_t>(given, bytes / 2, gap * fs::item_size(format) / 2), format});
+    }
+  }
+  const fs::Strided* strides() const { return strided ? &layout : nullptr; }
+};
+
+// A rule, then its tensors.
+void replay_stored_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& numels, int gap) {
+  const Prepared prepared = prepare(r, dtype);
+  const auto& [name, rule, streams, step, uniform] = prepared;
+  std::deque<Stored> tensors;
+  std::vector<fs::StepWork> work;
+  for (const std::int64_t n : numels) {
+    const Stored& t = tensors.emplace_back(r, streams, gap, tensors.size() * streams);
+    fs::StepWork& w = work.emplace_back(fs::StepWork{{}, streams, dtype, rule, n, uniform.bytes, t.strides()});
+    std::copy(t.stream.begin(), t.stream.end(), w.stream);
+  }
+  fs::run_step(work, fs::Plan(numels), step % 2 == 0);
+  for (const Stored& t : tensors) {
+    for (int k = 0; k < streams; ++k) {
+      const int halves = fs::item_size(t.stream[k].format) / 2;
+      compare(static_cast<const std::int16_t*>(t.stream[k].data), t.expected[k], t.items[k] * halves, gap * halves,
+              fs::active_target().name + (" " + name) + " stored stream " + std::to_string(k));
+    }
+  }
+}
+
+// norm_type; every tensor; the expected norms, then their total.
+void replay_stored_norm(Reader& r, const std::vector<std::int64_t>& numels, int gap) {
+  const auto type = r.get<double>();
+  std::deque<Stored> tensors;
+  std::vector<fs::NormWork> work;
+  for (const std::int64_t n : numels) {
+    const Stored& t = tensors.emplace_back(r, 1, gap, tensors.size());
+    work.push_back({t.stream[0].data, t.stream[0].format, false, n, t.strides()});
+  }
+  fs::Norms norms = fs::run_norm(work, type);
+  norms.each.push_back(norms.total);
+  for (const double norm : norms.each) {
+    if (norm == r.get<double>()) continue;
+    std::printf("%s stored norm %g: %.17g\n", fs::active_target().name, type, norm);
+    ++differences;
+  }
+}
+
 void replay(Reader r, int gap) {
   while (r.at < r.end) {
-    const bool norm = r.get<std::int64_t>() != 0;
+    const auto kind = r.get<std::int64_t>();  // 0: step, 1: norm, 2 and 3: of stored streams
+    const bool norm = kind == 1;
     const auto dtype = static_cast<fs::DType>(r.get<std::int64_t>());
     std::vector<std::int64_t> numels(r.get<std::int64_t>());
     for (std::int64_t& n : numels) n = r.get<std::int64_t>();
     const fs::FloatEnvironment environment;
-    if (dtype == fs::DType::float32) {
+    if (kind == 2) {
+      replay_stored_step(r, dtype, numels, gap);
+    } else if (kind == 3) {
+      replay_stored_norm(r, numels, gap);
+    } else if (dtype == fs::DType::float32) {
       (norm ? replay_norm<float> : replay_step<float>)(r, dtype, numels, gap);
     } else {
       (norm ? replay_norm<double> : replay_step<double>)(r, dtype, numels, gap);
