@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fusedstep._rule import FINITE, FRACTION, NON_NEGATIVE, Option
 from fusedstep.rules import ALL, Rule
 
@@ -49,16 +51,21 @@ CASES: list[tuple[str, dict[str, Any]]] = [(name, options) for name, rule in RUL
 
 
 def arrays_of(rule: type[Rule]) -> tuple[str, ...]:
-    """The array arguments of the function, in its order."""
+    """The arguments of the function that are arrays like the parameter, in its order."""
     return ("params", "grads", *(f"{s.name}s" for s in rule.states))
+
+
+def number_arguments(rule: type[Rule], count: int, dtype: str = "float64") -> dict[str, list[np.ndarray]]:
+    """The arguments of the function that are states of one number, as before a first step."""
+    return {f"{n.name}s": [np.array(n.start, dtype) for _ in range(count)] for n in rule.numbers}
 
 
 def numbers_of(rule: type[Rule], options: dict[str, Any]) -> dict[str, Any]:
     """The specification's keywords for options of a class or a function."""
     full = {**rule.defaults(), **options}
-    found: dict[str, Any] = dict(rule.numbers("", full))
+    found: dict[str, Any] = dict(rule.hyper("", full))
     found |= {"weight_decay": float(full["weight_decay"]), "maximize": bool(full["maximize"])}
-    return found if rule.decoupled else found | {"decoupled": rule.is_decoupled(full)}
+    return found | {"decoupled": rule.is_decoupled(full)}
 
 
 def bad_values(o: Option) -> list[Any]:

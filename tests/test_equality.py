@@ -61,7 +61,7 @@ def step(
         "label": rule["name"],
         "rule": rule["name"],
         "states": rule["state"],
-        "state_args": rule["state"],
+        "state_args": [*rule["state"], *rule["scalars"]],
         "hyper": hyper,
         "has_step": True,
         "params": params,
@@ -87,14 +87,14 @@ def expected(
     grads: list[Array],
     states: list[list[Array]],
 ) -> tuple[list[tuple[Array, ...]], float | None]:
-    common = dict(common)
+    common = {"decoupled": False, **common}
     norm = None
     if (max_norm := common.pop("max_norm", None)) is not None:
         norm = reference.total_norm(grads) / common.get("grad_scale", 1.0)
         common["clip_coef"] = reference.clip_coefficient(norm, max_norm)
     function = getattr(reference, rule["name"])
     results = [
-        function(p, g, **dict(zip(rule["state"], s, strict=True)), step=step, **hyper, **common)
+        function(p, g, **dict(zip([*rule["state"], *rule["scalars"]], s, strict=True)), step=step, **hyper, **common)
         for p, g, *s in zip(params, grads, *states, strict=True)
     ]
     return results, norm
@@ -109,16 +109,22 @@ def random_arrays(rng: np.random.Generator, sizes: list[int], dtype: type, count
     return arrays
 
 
+def scalars_of(rule: dict[str, Any], count: int) -> list[list[Array]]:
+    """States of one number for so many tensors, float32 and float64 in turn."""
+    return [[np.array(0.75 - 0.25 * k, DTYPES[i % 2]) for i in range(count)] for k in range(len(rule["scalars"]))]
+
+
 def check_case(
     rule: dict[str, Any], hyper: dict[str, float], common: dict[str, Any], t: int, lists: list[list[Array]], offset: int
 ) -> None:
     guarded = [[Guarded(a, offset) for a in arrays] for arrays in lists]
-    params, grads, *states = [[g.array for g in arrays] for arrays in guarded]
-    want, norm = expected(rule, hyper, common, t, *lists[:2], lists[2:])
+    scalars = scalars_of(rule, len(lists[0]))
+    want, norm = expected(rule, hyper, common, t, *lists[:2], [*lists[2:], *scalars])
+    params, grads, *states = [*([g.array for g in arrays] for arrays in guarded), *scalars]
     got_norm = step(rule, hyper, common, t, params, grads, states)
     assert got_norm == norm or (norm is not None and math.isnan(norm) and math.isnan(got_norm))
     for i, results in enumerate(want):
-        names = ["param", *rule["state"]]
+        names = ["param", *rule["state"], *rule["scalars"]]
         for name, array, result in zip(names, [params[i], *(s[i] for s in states)], results, strict=True):
             assert_same_bits(array, result, f"{name} of tensor {i}, {array.size} elements")
         assert_same_bits(grads[i], lists[1][i], f"grad {i}")

@@ -52,7 +52,13 @@ CLASSES = list(declared.RULES)
 
 def make(function: str) -> dict[str, Any]:
     rng = np.random.default_rng(7)
-    return {a: [rng.uniform(0.5, 1, n).astype(np.float32) for n in SIZES] for a in FUNCTIONS[function][0]}
+    arrays = {a: [rng.uniform(0.5, 1, n).astype(np.float32) for n in SIZES] for a in FUNCTIONS[function][0]}
+    return {**arrays, **numbers(function)}
+
+
+def numbers(function: str) -> dict[str, Any]:
+    """Arguments that are no arrays like the parameter: states of one number."""
+    return declared.number_arguments(declared.FUNCTIONS[function], len(SIZES)) if function in UPDATES else {}
 
 
 def invoke(function: str, arrays: dict[str, Any], **options: Any) -> Any:
@@ -85,10 +91,11 @@ def refuses(
 
 def expect(function: str, arrays: dict[str, Any]) -> dict[str, list[np.ndarray]]:
     names, options = UPDATES[function]
+    names = (*names, *numbers(function))
     rows = zip(*([np.asarray(x).copy() for x in arrays[a]] for a in names), strict=True)
     rule = declared.FUNCTIONS[function]
-    numbers = declared.numbers_of(rule, {n: v for n, v in options.items() if n != "step"})
-    results = [getattr(reference, function)(*row, step=options.get("step", 1), **numbers) for row in rows]
+    hyper = declared.numbers_of(rule, {n: v for n, v in options.items() if n != "step"})
+    results = [getattr(reference, function)(*row, step=options.get("step", 1), **hyper) for row in rows]
     return {a: [r[k] for r in results] for k, a in enumerate(n for n in names if n != "grads")}
 
 
@@ -192,8 +199,8 @@ def cases(*tables: list[Case], without: str = "") -> Any:
 
 def check(function: str, argument: str, error: Errors, spoil: Spoil) -> None:
     arrays = make(function)
-    for group in arrays.values():
-        group[BAD] = group[BAD].reshape(3, 3)
+    for name in FUNCTIONS[function][0]:
+        arrays[name][BAD] = arrays[name][BAD].reshape(3, 3)
     arrays[argument][BAD] = spoil(arrays[argument][BAD])
     refuses(error, arrays, (f"{function}: ", f"{argument}[{BAD}]"), invoke, function, arrays)
 
@@ -208,6 +215,30 @@ def test_array_that_cannot_be_read(function: str, argument: str, error: Errors, 
 @pytest.mark.parametrize(("function", "argument"), OF_UPDATES)
 def test_array_that_does_not_match(function: str, argument: str, error: Errors, spoil: Spoil) -> None:
     check(function, argument, error, spoil)
+
+
+NUMBERS = [(f, a) for f in UPDATES for a in numbers(f)]
+
+
+@pytest.mark.parametrize(
+    ("error", "spoil"),
+    [
+        (ValueError, lambda good: np.ones(2)),
+        (BOTH, lambda good: good.astype("i4")),
+        (BOTH, lambda good: good.astype("F")),
+        (BOTH, lambda good: None),
+        (BOTH, lambda good: 1.0),
+        (ValueError, read_only),
+    ],
+)
+@pytest.mark.parametrize(("function", "argument"), NUMBERS)
+def test_state_of_one_number(function: str, argument: str, error: Errors, spoil: Spoil) -> None:
+    arrays = make(function)
+    arrays[argument][BAD] = spoil(arrays[argument][BAD])
+    refuses(error, arrays, (f"{function}: ", f"{argument}[{BAD}]"), invoke, function, arrays)
+    arrays = make(function)
+    arrays[argument].pop()
+    refuses(ValueError, arrays, (f"{function}: {argument} ", "expected 4"), invoke, function, arrays)
 
 
 @cases(UNWRITABLE)
@@ -261,8 +292,8 @@ def test_aliasing(function: str, kind: str) -> None:
     pairs += [(a, 1, b, BAD) for a in names for b in names if function not in UPDATES or {a, b} != {"grads"}]
     for a, i, b, k in pairs:
         arrays = make(function)
-        for group in arrays.values():
-            group[i] = np.resize(group[i], 9)
+        for name in names:
+            arrays[name][i] = np.resize(arrays[name][i], 9)
         arrays[a][i], arrays[b][k] = ALIASES[kind](np.linspace(0.5, 1, 18, dtype=np.float32))
         refuses(ValueError, arrays, (f"{function}: ", f"{a}[{i}]", f"{b}[{k}]"), invoke, function, arrays)
 
@@ -272,7 +303,8 @@ def test_aliasing(function: str, kind: str) -> None:
 def test_columns_of_one_buffer_are_not_aliases(function: str, direction: int) -> None:
     names = UPDATES[function][0]
     pool = np.random.default_rng(3).uniform(0.5, 1, (37, 4 * len(names))).astype(np.float32)
-    runs_right(function, {a: [pool[::direction, len(names) * k + i] for k in range(4)] for i, a in enumerate(names)})
+    columns = {a: [pool[::direction, len(names) * k + i] for k in range(4)] for i, a in enumerate(names)}
+    runs_right(function, {**columns, **numbers(function)})
 
 
 # ---------------------------------------------------------------------------------------------------------- numbers

@@ -105,7 +105,8 @@ def calls(draw: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
         options |= {limit: draw(st.floats(0, 100))} if limit else {}
     if function in UPDATES and options.get("max_norm") is None:
         options = {k: v for k, v in options.items() if k not in ("per_tensor", "error_if_nonfinite")}
-    return function, {name: [draw(arrays_of(*s)) for s in like] for name in names}, options
+    numbers = declared.number_arguments(declared.FUNCTIONS[function], len(like)) if function in UPDATES else {}
+    return function, {**{name: [draw(arrays_of(*s)) for s in like] for name in names}, **numbers}, options
 
 
 def reals(array: Any) -> np.ndarray:
@@ -144,6 +145,7 @@ def expect(function: str, arrays: dict[str, list[np.ndarray]], options: dict[str
     for k, (grad, coefficient) in enumerate(zip(grads, coefficients, strict=True)):
         states = [values[name][k] if name in values else None for name in chain(*UPDATES[function][:2])]
         options["step"] = int(step[k] if isinstance(step, (list, tuple)) else step)
+        states += [values[f"{n.name}s"][k] for n in declaration.numbers]
         results.append(rule(values["params"][k], grad, *states, clip_coef=coefficient, **options))
     written = [name for name in values if name != "grads"]
     return {a: [r[i] for r in results] for i, a in enumerate(written)}, None if max_norm is None else norm
@@ -483,5 +485,6 @@ def test_required_state_is_none(function: str, argument: str, every: bool) -> No
     steps = ["step=1"] if "step" in inspect.signature(getattr(functional, function)).parameters else []
     options = ", ".join([*steps, *(f"{when}={0.9 * every}" for when in whens)])
     given = ", ".join(f"{a}={None if a == argument else 'good.copy()'}" for a in states)
+    given += "".join(f", {n.name}s=np.array(1.0)" for n in rule.numbers)
     call = f"{function}(good, good.copy(), {given}, lr=0.1, {options})"
     assert f"{function}: {argument}" in survives("import numpy as np; from fusedstep.functional import *", call)

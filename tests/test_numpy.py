@@ -47,9 +47,10 @@ class Model:
         for arrays, options in groups:
             self.params += [reals(a) for a in arrays]
             self.options += [{**RULES[cls].defaults(), **options}] * len(arrays)
-        self.names = [RULES[cls].state_names(o) for o in self.options]
+        rule = RULES[cls]
+        self.names = [(*rule.state_names(o), *rule.number_names()) for o in self.options]
         self.states = [
-            [np.full_like(p, o[s.start] if s.start else 0.0) for s in RULES[cls].state_of(o)]
+            [*(np.full_like(p, v) for v in rule.starts(o).values()), *(np.array(n.start) for n in rule.numbers)]
             for p, o in zip(self.params, self.options, strict=True)
         ]
         self.steps = [0] * len(self.params)

@@ -17,6 +17,7 @@ from fusedstep import _core, functional, reference
 from fusedstep.rules import Rule
 
 CORE = {(r["name"], tuple(r["state"])): tuple(r["hyper"]) for r in _core.rules()}
+SCALARS = {(r["name"], tuple(r["state"])): tuple(r["scalars"]) for r in _core.rules()}
 OPTIMIZERS = [key for key in CORE if key[0] != "clip"]  # clipping in place is a rule of the core, but no optimizer
 EVERY = pytest.mark.parametrize("rule", RULES.values(), ids=list(RULES))
 
@@ -24,9 +25,10 @@ EVERY = pytest.mark.parametrize("rule", RULES.values(), ids=list(RULES))
 @EVERY
 def test_every_variant_has_a_kernel_that_takes_what_is_declared(rule: type[Rule]) -> None:
     for states in rule.variants():
-        assert set(CORE[rule.kernel, states]) <= set(rule.numbers_of_kernel)
-    assert {n for states in rule.variants() for n in CORE[rule.kernel, states]} == set(rule.numbers_of_kernel)
-    assert rule.numbers("", rule.defaults()).keys() == set(rule.numbers_of_kernel)
+        assert set(CORE[rule.kernel, states]) <= set(rule.hyper_names)
+        assert SCALARS[rule.kernel, states] == rule.number_names()
+    assert {n for states in rule.variants() for n in CORE[rule.kernel, states]} == set(rule.hyper_names)
+    assert rule.hyper("", rule.defaults()).keys() == set(rule.hyper_names)
 
 
 @pytest.mark.parametrize(("kernel", "states"), OPTIMIZERS)

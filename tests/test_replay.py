@@ -76,9 +76,14 @@ def step_call(rule: dict[str, Any], kind: str, common: dict[str, Any], t: int, l
             options["clip_coef"] = reference.clip_coefficient(norm, common["max_norm"])
         results: list[tuple[Array, ...]] = [reference.clip(g, **options) for g in lists[1]]
         lists = [lists[1], lists[1]]  # in place
-    else:
-        results, _ = expected(rule, hyper, common, t, *lists[:2], lists[2:])
-    return call_of(rule_id(rule), t, hyper, common, lists, results, norm)
+    count = len(rule.get("scalars", ()))
+    if rule["name"] != "clip":
+        before = [[np.array(0.75 - 0.25 * k, np.float32)] * len(lists[0]) for k in range(count)]
+        results, _ = expected(rule, hyper, common, t, *lists[:2], [*lists[2:], *before])
+        moved = [float(x) for x in results[0][len(results[0]) - count :]]
+        numbers = [x for k in range(count) for x in (0.75 - 0.25 * k, 0.0)] + moved
+        results = [r[: len(r) - count] for r in results]
+    return call_of(rule_id(rule), t, hyper, common, lists, results, norm, numbers if count else ())
 
 
 def call_of(

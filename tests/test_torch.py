@@ -137,6 +137,16 @@ def test_follows_torch(name, options, dtype):
     assert_close(ours, theirs, **(TIGHT if dtype == torch.float64 else {"rtol": 1e-5, "atol": 2e-6}))
 
 
+@pytest.mark.parametrize(("name", "options"), [c for c in CASES if declared.RULES[c.values[0]].numbers])
+def test_follows_torch_closely_where_its_numbers_are_float64(name, options):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        test_follows_torch(name, options, torch.float64)
+    finally:
+        torch.set_default_dtype(before)
+
+
 @pytest.mark.parametrize("options", [{"dampening": 0.5}, {"nesterov": True}], ids=str)
 def test_first_momentum_step_copies_the_gradient(options):
     opt = make("SGD", params := make_params(), momentum=0.9, **options)

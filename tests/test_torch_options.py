@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import utils
 
+import declared
 import fusedstep.torch as fst
 from torch_spec import (
     CASES,
@@ -196,7 +197,7 @@ def test_scaling_is_left_to_the_step_only_if_asked_for(name):
         assert opt._step_supports_amp_scaling is True
         opt.param_groups[0][option] = None
         assert opt._step_supports_amp_scaling is False
-    if name != "RMSprop":  # torch's has no fused
+    if "fused" in declared.RULES[name].options:
         for fused in (True, False, None):
             opt = make(name, make_params(), fused=fused)
             assert opt._step_supports_amp_scaling is bool(fused)
@@ -206,8 +207,8 @@ def test_scaling_is_left_to_the_step_only_if_asked_for(name):
 @pytest.mark.parametrize(("name", "options"), SHORT)
 @pytest.mark.parametrize("how", [{}, {"fused": True}, {"max_norm": 1.0}], ids=["default", "fused", "max_norm"])
 def test_what_a_scaler_leaves_in_the_gradients(name, options, how):
-    if name == "RMSprop" and "fused" in how:
-        pytest.skip("torch's RMSprop has no fused")
+    if "fused" in how and "fused" not in declared.RULES[name].options:
+        pytest.skip(f"torch's {name} has no fused")
     seen = []
     for module in (torch.optim, fst):
         own = {k: v for k, v in how.items() if module is fst or k != "max_norm"}

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import utils
 
+import declared
 import fusedstep.torch as fst
 from torch_spec import (
     CASES,
@@ -77,7 +78,7 @@ def sources():
     for param in CASES:
         name, options = param.values
         for how in ({}, {"foreach": True}, {"fused": True, "foreach": None}):
-            if name != "RMSprop" or "fused" not in how:
+            if "fused" not in how or "fused" in declared.RULES[name].options:
                 yield pytest.param(name, options, how, id="-".join([param.id, *(k for k, v in how.items() if v)]))
 
 

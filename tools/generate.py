@@ -78,7 +78,8 @@ def stubs() -> Iterator[tuple[Path, str]]:
     yield PACKAGE / "functional/_updates.pyi", f"{BY}\n{imports}{every}{call}{step}{text}"
 
     text = "".join(function_stub(getattr(reference, n), n, getattr(reference, n).__doc__) for n in functions)
-    yield PACKAGE / "reference/_specified.pyi", f"{BY}\nfrom .._arithmetic import Array\n\n{every}{text}"
+    typing = "from typing import Any\n\n" if ": Any" in text else ""
+    yield PACKAGE / "reference/_specified.pyi", f"{BY}\n{typing}from .._arithmetic import Array\n\n{every}{text}"
 
     classes = [rule.__name__ for rule in rules.ALL]
     every = f"__all__ = {classes!r}  # noqa: RUF022\n"
@@ -179,8 +180,14 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if something would change")
     check = parser.parse_args().check
     listed = PACKAGE / "rules/_all.py"
+    wanted = formatted(listed, list_of_rules())
+    if listed.read_text() != wanted:  # before anything is imported, which a wrong list may break
+        if not check:
+            listed.write_text(wanted)
+        print("the list of rules is new: install the package again, then run this once more", file=sys.stderr)
+        return 1
     differ = []
-    for path, text in ((listed, list_of_rules()), *everything()):
+    for path, text in everything():
         wanted = formatted(path, text)
         if path.is_file() and path.read_text() == wanted:
             continue
@@ -188,9 +195,6 @@ def main() -> int:
         if not check:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(wanted)
-            if path == listed:
-                print("the list of rules is new: install the package again, then run this once more", file=sys.stderr)
-                return 1
     for path in differ:
         print(f"{'differs' if check else 'written'}: {path.relative_to(ROOT)}")
     return 1 if check and differ else 0

@@ -41,7 +41,7 @@ class Rule:
         common = {"weight_decay": options["weight_decay"], "clip_coef": clip_coef}
         function = getattr(reference, self.spec.name())
         named = dict(zip(self.states, states, strict=True))  # by position, a momentum buffer would be a grad_avg
-        return function(param, grad, **named, step=step, **common, **self.spec.numbers(self.cls, options))
+        return function(param, grad, **named, step=step, **common, **self.spec.hyper(self.cls, options))
 
 
 # Where torch's default would move a parameter by its own size in a few steps.

@@ -167,10 +167,10 @@ Array Reader::read(PyObject* object, const Where& where, Lazy lazy) {
   return a;
 }
 
-Array Reader::read_scalar(PyObject* object, const Where& where) {
+Array Reader::read_scalar(PyObject* object, const Where& where, bool beside_tensor) {
   const TypeFacts& facts = facts_of(object);
   Array a = fetch(object, facts, where);
-  if (placed_device) a.device = placed_device(a.data, true);
+  if (placed_device) a.device = placed_device(a.data, !beside_tensor);
   if (a.device != kHost && !streams_.contains(a.device)) note_stream(facts, a);
   if (a.numel != 1 || a.is_complex) {
     throw py::value_error(where.text() + " has shape " + a.shape_text() + " and dtype " + a.dtype_text() +

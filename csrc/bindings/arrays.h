@@ -35,7 +35,8 @@ class Reader {
   // device, aligned.
   Array read(PyObject* object, const Where& where, Lazy lazy = Lazy::refuse);
   // One number, without the questions that only tensors with gradients in them need.
-  Array read_scalar(PyObject* object, const Where& where);
+  // `beside_tensor`: it lies where its tensor does (a build for tests pretends where memory is).
+  Array read_scalar(PyObject* object, const Where& where, bool beside_tensor = false);
 
   // The CUDA stream to work on: the one given, else the current one of the library whose arrays were read first, else
   // the legacy default stream.

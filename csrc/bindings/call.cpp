@@ -96,7 +96,7 @@ void PyCall::add_lists(const ListsGroup& given) {
       if (k < streams) {
         read(t, k, item);
       } else {
-        const Array a = reader_.read_scalar(item, where(t, k));
+        const Array a = reader_.read_scalar(item, where(t, k), true);
         check_scalar(a, where(t, k), t);
         t.scalars[k - streams] = a.scalar();
       }

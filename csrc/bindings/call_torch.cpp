@@ -16,10 +16,11 @@ Array PyCall::read_number_of_state(const Given& t, TorchParam& p, std::size_t k,
                                    const py::object& to_device) {
   const py::object& key = t.group->state_keys[k];
   py::object& value = p.item[k];
-  Array a = reader_.read_scalar(value.ptr(), where);
+  const bool is_step = k == static_cast<std::size_t>(t.group->arrays) && t.group->has_step;
+  Array a = reader_.read_scalar(value.ptr(), where, !is_step);
   if (moves && t.array[0].device != kHost && a.device == kHost) {
     value = survive_exit([&] { return to_device(value, p.param); });
-    a = reader_.read_scalar(value.ptr(), where);
+    a = reader_.read_scalar(value.ptr(), where, !is_step);
     if (t.fresh) {
       new_state_.back().second[key] = value;
     } else {

@@ -100,6 +100,14 @@ def array(name: str, kind: Literal["signed", "unsigned", "exact"], when: str = "
     return StateArray(name, kind, when, start)
 
 
+@dataclass(frozen=True)
+class StateNumber:
+    """A state of one number per parameter, beside its step count: an array of no dimension."""
+
+    name: str  # torch's key
+    start: float
+
+
 class Rule:
     """One optimizer: a subclass declares its options as attributes in torch's order, then what follows.
 
@@ -108,6 +116,7 @@ class Rule:
 
     kernel: ClassVar[str]  # the family of kernels
     states: ClassVar[tuple[StateArray, ...]] = ()  # in the kernel's order
+    numbers: ClassVar[tuple[StateNumber, ...]] = ()  # in the kernel's order
     papers: ClassVar[str]
     choices: ClassVar[str] = ""  # what its options make of it, for the table of optimizers
     torch_class: ClassVar[str] = ""  # the class of torch.optim that the torch class is mixed with, if there is one
@@ -116,10 +125,10 @@ class Rule:
     decoupled: ClassVar[bool] = False  # weight decay always is; else ``decoupled_weight_decay`` says so
 
     specification: ClassVar[Callable[..., Any]]
-    """``(g, p, *states, **numbers)``, perhaps with ``step``: returns the direction ``d`` and the new states."""
+    """``(g, p, *states, *numbers, **hyper)``, perhaps with ``step``: the direction ``d``, new states and numbers."""
 
     options: ClassVar[dict[str, Option]] = {}
-    numbers_of_kernel: ClassVar[tuple[str, ...]]  # the specification's keywords, without ``step``
+    hyper_names: ClassVar[tuple[str, ...]]  # the specification's keywords, without ``step``
 
     def __init_subclass__(cls) -> None:
         options, keyword_only = dict(cls.options), False
@@ -134,7 +143,7 @@ class Rule:
                 del options[name]
         cls.options = options
         arguments = inspect.signature(cls.specification).parameters.values()
-        cls.numbers_of_kernel = tuple(a.name for a in arguments if a.kind is a.KEYWORD_ONLY and a.name != "step")
+        cls.hyper_names = tuple(a.name for a in arguments if a.kind is a.KEYWORD_ONLY and a.name != "step")
 
     @classmethod
     def check_together(cls, label: str, options: Options) -> None:
@@ -175,7 +184,13 @@ class Rule:
 
     @classmethod
     def state_names(cls, options: Options) -> tuple[str, ...]:
+        """Of the arrays."""
         return tuple(s.name for s in cls.state_of(options))
+
+    @classmethod
+    def number_names(cls) -> tuple[str, ...]:
+        """Of the states of one number, but for the step count."""
+        return tuple(n.name for n in cls.numbers)
 
     @classmethod
     def starts(cls, options: Options) -> dict[str, float]:
@@ -188,11 +203,11 @@ class Rule:
         return cls.decoupled or bool(options.get("decoupled_weight_decay", False))
 
     @classmethod
-    def numbers(cls, label: str, options: Options) -> dict[str, float]:
-        """The kernel's numbers by its names."""
+    def hyper(cls, label: str, options: Options) -> dict[str, float]:
+        """The kernel's hyper-parameters by its names."""
         found: dict[str, float] = {}
         for name, o in cls.own().items():
-            if set(o.kernel_names) <= set(cls.numbers_of_kernel):
+            if set(o.kernel_names) <= set(cls.hyper_names):
                 found |= zip(o.kernel_names, o.numbers(label, options[name]), strict=True)
         return found
 
@@ -210,14 +225,14 @@ class Rule:
     def group(cls, label: str, options: Options, /, least_lr: float = 0.0, **more: Any) -> dict[str, Any]:
         """A checked group in the form that the compiled core reads (``_core.pyi``)."""
         cls.check(label, options, least_lr)
-        numbers = cls.numbers(label, {**options, "lr": 0.0}) | {"lr": float(options["lr"])}
+        hyper = cls.hyper(label, {**options, "lr": 0.0}) | {"lr": float(options["lr"])}
         states = cls.state_names(options)
         return {
             "label": label,
             "rule": cls.kernel,
             "states": states,
-            "state_args": states,
-            "hyper": numbers,
+            "state_args": (*states, *cls.number_names()),
+            "hyper": hyper,
             "weight_decay": float(options["weight_decay"]),
             "decoupled": cls.is_decoupled(options),
             "maximize": bool(options["maximize"]),

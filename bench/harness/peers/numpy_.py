@@ -82,7 +82,7 @@ class NumPy:
         spec, given = case.rule.spec, all_options(case)
         if given.get("dampening") or given.get("nesterov") or given["maximize"] or spec.kernel not in RULES:
             raise Unavailable("not written in NumPy")
-        rule, decoupled, hyper = RULES[spec.kernel], spec.is_decoupled(given), spec.numbers(case.rule.cls, given)
+        rule, decoupled, hyper = RULES[spec.kernel], spec.is_decoupled(given), spec.hyper(case.rule.cls, given)
         lr, decay = hyper["lr"], given["weight_decay"]
         weights = [p.detach().numpy() for p in params]
         grads = [p.grad.numpy() for p in params]

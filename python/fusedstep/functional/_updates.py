@@ -53,6 +53,7 @@ def _signature_of(rule: type[Rule]) -> Signature:
         parameter(f"{s.name}s", "Arrays | None" if s.when else "Arrays", *([None] if s.when else []))
         for s in rule.states
     ]
+    states += [parameter(f"{n.name}s", "Arrays") for n in rule.numbers]
     step = signature(rule.specification).parameters.get("step")
     counts = [] if step is None else [parameter("step", "int | Sequence[int]", step.default, True)]
     options = [
@@ -70,6 +71,9 @@ def _doc_of(rule: type[Rule]) -> str:
         needs = f"; given if and only if ``{s.when}`` is not 0" if s.when in options_of(rule) else ""
         given = f"; given, the update is that with ``{s.when}``" if s.when and not needs else ""
         entries.append((f"{s.name}s", f"state, updated in place{needs}{given}"))
+    for n in rule.numbers:
+        text = f"state of one number, float32 or float64, updated in place; starts at {n.start}, where its parameter is"
+        entries.append((f"{n.name}s", text))
     if "step" in signature(rule.specification).parameters:
         entries.append(("step", "1 in the first call, one number or one per parameter"))
     entries += [(n, f"{o.text}{_docs.default_of(o)}") for n, o in options_of(rule).items()]
@@ -94,6 +98,9 @@ def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], op
         elif arrays is None:
             raise TypeError(f"{label}: {name} is None, expected an array or a list of arrays")
     options = {**rule.defaults(), **options, "max_norm": call["max_norm"], "clip_value": call["clip_value"]}
+    for n in rule.numbers:
+        if given[f"{n.name}s"] is None:
+            raise TypeError(f"{label}: {n.name}s is None, expected an array or a list of arrays")
     lists = {name: check.arrays(arrays) for name, arrays in given.items() if arrays is not None}
     group = rule.group(
         label, options, params=params, grads=check.arrays(grads), state_arrays=list(lists.values()), step=step
@@ -114,8 +121,9 @@ def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], op
 
 
 def _function_of(rule: type[Rule]) -> Any:
-    states = [f"{s.name}s" for s in rule.states]
-    required = [f"{s.name}s" for s in rule.states if not s.when]
+    numbers = [f"{n.name}s" for n in rule.numbers]
+    states = [*(f"{s.name}s" for s in rule.states), *numbers]
+    required = [*(f"{s.name}s" for s in rule.states if not s.when), *numbers]
 
     def update(params: Any, grads: Any, *given: Any, **options: Any) -> Any:
         arrays = dict(zip(required, given, strict=True))

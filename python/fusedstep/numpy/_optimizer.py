@@ -127,6 +127,8 @@ class Optimizer:
         state: dict[str, Any] = {"step": 0}
         for name, value in self._rule.starts(options).items():
             state[name] = _filled(like, complex(value, value) if like.dtype.kind == "c" else value)
+        for n in self._rule.numbers:
+            state[n.name] = np.array(n.start)
         return state
 
     def step(self, grads: Any, *, lr: float | None = None, grad_scale: float = 1.0) -> float | None:
@@ -151,10 +153,11 @@ class Optimizer:
         for group in all_groups:
             options = group if lr is None else {**group, "lr": lr}
             core = self._rule.group(self._label, options)
+            names = core["state_args"]
             live = [k for k in range(start, start + len(group["params"])) if given[k] is not None]
             start += len(group["params"])
             for k in live:
-                if missing := [name for name in ("step", *core["states"]) if name not in self.state[k]]:
+                if missing := [name for name in ("step", *names) if name not in self.state[k]]:
                     raise ValueError(
                         f"{self._label}: state[{k}] has no {missing[0]!r}; set options that add state at construction; "
                         "state.clear() starts anew"
@@ -162,7 +165,7 @@ class Optimizer:
             core |= {
                 "params": [params[k] for k in live],
                 "grads": [given[k] for k in live],
-                "state_arrays": [[self.state[k][name] for k in live] for name in core["states"]],
+                "state_arrays": [[self.state[k][name] for k in live] for name in names],
                 "step": [self.state[k]["step"] + 1 for k in live],
                 "indices": live,
             }
@@ -220,7 +223,7 @@ class Optimizer:
             self._check_names(options)
             self._rule.check(self._label, options)
             for _ in group["params"]:
-                self._check_state(k, state[k], self._rule.state_names(options))
+                self._check_state(k, state[k], (*self._rule.state_names(options), *self._rule.number_names()))
                 k += 1
         for group, options in zip(self.param_groups, groups, strict=True):
             group |= options

@@ -22,9 +22,9 @@ def _signature_of(rule: type[Rule]) -> Signature:
     if "step" not in signature(rule.specification).parameters:
         keywords.insert(0, parameter("step", "int", 1, True))
     common = [
-        p.replace(annotation=str(p.annotation))
+        p.replace(annotation=str(p.annotation), default=rule.decoupled if name == "decoupled" else p.default)
         for name, p in signature(before).parameters.items()
-        if p.kind is KEYWORD_ONLY and not (name == "decoupled" and rule.decoupled)
+        if p.kind is KEYWORD_ONLY
     ]
     arrays = [parameter("param", "Array"), parameter("grad", "Array"), *states]
     return Signature([*arrays, *keywords, *common], return_annotation="tuple[Array, ...]")
@@ -39,8 +39,6 @@ def _function_of(rule: type[Rule]) -> Any:
         arrays = dict(zip(states, given, strict=False)) | {n: options.pop(n) for n in states if n in options}
         numbers = {n: options[n] for n in keywords if n in options}
         common = {n: v for n, v in options.items() if n not in keywords and n != "step"}
-        if rule.decoupled:
-            common["decoupled"] = True
         with np.errstate(all="ignore"):
             p, g = before(param, grad, options["lr"], **common)
             d, *new = rule.specification(g, p, **arrays, **numbers)

@@ -93,6 +93,7 @@ def adamw(
     beta2: float,
     eps: float,
     weight_decay: float = 0.0,
+    decoupled: bool = True,
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_coef: float = 1.0,

@@ -235,6 +235,8 @@ class FusedOptimizer(torch.optim.Optimizer):
         for name, value in self._rule.starts(options).items():
             initial = complex(value, value) if param.is_complex() else value
             state[name] = torch.full_like(param, initial, memory_format=torch.preserve_format, requires_grad=False)
+        for n in self._rule.numbers:
+            state[n.name] = new_step(param.device).fill_(n.start)
         return state
 
     @property
