@@ -15,10 +15,10 @@ constexpr std::int64_t kFirst = 1, kLater = 2;
 // The count on the host is checked and written back; on a device it is neither read nor written here.
 void PyCall::add_step(Given& t, TorchParam& p, const py::object& to_device) {
   const Group& group = *t.group;
-  py::object& step = p.item[group.state_keys.size()];
+  py::object& step = p.item[group.states.size()];
   const Where where{group.label.c_str(), "step", p.index};
   Array a = reader_.read_scalar(step.ptr(), where);
-  const int device = t.array[0].device;
+  const int device = t.device();
   if (device != kHost && a.device == kHost && (group.capturable || counts_on_device())) {
     step = survive_exit([&] { return to_device(step, p.param); });
     a = reader_.read_scalar(step.ptr(), where);
@@ -56,7 +56,7 @@ void PyCall::add_torch(const std::vector<TorchGroup>& groups, const py::object& 
 }
 
 void PyCall::add_param(TorchParam& p, const py::object& init, const py::object& to_device) {
-  const Group& group = *p.from->group;
+  const PyGroup& group = *p.from->group;
   Given& t = given_.emplace_back();
   t.group = &group;
   t.options = p.options;
@@ -76,7 +76,7 @@ void PyCall::add_param(TorchParam& p, const py::object& init, const py::object& 
 // Where there is none. SGD's buffer may be None or missing (torch writes both); elsewhere a state is whole or not there
 // at all.
 void PyCall::make_state(Given& t, TorchParam& p, const py::object& init) {
-  const Group& group = *p.from->group;
+  const PyGroup& group = *p.from->group;
   const std::size_t keys = group.state_keys.size();
   t.fresh = (keys > 0 || group.has_step) && (!p.entry || py::len(p.entry) == 0);
   if (!group.has_step && keys > 0) t.fresh = t.fresh || !p.item[0];
