@@ -61,7 +61,7 @@ void count_all(fs::DType dtype) {
     const fs::RuleArrays<T> a(rule, dtype, kElements);
     count(a.name, dtype, "loop", [&] { target.step[rule][d](a.uniform.bytes, a.streams.data(), kElements); });
     const int streams = static_cast<int>(a.streams.size());
-    std::vector<fs::StepWork> work;
+    std::vector<fs::Tensor> work;
     for (std::int64_t t = 0; t < kTensors; ++t) {
       work.push_back({{}, streams, dtype, static_cast<int>(rule), numels[t], a.uniform.bytes, nullptr});
       for (int k = 0; k < streams; ++k)

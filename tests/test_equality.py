@@ -57,17 +57,13 @@ def step(
 ) -> Any:
     common = dict(common)
     grad_scale = common.pop("grad_scale", 1.0)
-    group = {
+    own = {
         "label": rule["name"],
         "rule": rule["name"],
         "states": rule["state"],
         "state_args": [*rule["state"], *rule["scalars"]],
         "hyper": hyper,
         "has_step": True,
-        "params": params,
-        "grads": grads,
-        "state_arrays": states,
-        "step": step,
         "weight_decay": 0.0,
         "decoupled": False,
         "maximize": False,
@@ -75,6 +71,7 @@ def step(
         "clip_value": None,
         **common,
     }
+    group = (_core.Group(**own), params, grads, states, step, None)
     return _core.step_arrays([group], grad_scale=grad_scale, norm_type=2.0, per_tensor=False, nonfinite="propagate")
 
 

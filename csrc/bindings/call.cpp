@@ -34,26 +34,13 @@ void PyCall::read_report(const py::object& report) {
   report_device_ = a.device;
 }
 
-Where PyCall::where(const Given& t, int k) const {
-  const Group& g = *t.group;
-  return {g.label.c_str(), g.args[k].c_str(), t.index, g.takes_sparse.c_str()};
-}
-
 void PyCall::read(Given& t, int k, PyObject* object) {
-  const Where at = where(t, k);
+  const Where at = t.where(k);
   const Array& a = t.array[k] = reader_.read(object, at, k == 1 ? Lazy::resolve : Lazy::refuse);
   if (k > 0) check_matches(a, at, t.array[0]);
   if (k != 1) check_writable(a, at);
   if (t.group->options.host.clip_value < std::numeric_limits<double>::infinity()) check_ordered(a, at);
   if (k == 0) check_one_kind(a, at, given_.front().array[0]);
-}
-
-void PyCall::check_scalar(const Array& a, const Where& where, const Given& t) {
-  check_writable(a, where);
-  const bool scalar_state = std::string_view(where.arg) != "step";
-  if (a.device == t.array[0].device || (a.device == kHost && !scalar_state)) return;
-  throw py::value_error(where.text() + " is on device " + a.device_text() + ", expected " + t.array[0].device_text() +
-                        " to match params[" + std::to_string(t.index) + "]");
 }
 
 std::uint32_t PyCall::add_group(const Group& group, const py::object& lr) {
@@ -90,16 +77,13 @@ void PyCall::add_lists(const ListsGroup& given) {
     ++params_;
     t.step = py::cast<std::int64_t>(many_steps ? py::object(py::list(given.step)[i]) : given.step);
     t.host_step = group.has_step;
-    const int streams = 2 + group.arrays;
-    for (int k = 0; k < static_cast<int>(lists.size()); ++k) {
-      PyObject* const item = PyList_GET_ITEM(lists[k].ptr(), i);
-      if (k < streams) {
-        read(t, k, item);
-      } else {
-        const Array a = reader_.read_scalar(item, where(t, k), true);
-        check_scalar(a, where(t, k), t);
-        t.scalars[k - streams] = a.scalar();
-      }
+    const auto item = [&lists, i](int k) { return PyList_GET_ITEM(lists[k].ptr(), i); };
+    for (int k = 0; k < group.streams(); ++k) read(t, k, item(k));
+    for (int k = 0; k < group.scalars(); ++k) {
+      const Where at = t.where(group.streams() + k);
+      const Array a = reader_.read_scalar(item(group.streams() + k), at, true);
+      check_beside(a, at, t);
+      t.scalars[k] = a.scalar();
     }
   }
   for (py::list& l : lists) keep_.push_back(std::move(l));
@@ -116,7 +100,7 @@ void PyCall::add_gradients(const py::list& arrays, const Group& group, Phases ph
     t.options = options;
     t.index = params_++;
     t.step = 1;
-    const Where at = where(t, 0);
+    const Where at = t.where();
     // Norms and clipping do not look at signs, and treat both parts of a complex number alike.
     t.array[0] = t.array[1] = reader_.read(object.ptr(), at, Lazy::as_stored);
     check_one_kind(t.array[0], at, given_.front().array[0]);
@@ -125,7 +109,7 @@ void PyCall::add_gradients(const py::list& arrays, const Group& group, Phases ph
   }
   if (total_norm.is_none()) return;
   const Where at{args_.label.c_str(), "total_norm", 0};
-  const bool on_cuda = !given_.empty() && given_.front().array[0].device != kHost;
+  const bool on_cuda = !given_.empty() && given_.front().device() != kHost;
   call_.given_norm =
       on_cuda ? read_number(reader_, total_norm.ptr(), at) : Number{py::cast<double>(py::float_(total_norm))};
   if (on_cuda && call_.given_norm.device == kHost) {
@@ -133,41 +117,9 @@ void PyCall::add_gradients(const py::list& arrays, const Group& group, Phases ph
   }
 }
 
-// What was given becomes the call's tensors, once the arrays are known not to share memory.
-void PyCall::collect() {
-  AliasCheck alias;
-  const bool writes = call_.does(kApply);
-  if (writes) alias.reserve(given_.size() * kMaxStreams);
-  call_.tensors.reserve(given_.size());
-  for (const Given& g : given_) {
-    const Array& param = g.array[0];
-    Tensor& t = call_.tensors.emplace_back();
-    t.streams = 2 + (call_.in_place ? 0 : g.group->arrays);
-    for (int k = 0; k < t.streams; ++k) {
-      if (writes && !(k == 1 && call_.in_place)) alias.add(g.array[k], k != 1, where(g, k));
-      t.stream[k] = {g.array[k].data, g.array[k].format};
-    }
-    t.compute = compute_type(param.format);
-    t.rule = g.group->rule;
-    t.numel = param.numel * (param.is_complex ? 2 : 1);
-    if (writes) t.strided = common_layout(g.array, t.streams, false, call_.layouts);
-    if (call_.does(kMeasure) && g.group->options.host.max_norm >= 0.0) {
-      t.sum = call_.sums++;
-      t.row_major = common_layout(&g.array[1], 1, true, call_.layouts);
-    }
-    t.is_complex = param.is_complex;
-    t.device = param.device;
-    t.options = g.options;
-    t.step = g.step;
-    t.step_at = g.step_at;
-    std::copy(std::begin(g.scalars), std::end(g.scalars), t.scalars);
-  }
-  alias.verify();
-}
-
 py::object PyCall::run() {
   if (!call_.in_place && limits_norm()) call_.phases |= kMeasure | kFold;
-  collect();
+  collect(given_, call_);
   try {
     if (!args_.over_ranks.is_none()) keep_state();
     py::object norm = run_phases();

@@ -2,8 +2,7 @@
 // parallel region each on the CPU, or in as few launches as there are rules and dtypes on CUDA devices. Arrays in lists
 // and the phases: call.cpp. What CUDA needs: call_cuda.cpp. A torch optimizer: call_torch.cpp.
 #pragma once
-#include "../call/call.h"
-#include "../call/layout.h"
+#include "../call/given.h"
 #include "arrays.h"
 #include "group.h"
 #include "interpreter.h"
@@ -49,25 +48,12 @@ class PyCall {
   py::object run();
 
  private:
-  // A tensor as it was given.
-  struct Given {
-    Array array[kMaxStreams];
-    const Group* group;
-    std::uint32_t options;  // among the call's
-    std::int64_t index, step;
-    Scalar step_at;  // on a device, instead of `step`
-    Scalar scalars[kMaxScalars];
-    bool host_step, fresh;  // counted on the host; state that this call makes
-  };
-
   void read_report(const py::object& report);
   // Array k of a tensor: 0 the parameter, which comes first, 1 its gradient, then state.
   void read(Given& t, int k, PyObject* object);
-  Where where(const Given& t, int k) const;
   // Its options become the call's; their index there. `lr`: null, or a tensor in place of theirs.
   std::uint32_t add_group(const Group& group, const py::object& lr = {});
   bool limits_norm() const { return call_.least_max_norm >= 0.0; }
-  void collect();
   py::object run_phases();
   bool waits_for_norm() const;
   // The gradients are known to have overflowed.
@@ -76,10 +62,9 @@ class PyCall {
   void add_param(TorchParam& p, const py::object& init, const py::object& to_device);
   void make_state(Given& t, TorchParam& p, const py::object& init);
   // A number of the state, moved to the tensor's device where it has to be there.
-  Array read_number_of_state(const Given& t, TorchParam& p, std::size_t key, const Where& where, bool moves,
+  Array read_number_of_state(const Given& t, TorchParam& p, std::size_t key, const Where& where, bool on_device,
                              const py::object& to_device);
   void add_step(Given& t, TorchParam& p, const py::object& to_device);
-  void check_scalar(const Array& a, const Where& where, const Given& t);
   // Whether a skipped step is known on the device alone, so that step counts have to be there.
   bool counts_on_device() const {
     return call_.found_inf.device != kHost || (limits_norm() && call_.nonfinite == Nonfinite::skip);
@@ -93,7 +78,6 @@ class PyCall {
   void place_on_cuda();
   void read_lr(const Given& t);
   void read_norm_out();
-  void check_capture() const;
   bool has_stateless_first() const;
 
   const CallArgs args_;

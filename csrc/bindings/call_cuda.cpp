@@ -14,24 +14,13 @@ bool is_captured(const Call& call) {
                      [](const auto& s) { return cuda::is_capturing(s.first, s.second); });
 }
 
-void check_norm(const Array& a, const Where& where, double norm_type) {
-  if (norm_of(norm_type) == Norm::pow) {
-    throw py::value_error(std::string(where.label) + ": norm_type is " + std::to_string(norm_type) +
-                          ", expected 1, 2 or inf for arrays on CUDA devices");
-  }
-  if (a.is_complex && norm_of(norm_type) != Norm::two) {
-    throw py::type_error(where.text() + " has dtype " + a.dtype_text() +
-                         ", expected real for a norm of order 1 or inf on a CUDA device");
-  }
-}
-
 }  // namespace
 
 void PyCall::place_on_cuda() {
   for (const Given& t : given_) {
     if (lr_[t.options]) read_lr(t);
-    if (call_.tensors[&t - given_.data()].normed()) check_norm(t.array[1], where(t, 1), call_.norm_type);
   }
+  check_cuda_norms(given_, call_);
   const Number &scale = call_.grad_scale, &found = call_.found_inf;
   if (scale.device != kHost && found.device != kHost && scale.device != found.device) {
     throw py::value_error(args_.label + ": grad_scale and found_inf are on different devices");
@@ -42,7 +31,11 @@ void PyCall::place_on_cuda() {
   }
   if (call_.does(kFold)) read_norm_out();
   call_.streams = reader_.streams();
-  check_capture();
+  if (!is_captured(call_)) return;
+  const char* obstacle = nullptr;
+  if (waits_for_norm()) obstacle = "the norm is wanted on the host (no norm_out, or error_if_nonfinite)";
+  if (!args_.over_ranks.is_none()) obstacle = "the norm is summed over norm_group on the host";
+  check_captured(given_, call_, obstacle);
 }
 
 // Of its group, whose tensors have to be where it is.
@@ -50,13 +43,13 @@ void PyCall::read_lr(const Given& t) {
   Options& options = call_.options[t.options];
   const Given* const before = &t == given_.data() ? nullptr : &t - 1;
   if (before && before->options == t.options) {
-    if (!options.lr.at || before->array[0].device == t.array[0].device) return;
+    if (!options.lr.at || before->device() == t.device()) return;
     throw py::value_error(t.group->label + ": params[" + std::to_string(t.index) + "] is on device " +
                           t.array[0].device_text() + ", expected that of the group's lr, " +
                           before->array[0].device_text());
   }
   const Number lr = read_number(reader_, lr_[t.options].ptr(), {t.group->label.c_str(), "lr", 0});
-  if (lr.device != kHost && lr.device != t.array[0].device) {
+  if (lr.device != kHost && lr.device != t.device()) {
     throw py::value_error(t.group->label + ": lr is on device cuda:" + std::to_string(lr.device) + ", expected " +
                           t.array[0].device_text() + " to match params[" + std::to_string(t.index) + "]");
   }
@@ -76,29 +69,6 @@ void PyCall::read_norm_out() {
   check_writable(out, where);
   call_.norm_out = static_cast<double*>(out.data);
   call_.result_device = out.device;
-}
-
-// A graph repeats what is captured: what the host would do once, or count, has no place in it.
-void PyCall::check_capture() const {
-  if (!is_captured(call_)) return;
-  const auto refuse = [this](const std::string& subject, const std::string& why) {
-    throw std::runtime_error(args_.label + ": " + subject + "cannot be part of a CUDA graph: " + why);
-  };
-  const char* obstacle = nullptr;
-  if (waits_for_norm()) obstacle = "the norm is wanted on the host (no norm_out, or error_if_nonfinite)";
-  if (!args_.over_ranks.is_none()) obstacle = "the norm is summed over norm_group on the host";
-  for (const Given& t : given_) {
-    if (call_.in_place) break;
-    const std::string param = "params[" + std::to_string(t.index) + "] ";
-    if (t.fresh) refuse(param, "its state would be made anew by every replay; run a step before the capture");
-    if (t.host_step) {
-      refuse(param,
-             "its step is counted on the host, expected a torch optimizer with capturable=True (Adam, AdamW, RMSprop)");
-    }
-    if (t.array[0].device != given_.front().array[0].device) refuse(param, "it is on another device than the first");
-    if (obstacle) refuse(param, obstacle);
-  }
-  if (obstacle) refuse("", obstacle);
 }
 
 // State that is made now, of a rule without a step count that would tell a skipped first step.

@@ -12,22 +12,26 @@ constexpr std::int64_t kFirst = 1, kLater = 2;
 
 }  // namespace
 
-Array PyCall::read_number_of_state(const Given& t, TorchParam& p, std::size_t k, const Where& where, bool moves,
+Array PyCall::read_number_of_state(const Given& t, TorchParam& p, std::size_t k, const Where& where, bool on_device,
                                    const py::object& to_device) {
-  const py::object& key = t.group->state_keys[k];
   py::object& value = p.item[k];
-  const bool is_step = k == static_cast<std::size_t>(t.group->arrays) && t.group->has_step;
+  const bool is_step = t.group->has_step && k == t.group->states.size();
   Array a = reader_.read_scalar(value.ptr(), where, !is_step);
-  if (moves && t.array[0].device != kHost && a.device == kHost) {
+  if (on_device && t.device() != kHost && a.device == kHost) {
     value = survive_exit([&] { return to_device(value, p.param); });
     a = reader_.read_scalar(value.ptr(), where, !is_step);
+    const py::object& key = p.from->group->state_keys[k];
     if (t.fresh) {
       new_state_.back().second[key] = value;
     } else {
       moved_.push_back({p.entry, key, value});
     }
   }
-  check_scalar(a, where, t);
+  if (a.device == kHost && !on_device) {
+    check_writable(a, where);
+  } else {
+    check_beside(a, where, t);
+  }
   return a;
 }
 
@@ -35,7 +39,8 @@ Array PyCall::read_number_of_state(const Given& t, TorchParam& p, std::size_t k,
 void PyCall::add_step(Given& t, TorchParam& p, const py::object& to_device) {
   const Group& group = *t.group;
   const Where where{group.label.c_str(), "step", p.index};
-  const Array a = read_number_of_state(t, p, group.arrays, where, group.capturable || counts_on_device(), to_device);
+  const bool on_device = group.capturable || counts_on_device();
+  const Array a = read_number_of_state(t, p, group.states.size(), where, on_device, to_device);
   const Scalar count = a.scalar();
   t.host_step = a.device == kHost;
   if (!t.host_step) {
@@ -59,7 +64,7 @@ void PyCall::add_torch(const std::vector<TorchGroup>& groups, const py::object& 
 }
 
 void PyCall::add_param(TorchParam& p, const py::object& init, const py::object& to_device) {
-  const Group& group = *p.from->group;
+  const PyGroup& group = *p.from->group;
   Given& t = given_.emplace_back();
   t.group = &group;
   t.options = p.options;
@@ -67,11 +72,11 @@ void PyCall::add_param(TorchParam& p, const py::object& init, const py::object& 
   read(t, 0, p.param.ptr());
   read(t, 1, p.grad.ptr());
   make_state(t, p, init);
-  for (int k = 0; k < group.arrays; ++k) read(t, 2 + k, p.item[k].ptr());
-  const std::size_t first = group.arrays + group.has_step;
-  for (std::size_t k = first; k < group.state_keys.size(); ++k) {
-    const int scalar = static_cast<int>(k - first);
-    t.scalars[scalar] = read_number_of_state(t, p, k, where(t, 2 + group.arrays + scalar), true, to_device).scalar();
+  for (int k = 2; k < group.streams(); ++k) read(t, k, p.item[k - 2].ptr());
+  const std::size_t first = group.states.size() + group.has_step;
+  for (int k = 0; k < group.scalars(); ++k) {
+    const Where at = t.where(group.streams() + k);
+    t.scalars[k] = read_number_of_state(t, p, first + k, at, true, to_device).scalar();
   }
   if (group.has_step) {
     add_step(t, p, to_device);
@@ -84,7 +89,7 @@ void PyCall::add_param(TorchParam& p, const py::object& init, const py::object& 
 // Where there is none. SGD's buffer may be None or missing (torch writes both); elsewhere a state is whole or not there
 // at all.
 void PyCall::make_state(Given& t, TorchParam& p, const py::object& init) {
-  const Group& group = *p.from->group;
+  const PyGroup& group = *p.from->group;
   const std::size_t keys = group.state_keys.size();
   t.fresh = keys > 0 && (!p.entry || py::len(p.entry) == 0);
   if (!group.has_step && keys > 0) t.fresh = t.fresh || !p.item[0];

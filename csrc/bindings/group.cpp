@@ -2,69 +2,42 @@
 
 #include <pybind11/stl.h>
 
-#include <limits>
+#include <array>
 
 #include "../kernels/registry.h"
+#include "register.h"
 
 namespace fusedstep {
 namespace {
 
-py::object field(const py::dict& d, const char* name) {
-  PyObject* value = PyDict_GetItemString(d.ptr(), name);
-  if (!value) throw py::key_error(name);
-  return py::reinterpret_borrow<py::object>(value);
-}
-
-template <class T>
-T field(const py::dict& d, const char* name) {
-  return py::cast<T>(field(d, name));
-}
-
-py::object field_or_none(const py::dict& d, const char* name) { return d.contains(name) ? field(d, name) : py::none(); }
-
-double number_or(const py::object& value, double if_none) {
-  return value.is_none() ? if_none : py::cast<double>(value);
-}
-
-std::shared_ptr<const Group> parse(const py::dict& d) {
-  auto g = std::make_shared<Group>();
-  g->label = field<std::string>(d, "label");
-  const auto states = field<std::vector<std::string>>(d, "states");
-  const auto name = field<std::string>(d, "rule");
-  g->rule = find_rule(name, states);
-  if (g->rule < 0) throw py::value_error("no rule '" + name + "' with these state arrays");
-  g->args = {"params", "grads"};
-  for (auto& arg : field<std::vector<std::string>>(d, "state_args")) g->args.push_back(std::move(arg));
-  const py::dict values = field<py::dict>(d, "hyper");
-  const std::vector<std::string>& hyper = all_rules()[g->rule].hyper;
-  StepOptions& options = g->options.host;
-  for (std::size_t k = 0; k < hyper.size(); ++k) options.hyper[k] = field<double>(values, hyper[k].c_str());
-  options.weight_decay = field<double>(d, "weight_decay");
-  options.decoupled = field<bool>(d, "decoupled");
-  options.maximize = field<bool>(d, "maximize");
-  options.max_norm = number_or(field(d, "max_norm"), -1.0);
-  options.clip_value = number_or(field(d, "clip_value"), std::numeric_limits<double>::infinity());
-  g->has_step = field<bool>(d, "has_step");
-  g->arrays = static_cast<int>(states.size());
-  const auto add_key = [&g](const std::string& key) {
-    g->state_keys.push_back(py::reinterpret_steal<py::object>(PyUnicode_InternFromString(key.c_str())));
-  };
-  for (const auto& key : states) add_key(key);
-  if (g->has_step) add_key("step");
-  for (const auto& key : all_rules()[g->rule].scalars) add_key(key);
-  g->capturable = d.contains("capturable") && field<bool>(d, "capturable");
-  if (d.contains("takes_sparse")) g->takes_sparse = field<std::string>(d, "takes_sparse");
-  return g;
+// The members of a tuple that starts with a Group.
+template <std::size_t kSize>
+std::array<py::object, kSize> members(const py::handle& group, const char* expected) {
+  const auto tuple = py::isinstance<py::tuple>(group) ? py::cast<py::tuple>(group) : py::tuple();
+  if (tuple.size() != kSize || !py::isinstance<PyGroup>(tuple[0])) {
+    throw py::type_error(std::string("a group is a ") + Py_TYPE(group.ptr())->tp_name + ", expected " + expected);
+  }
+  std::array<py::object, kSize> out;
+  for (std::size_t k = 0; k < kSize; ++k) out[k] = tuple[k];
+  return out;
 }
 
 }  // namespace
 
+PyGroup::PyGroup(Group group) : Group(std::move(group)) {
+  const auto add = [this](const std::string& key) {
+    state_keys.push_back(py::reinterpret_steal<py::object>(PyUnicode_InternFromString(key.c_str())));
+  };
+  for (const std::string& key : states) add(key);
+  if (has_step) add("step");
+  for (const std::string& key : all_rules()[rule].scalars) add(key);
+}
+
 std::vector<ListsGroup> lists_groups(const py::list& groups) {
   std::vector<ListsGroup> out;
   for (const py::handle group : groups) {
-    const auto d = py::cast<py::dict>(group);
-    out.push_back({parse(d), field(d, "params"), field(d, "grads"), field(d, "state_arrays"), field(d, "step"),
-                   field_or_none(d, "indices")});
+    auto m = members<6>(group, "(Group, params, grads, state_arrays, step, indices)");
+    out.push_back({py::cast<std::shared_ptr<PyGroup>>(m[0]), m[1], m[2], m[3], m[4], m[5]});
   }
   return out;
 }
@@ -72,10 +45,25 @@ std::vector<ListsGroup> lists_groups(const py::list& groups) {
 std::vector<TorchGroup> torch_groups(const py::list& groups) {
   std::vector<TorchGroup> out;
   for (const py::handle group : groups) {
-    const auto d = py::cast<py::dict>(group);
-    out.push_back({parse(d), field(d, "params"), field_or_none(d, "lr_tensor"), d});
+    auto m = members<4>(group, "(Group, params, lr, options)");
+    out.push_back({py::cast<std::shared_ptr<PyGroup>>(m[0]), m[1], m[2], m[3]});
   }
   return out;
+}
+
+void register_group(py::module_& m) {
+  py::class_<PyGroup, std::shared_ptr<PyGroup>>(m, "Group")
+      .def(py::init([](std::string label, const std::string& rule, std::vector<std::string> states,
+                       std::vector<std::string> state_args, const std::map<std::string, double>& hyper,
+                       double weight_decay, bool decoupled, bool maximize, std::optional<double> max_norm,
+                       std::optional<double> clip_value, bool has_step, std::string takes_sparse, bool capturable) {
+             return PyGroup(make_group(std::move(label), rule, std::move(states), std::move(state_args), hyper,
+                                       weight_decay, decoupled, maximize, max_norm, clip_value, has_step,
+                                       std::move(takes_sparse), capturable));
+           }),
+           py::kw_only(), py::arg("label"), py::arg("rule"), py::arg("states"), py::arg("state_args"), py::arg("hyper"),
+           py::arg("weight_decay"), py::arg("decoupled"), py::arg("maximize"), py::arg("max_norm"),
+           py::arg("clip_value"), py::arg("has_step"), py::arg("takes_sparse") = "", py::arg("capturable") = false);
 }
 
 }  // namespace fusedstep

@@ -3,23 +3,11 @@
 #include <limits>
 
 #include "../cpu/threads.h"
-#include "../kernels/registry.h"
 #include "call.h"
 #include "register.h"
 
 namespace fusedstep {
 namespace {
-
-constexpr double kInf = std::numeric_limits<double>::infinity();
-
-// A bound on the norm, none if < 0, and on each element.
-Group clip_group(const std::string& label, const std::string& arg, double max_norm, double value) {
-  static const int rule = find_rule("clip", {});
-  Group g{label, rule, {arg, arg}, {}};
-  g.options.host.max_norm = max_norm;
-  g.options.host.clip_value = value;
-  return g;
-}
 
 Nonfinite raises(bool error_if_nonfinite) { return error_if_nonfinite ? Nonfinite::raise : Nonfinite::propagate; }
 
@@ -37,7 +25,7 @@ py::object norm(const py::list& arrays, const std::string& label, const std::str
   args.norm_out = norm_out;
   args.stream = stream;
   args.over_ranks = over_ranks;
-  return run(args, arrays, clip_group(label, arg, kInf, kInf), kMeasure | kFold);
+  return run(args, arrays, clip_group(label, arg, std::numeric_limits<double>::infinity(), {}), kMeasure | kFold);
 }
 
 py::object clip_norm(const py::list& grads, const std::string& label, double max_norm, double norm_type,
@@ -50,7 +38,7 @@ py::object clip_norm(const py::list& grads, const std::string& label, double max
   args.over_ranks = over_ranks;
   args.before_write = before_write;
   const Phases phases = kFold | kPrepare | kApply;
-  return run(args, grads, clip_group(label, "grads", max_norm, kInf), given ? phases : phases | kMeasure, total_norm);
+  return run(args, grads, clip_group(label, "grads", max_norm, {}), given ? phases : phases | kMeasure, total_norm);
 }
 
 void clip_value(const py::list& grads, const std::string& label, double value, const py::object& stream,
@@ -58,7 +46,7 @@ void clip_value(const py::list& grads, const std::string& label, double value, c
   CallArgs args{label};
   args.stream = stream;
   args.before_write = before_write;
-  run(args, grads, clip_group(label, "grads", -1.0, value), kPrepare | kApply);
+  run(args, grads, clip_group(label, "grads", {}, value), kPrepare | kApply);
 }
 
 }  // namespace

@@ -106,7 +106,7 @@ void TorchWalk::resolve(TorchParam& p) {
   static PyObject* const grad_name = PyUnicode_InternFromString("grad");
   p.grad = py::reinterpret_steal<py::object>(PyObject_GetAttr(p.param.ptr(), grad_name));
   if (!p.grad) throw py::error_already_set();
-  const Group& group = *p.from->group;
+  const PyGroup& group = *p.from->group;
   const auto& keys = group.state_keys;
   if (p.grad.is_none() || keys.empty()) {
     p.entry = py::object();

@@ -6,11 +6,6 @@
 
 namespace fusedstep {
 
-bool same_numbers(const Tensor& a, const Tensor& b) {
-  return a.options == b.options && a.step == b.step && a.rule == b.rule && a.compute == b.compute && !a.step_at.at &&
-         !b.step_at.at && !a.has_scalars() && !b.has_scalars();
-}
-
 void check_finite(const Call& call, const Norms& norms, const char* label) {
   if (call.nonfinite != Nonfinite::raise) return;
   const auto fail = [label](const std::string& which, double norm) {

@@ -60,7 +60,10 @@ struct Call {
 };
 
 // Whether two tensors have the same uniform, but for the norm.
-bool same_numbers(const Tensor& a, const Tensor& b);
+inline bool same_numbers(const Tensor& a, const Tensor& b) {
+  return a.options == b.options && a.step == b.step && a.rule == b.rule && a.compute == b.compute && !a.step_at.at &&
+         !b.step_at.at && !a.has_scalars() && !b.has_scalars();
+}
 // Throws std::runtime_error, as torch does, for the first non-finite norm if the caller asked for that.
 void check_finite(const Call& call, const Norms& norms, const char* label);
 

@@ -42,7 +42,6 @@ struct Tensor {
   bool has_scalars() const { return scalars[0].at != nullptr; }
   bool normed() const { return sum >= 0; }
 };
-using StepWork = Tensor;
 
 // One array of a norm, in logical (row-major) order whatever its layout.
 struct NormWork {

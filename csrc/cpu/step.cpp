@@ -5,12 +5,12 @@
 
 namespace fusedstep {
 
-void run_step(const std::vector<StepWork>& work, const Plan& plan, bool reverse) {
+void run_step(const std::vector<Tensor>& work, const Plan& plan, bool reverse) {
   const TargetTable& target = target_for_call();
   parallel(threads_for(plan), [&](int thread, int threads) {
     const auto [first, last] = plan.span(thread, threads);
     plan.visit(first, last, reverse, [&](std::int64_t, const Chunk& c) {
-      const StepWork& w = work[c.tensor];
+      const Tensor& w = work[c.tensor];
       const StepFn kernel = target.step[w.rule][static_cast<int>(w.compute)];
       const Format plain = plain_format(w.compute);
       const std::int64_t offset = c.begin * size_of(w.compute);

@@ -10,13 +10,13 @@ namespace {
 // Rows of this many elements that lie flat in every stream (blocks of columns of one matrix) need no tile.
 constexpr std::int64_t kFlatRow = 64;
 
-bool has_flat_rows(const StepWork& w) {
+bool has_flat_rows(const Tensor& w) {
   const Strided& s = *w.strided;
   return s.size.back() >= kFlatRow &&
          std::all_of(s.stride, s.stride + w.streams, [](const auto& stride) { return stride.back() == 1; });
 }
 
-void step_rows(StepFn kernel, const StepWork& w, std::int64_t begin, std::int64_t end) {
+void step_rows(StepFn kernel, const Tensor& w, std::int64_t begin, std::int64_t end) {
   const int size = size_of(w.compute);
   visit_runs(w.strided, w.streams, begin, end, [&](const std::int64_t* offset, std::int64_t run) {
     void* streams[kMaxStreams];
@@ -35,7 +35,7 @@ struct Mover {
 };
 
 // No second formula, and no copy of the tensor.
-void step_tiles(const TargetTable& target, StepFn kernel, const StepWork& w, std::int64_t begin, std::int64_t end) {
+void step_tiles(const TargetTable& target, StepFn kernel, const Tensor& w, std::int64_t begin, std::int64_t end) {
   constexpr int kTile = largest_tile();
   const int compute = static_cast<int>(w.compute), size = size_of(w.compute);
   alignas(64) char tile[kMaxStreams * kTile * sizeof(double)];
@@ -74,7 +74,7 @@ void step_tiles(const TargetTable& target, StepFn kernel, const StepWork& w, std
 
 }  // namespace
 
-void step_apart(const TargetTable& target, StepFn kernel, const StepWork& w, std::int64_t begin, std::int64_t end) {
+void step_apart(const TargetTable& target, StepFn kernel, const Tensor& w, std::int64_t begin, std::int64_t end) {
   const Format plain = plain_format(w.compute);
   const auto is_plain = [plain](const Stream& s) { return s.format == plain; };
   if (w.strided && std::all_of(w.stream, w.stream + w.streams, is_plain) && has_flat_rows(w)) {

@@ -6,6 +6,6 @@
 
 namespace fusedstep {
 
-void step_apart(const TargetTable& target, StepFn kernel, const StepWork& w, std::int64_t begin, std::int64_t end);
+void step_apart(const TargetTable& target, StepFn kernel, const Tensor& w, std::int64_t begin, std::int64_t end);
 
 }  // namespace fusedstep

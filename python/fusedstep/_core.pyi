@@ -1,4 +1,4 @@
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 compiler: str
@@ -21,17 +21,37 @@ def fs_pow(b: float, x: float) -> float: ...
 def cuda_devices() -> int: ...
 def plan(numels: Sequence[int], parts: int) -> list[list[tuple[int, int, int]]]: ...
 
-# A group: label, rule, states, state_args, hyper, weight_decay, decoupled, maximize, max_norm, clip_value, has_step,
-# takes_sparse, params, perhaps capturable and lr_tensor; for step_arrays also grads, state_arrays, step and perhaps
-# indices (of the parameters, for messages).
-Group = dict[str, Any]
+# Parsed and checked once; to be kept while the options do not change.
+class Group:
+    def __init__(
+        self,
+        *,
+        label: str,
+        rule: str,
+        states: Sequence[str],  # names of the state arrays: of the rule, and in a torch state dict
+        state_args: Sequence[str],  # and in messages
+        hyper: Mapping[str, float],
+        weight_decay: float,
+        decoupled: bool,
+        maximize: bool,
+        max_norm: float | None,
+        clip_value: float | None,
+        has_step: bool,  # a torch state dict has a "step"
+        takes_sparse: str = "",  # the class to name for a sparse gradient
+        capturable: bool = False,
+    ) -> None: ...
+
+# Of step_arrays: group, params, grads, a list per state array, step, indices of the parameters in messages.
+ListsGroup = tuple[Group, list[Any], list[Any], list[list[Any]], int | list[int], list[int] | None]
+# Of step_torch: group, params, lr if it is a tensor, and what `init` is given.
+TorchGroup = tuple[Group, list[Any], Any | None, Any]
 # The sums of this process's tensors to those of every rank.
 OverRanks = Callable[[list[float]], list[list[float]]]
 # Is told what is about to be written.
 BeforeWrite = Callable[[list[Any]], None]
 
 def step_arrays(
-    groups: list[Group],
+    groups: list[ListsGroup],
     *,
     grad_scale: float,
     norm_type: float,
@@ -43,9 +63,9 @@ def step_arrays(
 ) -> float | list[float] | None: ...
 def check_params(params: list[Any], *, label: str, first: int) -> list[tuple[tuple[int, ...], str]]: ...
 def step_torch(
-    groups: list[Group],
+    groups: list[TorchGroup],
     state: MutableMapping[Any, Any],
-    init: Callable[[Any, Group], dict[str, Any]],
+    init: Callable[[Any, Any], dict[str, Any]],
     to_device: Callable[[Any, Any], Any],
     *,
     grad_scale: Any,

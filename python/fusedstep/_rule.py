@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from . import _arguments as check
+from . import _core
 from ._arguments import FINITE, FRACTION, NON_NEGATIVE, Range
 
 __all__ = ["FINITE", "FRACTION", "KEYWORD_ONLY", "NON_NEGATIVE", "Options", "Rule", "array", "flag", "number", "pair"]
@@ -222,23 +224,59 @@ class Rule:
         return found
 
     @classmethod
-    def group(cls, label: str, options: Options, /, least_lr: float = 0.0, **more: Any) -> dict[str, Any]:
-        """A checked group in the form that the compiled core reads (``_core.pyi``)."""
+    def group(
+        cls,
+        label: str,
+        options: Options,
+        *,
+        least_lr: float = 0.0,
+        capturable: bool = False,
+        state_args: Sequence[str] | None = None,
+    ) -> _core.Group:
+        """Checked options as the compiled core keeps them. ``state_args``: names in messages, in place of torch's."""
         cls.check(label, options, least_lr)
-        hyper = cls.hyper(label, {**options, "lr": 0.0}) | {"lr": float(options["lr"])}
         states = cls.state_names(options)
-        return {
-            "label": label,
-            "rule": cls.kernel,
-            "states": states,
-            "state_args": (*states, *cls.number_names()),
-            "hyper": hyper,
-            "weight_decay": float(options["weight_decay"]),
-            "decoupled": cls.is_decoupled(options),
-            "maximize": bool(options["maximize"]),
-            "max_norm": None if options["max_norm"] is None else float(options["max_norm"]),
-            "clip_value": None if options["clip_value"] is None else float(options["clip_value"]),
-            "has_step": cls.has_step,
-            "takes_sparse": cls.takes_sparse,
-            **more,
-        }
+        return _core.Group(
+            label=label,
+            rule=cls.kernel,
+            states=states,
+            state_args=(*states, *cls.number_names()) if state_args is None else state_args,
+            hyper=cls.hyper(label, {**options, "lr": 0.0}) | {"lr": float(options["lr"])},
+            weight_decay=float(options["weight_decay"]),
+            decoupled=cls.is_decoupled(options),
+            maximize=bool(options["maximize"]),
+            max_norm=None if options["max_norm"] is None else float(options["max_norm"]),
+            clip_value=None if options["clip_value"] is None else float(options["clip_value"]),
+            has_step=cls.has_step,
+            takes_sparse=cls.takes_sparse,
+            capturable=capturable,
+        )
+
+
+class KeptGroups:
+    """The core's groups of an optimizer, each made anew where an option is another object than at the last step."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[list[Any], _core.Group] | None] = []
+
+    def __reduce__(self) -> tuple[type[KeptGroups], tuple[()]]:
+        return KeptGroups, ()  # a copy makes its own
+
+    def get(self, k: int, values: list[Any], make: Callable[[], _core.Group]) -> _core.Group:
+        """Group k, whose options have these values; only where all are immutable can their identity tell."""
+        known = self._known[k] if k < len(self._known) else None
+        if known is not None and all(map(operator.is_, values, known[0])):
+            return known[1]
+        group = make()
+        self._known += [None] * (k + 1 - len(self._known))
+        self._known[k] = (values, group) if all(map(_is_immutable, values)) else None
+        return group
+
+
+_IMMUTABLE = (float, int, bool, str, type(None))
+
+
+def _is_immutable(value: Any) -> bool:
+    if type(value) is tuple:
+        return all(type(item) in _IMMUTABLE for item in value)
+    return type(value) in _IMMUTABLE

@@ -139,11 +139,11 @@ template <class T>
 void replay_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& numels, int gap) {
   const Prepared prepared = prepare(r, dtype);
   const auto& [name, rule, streams, step, uniform] = prepared;
-  std::vector<fs::StepWork> work;
+  std::vector<fs::Tensor> work;
   std::vector<const char*> given, expected;
   arenas.resize(std::max(arenas.size(), numels.size() * streams));
   for (const std::int64_t n : numels) {
-    fs::StepWork& w = work.emplace_back(fs::StepWork{{}, streams, dtype, rule, n, uniform.bytes, nullptr});
+    fs::Tensor& w = work.emplace_back(fs::Tensor{{}, streams, dtype, rule, n, uniform.bytes, nullptr});
     for (int k = 0; k < streams; ++k) {
       given.push_back(r.bytes(n * sizeof(T)));
       w.stream[k] = {arenas[given.size() - 1].place<T>(given.back(), n, gap), fs::plain_format(dtype)};
@@ -157,7 +157,7 @@ void replay_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& nu
   }
   fs::run_step(work, fs::Plan(numels), step % 2 == 0);
   for (std::size_t i = 0; i < work.size() * streams; ++i) {
-    const fs::StepWork& w = work[i / streams];
+    const fs::Tensor& w = work[i / streams];
     compare(static_cast<const T*>(w.stream[i % streams].data), expected[i], w.numel, gap,
             fs::active_target().name + (" " + name) + " stream " + std::to_string(i % streams));
   }
@@ -213,10 +213,10 @@ void replay_stored_step(Reader& r, fs::DType dtype, const std::vector<std::int64
   const Prepared prepared = prepare(r, dtype);
   const auto& [name, rule, streams, step, uniform] = prepared;
   std::deque<Stored> tensors;
-  std::vector<fs::StepWork> work;
+  std::vector<fs::Tensor> work;
   for (const std::int64_t n : numels) {
     const Stored& t = tensors.emplace_back(r, streams, gap, tensors.size() * streams);
-    fs::StepWork& w = work.emplace_back(fs::StepWork{{}, streams, dtype, rule, n, uniform.bytes, t.strides()});
+    fs::Tensor& w = work.emplace_back(fs::Tensor{{}, streams, dtype, rule, n, uniform.bytes, t.strides()});
     std::copy(t.stream.begin(), t.stream.end(), w.stream);
   }
   fs::run_step(work, fs::Plan(numels), step % 2 == 0);

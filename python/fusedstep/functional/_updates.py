@@ -102,10 +102,7 @@ def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], op
         if given[f"{n.name}s"] is None:
             raise TypeError(f"{label}: {n.name}s is None, expected an array or a list of arrays")
     lists = {name: check.arrays(arrays) for name, arrays in given.items() if arrays is not None}
-    group = rule.group(
-        label, options, params=params, grads=check.arrays(grads), state_arrays=list(lists.values()), step=step
-    )
-    group["state_args"] = tuple(lists)
+    group = rule.group(label, options, state_args=tuple(lists))
     has_norm = call.pop("max_norm") is not None
     call.pop("clip_value")
     per_tensor = check.flag(label, "per_tensor", call["per_tensor"])
@@ -117,7 +114,7 @@ def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], op
         raise ValueError(f"{label}: nonfinite='skip' with per_tensor, expected 'propagate' or 'raise'")
     if call["norm_out"] is not None and not has_norm:
         raise ValueError(f"{label}: norm_out without max_norm, expected both or neither")
-    return step_arrays([group], **call)
+    return step_arrays(label, [(group, params, check.arrays(grads), list(lists.values()), step, None)], **call)
 
 
 def _function_of(rule: type[Rule]) -> Any:
@@ -133,7 +130,8 @@ def _function_of(rule: type[Rule]) -> Any:
 
 
 def step_arrays(
-    groups: list[dict[str, Any]],
+    label: str,
+    groups: list[_core.ListsGroup],
     *,
     grad_scale: float = 1.0,
     norm_type: float = 2.0,
@@ -143,8 +141,7 @@ def step_arrays(
     stream: int | None = None,
     report: Any = None,
 ) -> Any:
-    """One call of the core for groups of :func:`fusedstep._rule.Rule.group`. Returns the norm, the norms or None."""
-    label = groups[0]["label"] if groups else "step"
+    """One call of the core. Returns the norm, the norms or None."""
     return _core.step_arrays(
         groups,
         grad_scale=check.POSITIVE.check(label, "grad_scale", grad_scale),

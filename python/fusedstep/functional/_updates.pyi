@@ -2,6 +2,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from .. import _core
 from .._rule import Option
 from ..rules import Rule
 
@@ -12,7 +13,8 @@ CALL: tuple[tuple[str, str, Any, str], ...]
 
 def options_of(rule: type[Rule]) -> dict[str, Option]: ...
 def step_arrays(
-    groups: list[dict[str, Any]],
+    label: str,
+    groups: list[_core.ListsGroup],
     *,
     grad_scale: float = 1.0,
     norm_type: float = 2.0,

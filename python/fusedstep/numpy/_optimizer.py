@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 
 from .. import _arguments as check
 from .. import _core
-from .._rule import RUN_TIME, Rule
+from .._rule import RUN_TIME, KeptGroups, Rule
 from ..functional._updates import step_arrays
 
 
@@ -54,6 +55,7 @@ class Optimizer:
         check.needs_norm(self._label, self.defaults["nonfinite"], self.defaults["max_norm"] is not None)
         self.param_groups: list[dict[str, Any]] = []
         self.state: list[dict[str, Any]] = []
+        self._kept = KeptGroups()
         self._owners: list[Any] = []  # the parameter of each dict in state
         self.total_norm: float | None = None
         self.clip_coefficient: float | None = None
@@ -147,13 +149,15 @@ class Optimizer:
         given = check.arrays(grads)
         if len(given) != len(params):
             raise ValueError(f"{self._label}: grads has {len(given)} arrays, expected {len(params)} to match params")
-        groups: list[dict[str, Any]] = []
+        groups: list[_core.ListsGroup] = []
         stepped: list[int] = []
         start = 0
-        for group in all_groups:
+        for index, group in enumerate(all_groups):
             options = group if lr is None else {**group, "lr": lr}
-            core = self._rule.group(self._label, options)
-            names = core["state_args"]
+            core = self._kept.get(
+                index, [options[n] for n in self.defaults], functools.partial(self._rule.group, self._label, options)
+            )
+            names = (*self._rule.state_names(options), *self._rule.number_names())
             live = [k for k in range(start, start + len(group["params"])) if given[k] is not None]
             start += len(group["params"])
             for k in live:
@@ -162,20 +166,17 @@ class Optimizer:
                         f"{self._label}: state[{k}] has no {missing[0]!r}; set options that add state at construction; "
                         "state.clear() starts anew"
                     )
-            core |= {
-                "params": [params[k] for k in live],
-                "grads": [given[k] for k in live],
-                "state_arrays": [[self.state[k][name] for k in live] for name in names],
-                "step": [self.state[k]["step"] + 1 for k in live],
-                "indices": live,
-            }
-            groups.append(core)
+            arrays = [[self.state[k][name] for k in live] for name in names]
+            steps = [self.state[k]["step"] + 1 for k in live]
+            groups.append((core, [params[k] for k in live], [given[k] for k in live], arrays, steps, live))
             stepped += live
         nonfinite = check.strictest(all_groups)
         has_norm = any(g["max_norm"] is not None for g in all_groups)
         check.needs_norm(self._label, nonfinite, has_norm)
         skipped = self.skipped_steps
-        norm: float | None = step_arrays(groups, grad_scale=grad_scale, nonfinite=nonfinite, report=self._report)
+        norm: float | None = step_arrays(
+            self._label, groups, grad_scale=grad_scale, nonfinite=nonfinite, report=self._report
+        )
         self.total_norm = norm
         self.clip_coefficient = float(self._report[1]) if has_norm else None
         if self.skipped_steps == skipped:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .. import _arguments as check
 from .. import _core
-from .._rule import RUN_TIME, Option, Rule
+from .._rule import RUN_TIME, KeptGroups, Option, Rule
 from ..reference import clip_coefficient
 from . import _groups, _ranks
 
@@ -67,13 +67,14 @@ class Run:
     """What belongs to a run and is never saved, in an object of its own: a wrapper that copies an optimizer's
     ``__dict__`` has the same one."""
 
-    __slots__ = ("has_norm", "lost_norm_group", "norm_group", "values", "warned")
+    __slots__ = ("groups", "has_norm", "lost_norm_group", "norm_group", "values", "warned")
 
     def __init__(self, norm_group: Any = None) -> None:
         # Norm and coefficient of the last step; counts of steps that clipped, and that were skipped. In memory that all
         # steps go on writing, where the gradients are: on the CPU NumPy's, which no mode or transform of torch wraps.
         self.values: torch.Tensor | NDArray[np.float64] | None = None
         self.has_norm = False
+        self.groups = KeptGroups()
         self.norm_group = norm_group
         self.lost_norm_group = False  # a copy of one that had it
         self.warned = False
@@ -134,6 +135,7 @@ class FusedOptimizer(torch.optim.Optimizer):
     """
 
     _rule: type[Rule]
+    _keys: tuple[str, ...]  # of a group's options that the core is told
 
     def __init__(self, params: Any, **options: Any) -> None:
         """Called by the constructor of every class here, with all options that its signature has."""
@@ -228,7 +230,7 @@ class FusedOptimizer(torch.optim.Optimizer):
     _step_supports_amp_scaling: Any = property(_scales_in_step)  # torch's classes have a plain attribute
 
     def _new_state(self, param: torch.Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        options = group["options"]
+        options = {**self.defaults, **group}
         state: dict[str, Any] = {}
         if self._rule.has_step:
             state["step"] = new_step(param.device if options.get("capturable") else "cpu")
@@ -297,12 +299,11 @@ class FusedOptimizer(torch.optim.Optimizer):
                 loss = closure()
         label = type(self).__name__
         run_times = [_groups.run_time(group, self._run_time) for group in self.param_groups]
-        all_options = [{**self.defaults, **g, **own} for g, own in zip(self.param_groups, run_times, strict=True)]
         if any(own["max_norm"] is not None for own in run_times):
             self._check_norm_group(label)
-            _ranks.together(label, self._run.norm_group, lambda exchange: self._update(all_options, exchange))
+            _ranks.together(label, self._run.norm_group, lambda exchange: self._update(run_times, exchange))
         else:
-            self._update(all_options, None)
+            self._update(run_times, None)
         return loss
 
     def _check_norm_group(self, label: str) -> None:
@@ -319,7 +320,18 @@ class FusedOptimizer(torch.optim.Optimizer):
                     "that the model is sharded over) for that of the whole model"
                 )
 
-    def _update(self, all_options: list[dict[str, Any]], over_ranks: _ranks.Exchange | None) -> None:
+    def _core_group(self, k: int, group: dict[str, Any], own: dict[str, Any]) -> _core.Group:
+        values = [dict.get(group, name, _MISSING) for name in self._keys]
+        values += own.values()
+
+        def make() -> _core.Group:
+            options = {**self.defaults, **group, **own}
+            capturable = bool(options.get("capturable", False))
+            return self._rule.group(type(self).__name__, _on_host(options), least_lr=_LEAST_LR, capturable=capturable)
+
+        return self._run.groups.get(k, values, make)
+
+    def _update(self, run_times: list[dict[str, Any]], over_ranks: _ranks.Exchange | None) -> None:
         label = type(self).__name__
         if not isinstance(self.state, (dict, MutableMapping)):  # a dict is told at once
             raise TypeError(
@@ -329,20 +341,13 @@ class FusedOptimizer(torch.optim.Optimizer):
         scale = getattr(self, "grad_scale", None)
         if not on_gpu(scale):
             scale = 1.0 if scale is None else check.POSITIVE.check(label, "grad_scale", scale)
-        groups = [
-            self._rule.group(
-                label,
-                _on_host(options),
-                least_lr=_LEAST_LR,
-                params=options["params"],
-                options=options,
-                capturable=options.get("capturable", False),
-                lr_tensor=options["lr"] if isinstance(options["lr"], torch.Tensor) else None,
-            )
-            for options in all_options
-        ]
-        max_norms = [group["max_norm"] for group in groups if group["max_norm"] is not None]
-        nonfinite = check.strictest(all_options)
+        groups: list[_core.TorchGroup] = []
+        for k, (group, own) in enumerate(zip(self.param_groups, run_times, strict=True)):
+            core = self._core_group(k, group, own)
+            lr = group["lr"] if "lr" in group else self.defaults["lr"]
+            groups.append((core, group["params"], lr if isinstance(lr, torch.Tensor) else None, group))
+        max_norms = [float(own["max_norm"]) for own in run_times if own["max_norm"] is not None]
+        nonfinite = check.strictest(run_times)
         check.needs_norm(label, nonfinite, bool(max_norms))
         found_inf = getattr(self, "found_inf", None)
         if over_ranks is not None and found_inf is not None and nonfinite == "propagate":
@@ -391,5 +396,6 @@ def _step_on_device(step: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
     return step.to(param.device, non_blocking=True)
 
 
+_MISSING: Any = []  # no immutable object: a group without one of its keys is made anew each step
 _UNUSED: dict[str, Any] = {"foreach": None, "differentiable": False}
 _LEAST_LR = -1e-12  # torch's LinearLR to zero ends a rounding error below it

@@ -61,6 +61,7 @@ def _class_of(rule: type[Rule]) -> type[FusedOptimizer]:
         "__doc__": _doc_of(rule),
         "__module__": "fusedstep.torch",
         "_rule": rule,
+        "_keys": tuple(n for n, o in rule.options.items() if o.kind != "torch" or n == "capturable"),
     }
     torchs = (getattr(torch.optim, rule.torch_class),) if rule.torch_class else ()
     return type(name, (FusedOptimizer, *torchs), members)

@@ -1,0 +1,89 @@
+#include "given.h"
+
+#include <algorithm>
+#include <iterator>
+#include <stdexcept>
+#include <string>
+
+#include "layout.h"
+
+namespace fusedstep {
+
+Where Given::where(int k) const {
+  return {group->label.c_str(), group->args[k].c_str(), index, group->takes_sparse.c_str()};
+}
+
+void collect(const std::vector<Given>& given, Call& call) {
+  AliasCheck alias;
+  const bool writes = call.does(kApply);
+  if (writes) alias.reserve(given.size() * kMaxStreams);
+  call.tensors.reserve(given.size());
+  for (const Given& g : given) {
+    const Array& param = g.array[0];
+    Tensor& t = call.tensors.emplace_back();
+    t.streams = g.group->streams();
+    for (int k = 0; k < t.streams; ++k) {
+      if (writes && !(k == 1 && call.in_place)) alias.add(g.array[k], k != 1, g.where(k));
+      t.stream[k] = {g.array[k].data, g.array[k].format};
+    }
+    t.compute = compute_type(param.format);
+    t.rule = g.group->rule;
+    t.numel = param.numel * (param.is_complex ? 2 : 1);
+    if (writes) t.strided = common_layout(g.array, t.streams, false, call.layouts);
+    if (call.does(kMeasure) && g.group->options.host.max_norm >= 0.0) {
+      t.sum = call.sums++;
+      t.row_major = common_layout(&g.array[1], 1, true, call.layouts);
+    }
+    t.is_complex = param.is_complex;
+    t.device = param.device;
+    t.options = g.options;
+    t.step = g.step;
+    t.step_at = g.step_at;
+    std::copy(std::begin(g.scalars), std::end(g.scalars), t.scalars);
+  }
+  alias.verify();
+}
+
+void check_beside(const Array& a, const Where& where, const Given& tensor) {
+  check_writable(a, where);
+  if (a.device == tensor.device()) return;
+  throw std::invalid_argument(where.text() + " is on device " + a.device_text() + ", expected " +
+                              tensor.array[0].device_text() + " to match params[" + std::to_string(tensor.index) + "]");
+}
+
+void check_cuda_norms(const std::vector<Given>& given, const Call& call) {
+  const Norm norm = norm_of(call.norm_type);
+  for (const Given& g : given) {
+    if (!call.does(kMeasure) || g.group->options.host.max_norm < 0.0) continue;
+    if (norm == Norm::pow) {
+      throw std::invalid_argument(g.group->label + ": norm_type is " + std::to_string(call.norm_type) +
+                                  ", expected 1, 2 or inf for arrays on CUDA devices");
+    }
+    if (g.array[1].is_complex && norm != Norm::two) {
+      throw TypeError(g.where(1).text() + " has dtype " + g.array[1].dtype_text() +
+                      ", expected real for a norm of order 1 or inf on a CUDA device");
+    }
+  }
+}
+
+void check_captured(const std::vector<Given>& given, const Call& call, const char* obstacle) {
+  for (const Given& g : given) {
+    const auto refuse = [&g](const std::string& subject, const char* why) {
+      throw std::runtime_error(g.group->label + ": " + subject + "cannot be part of a CUDA graph: " + why);
+    };
+    if (call.in_place) {
+      if (obstacle) refuse("", obstacle);
+      continue;
+    }
+    const std::string param = "params[" + std::to_string(g.index) + "] ";
+    if (g.fresh) refuse(param, "its state would be made anew by every replay; run a step before the capture");
+    if (g.host_step) {
+      refuse(param,
+             "its step is counted on the host, expected a torch optimizer with capturable=True (Adam, AdamW, RMSprop)");
+    }
+    if (g.device() != given.front().device()) refuse(param, "it is on another device than the first");
+    if (obstacle) refuse(param, obstacle);
+  }
+}
+
+}  // namespace fusedstep

@@ -1,0 +1,36 @@
+// Tensors as they were given, and how they become those of a call.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "array.h"
+#include "call.h"
+#include "group.h"
+
+namespace fusedstep {
+
+struct Given {
+  Array array[kMaxStreams];  // parameter, gradient, state
+  const Group* group;
+  std::uint32_t options;  // index among the call's
+  std::int64_t index, step;
+  Scalar step_at;  // on a device, instead of `step`
+  Scalar scalars[kMaxScalars];
+  bool host_step, fresh;  // counted on the host; with state that this call makes
+
+  int device() const { return array[0].device; }
+  // Of array k, or of the tensor as one parameter.
+  Where where(int k = 0) const;
+};
+
+// The tensors of the call, once the arrays are known not to share memory. `given` must stay in place.
+void collect(const std::vector<Given>& given, Call& call);
+// Errors about a number that is to be written where its tensor is.
+void check_beside(const Array& a, const Where& where, const Given& tensor);
+// Errors about norms that CUDA devices do not have.
+void check_cuda_norms(const std::vector<Given>& given, const Call& call);
+// Errors about what a graph would not repeat: a graph has no place for what the host does once, or counts. `obstacle`:
+// what else speaks against it, or null.
+void check_captured(const std::vector<Given>& given, const Call& call, const char* obstacle);
+
+}  // namespace fusedstep

@@ -1,0 +1,58 @@
+#include "group.h"
+
+#include <limits>
+#include <stdexcept>
+#include <utility>
+
+#include "../kernels/registry.h"
+
+namespace fusedstep {
+namespace {
+
+double value_of(const std::map<std::string, double>& hyper, const std::string& name, const std::string& rule) {
+  const auto found = hyper.find(name);
+  if (found == hyper.end()) throw std::invalid_argument("rule '" + rule + "' has no number for '" + name + "'");
+  return found->second;
+}
+
+void set_limits(StepOptions& options, std::optional<double> max_norm, std::optional<double> clip_value) {
+  options.max_norm = max_norm.value_or(-1.0);
+  options.clip_value = clip_value.value_or(std::numeric_limits<double>::infinity());
+}
+
+}  // namespace
+
+Group make_group(std::string label, const std::string& rule, std::vector<std::string> states,
+                 std::vector<std::string> state_args, const std::map<std::string, double>& hyper, double weight_decay,
+                 bool decoupled, bool maximize, std::optional<double> max_norm, std::optional<double> clip_value,
+                 bool has_step, std::string takes_sparse, bool capturable) {
+  Group g{std::move(label), find_rule(rule, states), {"params", "grads"}, std::move(states)};
+  if (g.rule < 0) throw std::invalid_argument("no rule '" + rule + "' with these state arrays");
+  const RuleInfo& info = all_rules()[g.rule];
+  if (const std::size_t expected = g.states.size() + info.scalars.size(); state_args.size() != expected) {
+    throw std::invalid_argument(g.label + ": state_args has " + std::to_string(state_args.size()) +
+                                " names, expected " + std::to_string(expected) + " to match states");
+  }
+  for (std::string& arg : state_args) g.args.push_back(std::move(arg));
+  const std::vector<std::string>& names = info.hyper;
+  StepOptions& options = g.options.host;
+  for (std::size_t k = 0; k < names.size(); ++k) options.hyper[k] = value_of(hyper, names[k], rule);
+  options.weight_decay = weight_decay;
+  options.decoupled = decoupled;
+  options.maximize = maximize;
+  set_limits(options, max_norm, clip_value);
+  g.has_step = has_step;
+  g.capturable = capturable;
+  g.takes_sparse = std::move(takes_sparse);
+  return g;
+}
+
+Group clip_group(std::string label, const std::string& arg, std::optional<double> max_norm,
+                 std::optional<double> clip_value) {
+  static const int rule = find_rule("clip", {});
+  Group g{std::move(label), rule, {arg, arg}, {}};
+  set_limits(g.options.host, max_norm, clip_value);
+  return g;
+}
+
+}  // namespace fusedstep

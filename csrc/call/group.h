@@ -1,0 +1,36 @@
+// A group of parameters: its rule, its options, and what messages and checkpoints call its arrays. Made once and kept
+// while the options stay what they are.
+#pragma once
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "options.h"
+
+namespace fusedstep {
+
+struct Group {
+  std::string label;                // of the optimizer, in messages
+  int rule = -1;                    // index in AllRules
+  std::vector<std::string> args;    // names in messages: parameter, gradient, state arrays, states of one number
+  std::vector<std::string> states;  // names of the state arrays, as in a torch state dict
+  Options options{};                // but for what a call adds: grad_scale, an lr on a device
+  bool has_step = false;            // a torch state dict has a "step"
+  bool capturable = false;
+  std::string takes_sparse = {};  // the class that does, for messages
+
+  int streams() const { return 2 + static_cast<int>(states.size()); }
+  int scalars() const { return static_cast<int>(args.size()) - streams(); }
+};
+
+// std::invalid_argument unless there is a rule with these state arrays, and a number for each of its hyper-parameters.
+Group make_group(std::string label, const std::string& rule, std::vector<std::string> states,
+                 std::vector<std::string> state_args, const std::map<std::string, double>& hyper, double weight_decay,
+                 bool decoupled, bool maximize, std::optional<double> max_norm, std::optional<double> clip_value,
+                 bool has_step, std::string takes_sparse, bool capturable);
+// Of gradients that are clipped in place, to a norm and within a bound, or whose norm is wanted.
+Group clip_group(std::string label, const std::string& arg, std::optional<double> max_norm,
+                 std::optional<double> clip_value);
+
+}  // namespace fusedstep
