@@ -26,7 +26,15 @@ SOURCES = [
     *(f"csrc/cuda/{name}" for name in ("batch.cpp", "launch.cpp", "norm.cu", "run.cpp", "runtime.cpp", "step.cu")),
     *(
         f"csrc/cpu/{name}"
-        for name in ("dispatch.cpp", "norms.cpp", "step.cpp", "target.cpp", "threads.cpp", "tiles.cpp")
+        for name in (
+            "dispatch.cpp",
+            "first_pass.cpp",
+            "norms.cpp",
+            "step.cpp",
+            "target.cpp",
+            "threads.cpp",
+            "tiles.cpp",
+        )
     ),
     *(f"tests/cuda_host/{name}" for name in ("fibers.cpp", "runtime.cpp", "selfcheck.cpp")),
     "csrc/kernels/registry.cpp",

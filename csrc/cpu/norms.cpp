@@ -4,6 +4,7 @@
 
 #include "dispatch.h"
 #include "run.h"
+#include "tree.h"
 #include "walk.h"
 
 namespace fusedstep {
@@ -16,14 +17,8 @@ double combine(Kind kind, double a, double b) {
   return a + b;
 }
 
-// Complete binary tree over blocks, padded with zeros; folds in place.
 double fold_tree(Kind kind, double* sum, std::int64_t n) {
-  if (n == 0) return 0.0;
-  for (; n > 1; n = (n + 1) / 2) {
-    for (std::int64_t i = 0; i < n / 2; ++i) sum[i] = combine(kind, sum[2 * i], sum[2 * i + 1]);
-    if (n % 2) sum[n / 2] = sum[n - 1];
-  }
-  return sum[0];
+  return fusedstep::fold_tree(sum, n, [kind](double a, double b) { return combine(kind, a, b); });
 }
 
 struct NormCall {

@@ -11,6 +11,10 @@ namespace fusedstep {
 // Gradients are read last to first when a norm has just read them first to last: the tail is still in cache.
 void run_step(const std::vector<StepWork>& work, const Plan& plan, bool reverse);
 
+// Of rules with sums: moves their states and measures. kMaxSums per tensor, for scale() to complete its uniform, after
+// which run_step makes the second pass. Their layouts are in row-major order, as those of norms are.
+std::vector<double> run_first_pass(const std::vector<StepWork>& work, const Plan& plan);
+
 // norm_type 1, 2, inf: under the rounding contract. Other p > 0: through libm's pow, scaled by the largest |x|.
 //
 // What each tensor adds to a norm: its sum of |x| or x^2, its largest |x|; its norm for other p. The caller sees to the
