@@ -53,6 +53,9 @@ FS_INLINE void round_each(const From* from, To* to) {
 }
 
 template <class Rule>
+inline constexpr bool lr_is_first = std::string_view(Rule::hyper.at[0]) == "lr";
+
+template <class Rule>
 FS_INLINE auto prepare_own(const typename Rule::Hyper& hyper, std::int64_t step, [[maybe_unused]] Scalars* scalars) {
   constexpr int kScalars = decltype(scalars_of<Rule>())::size;
   static_assert(kScalars <= kMaxScalars);
@@ -71,7 +74,7 @@ FS_INLINE void prepare_rule(DType dtype, const StepOptions& options, double norm
   static_assert(sizeof(Wide) <= kMaxUniformBytes);
   typename Rule::Hyper hyper;
   if constexpr (Rule::hyper.size > 0) {
-    static_assert(std::string_view(Rule::hyper.at[0]) == "lr", "what decoupled decay is multiplied by comes first");
+    static_assert(lr_is_first<Rule>, "what decoupled decay is multiplied by comes first");
     static_assert(sizeof hyper == Rule::hyper.size * sizeof(double) && Rule::hyper.size <= kMaxHyper);
     std::memcpy(&hyper, options.hyper, sizeof hyper);
   }
