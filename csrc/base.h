@@ -30,6 +30,8 @@ inline constexpr const char* dtype_name(DType t) { return t == DType::float32 ? 
 // At most this many state arrays, and states of one number, of a tensor: tables and tiles are sized by it.
 inline constexpr int kMaxState = 4;
 inline constexpr int kMaxScalars = 2;
+// Sums over a tensor that a rule may ask for.
+inline constexpr int kMaxSums = 2;
 inline constexpr int kMaxStreams = 2 + kMaxState;  // parameter, gradient, state
 
 // Rules and formats, as types.

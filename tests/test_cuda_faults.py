@@ -25,7 +25,10 @@ pytestmark = [
 SOURCES = [
     *(f"csrc/cuda/{name}.cpp" for name in ("batch", "launch", "part", "run", "runtime", "tables")),
     *(f"csrc/cuda/{name}.cu" for name in ("norm", "step")),
-    *(f"csrc/cpu/{name}.cpp" for name in ("dispatch", "norms", "run", "step", "target", "threads", "tiles")),
+    *(
+        f"csrc/cpu/{name}.cpp"
+        for name in ("dispatch", "first_pass", "norms", "run", "step", "target", "threads", "tiles")
+    ),
     *(f"tests/cuda_host/{name}" for name in ("fibers.cpp", "runtime.cpp", "selfcheck.cpp")),
     "csrc/kernels/registry.cpp",
     *(f"csrc/call/{name}.cpp" for name in ("call", "norms", "plan")),

@@ -120,6 +120,9 @@ class Stream:
     def decoded(self, dtype: type) -> Array:
         return self.decode(np.ascontiguousarray(self.view(self.memory)), dtype)
 
+    def stored(self, values: Array) -> Array:
+        return self.decode(self.encode(values), values.dtype.type)
+
     def part(self, strided: bool, after: Array) -> bytes:
         head = [self.fmt, *(self.strides if strided else ()), self.items]
         return np.array(head, np.int64).tobytes() + self.memory.tobytes() + after.tobytes()
@@ -142,11 +145,17 @@ def layout_part(layout: str) -> bytes:
 
 
 def stored_step(rule: dict[str, Any], common: dict[str, Any], t: int, tensors: dict[str, list[Stream]]) -> bytes:
-    """One step over tensors of several layouts; the results are encoded as the specification says."""
+    """One step over tensors of several layouts, its results encoded; it reads states as they are stored."""
     dtype = DTYPES[max(s[0].fmt == 1 for s in tensors.values())]
     hyper = hyper_of(rule, "middle")
     lists = [[s.decoded(dtype) for s in streams] for streams in zip(*tensors.values(), strict=True)]
-    results, norm = expected(rule, hyper, common, t, *lists[:2], lists[2:])
+    norm = None
+    if rule["name"] == "trust_ratio":
+        hyper = {"lr": 0.3, "beta": 0.9}
+        stored = [s[2].stored for s in tensors.values()]
+        results = [trust_ratio(*x, store, t, **hyper) for *x, store in zip(*lists, stored, strict=True)]
+    else:
+        results, norm = expected(rule, hyper, common, t, *lists[:2], lists[2:])
     parts = [header(2, dtype, lists[0]), rule_part(rule_id(rule), t, hyper, common, norm)]
     for (layout, (p, g, *states)), (new_p, *new_states) in zip(tensors.items(), results, strict=True):
         parts += [layout_part(layout), p.part(layout not in FLAT, p.written(new_p, p.memory))]
@@ -164,6 +173,18 @@ def stored_norm(norm_type: float, tensors: dict[str, Stream]) -> bytes:
     return b"".join([*parts, np.array(norms).tobytes()])
 
 
+def trust_ratio(
+    p: Array, g: Array, m: Array, stored: Callable[[Array], Array], t: int, *, lr: float, beta: float
+) -> tuple[Array, Array]:
+    rest = reference.rounded(1.0 - beta, p)
+    m = stored(reference.rounded(beta, p) * m + rest * g)
+    d = m + rest * p
+    squares, products = (reference.tree(reference.block_sums(x, n)) for x, n in ((d, 2.0), (g * p, None)))
+    rate = lr * math.sqrt(squares) / (t + products * products / p.size)
+    return p - reference.rounded(rate, p) * d, m
+
+
+TRUST_RATIO = {"name": "trust_ratio", "state": ["m"], "hyper": ["lr", "beta"]}
 STORED_RULES = [r for r in _core.rules() if r["name"] in ("sgd", "adam")]
 
 
@@ -228,3 +249,22 @@ def test_rounding_of_the_format(machine: Machine, dtype: type, tmp_path: Path) -
     parts += [p.part(False, p.written(want, p.memory)), g.part(False, g.memory)]
     assert rule["hyper"] == ["lr"]
     assert_all_equal(machine, [b"".join(parts)], tmp_path)
+
+
+@pytest.mark.parametrize("formats", [*itertools.product(range(3), repeat=3)])
+def test_two_passes(machine: Machine, formats: tuple[int, ...], tmp_path: Path) -> None:  # noqa: F811
+    rng = np.random.default_rng(4)
+    dtype = DTYPES[formats[0] == 1]
+    tensors = {layout: streams_of(rng, layout, formats, dtype) for layout in SMALL_LAYOUTS}
+    assert_all_equal(machine, [stored_step(TRUST_RATIO, {}, t, tensors) for t in (1, 2)], tmp_path)
+
+
+@pytest.mark.parametrize("threads", range(1, 8))
+@pytest.mark.parametrize("formats", [(0, 0, 0), (2, 0, 2)])
+def test_two_passes_over_threads(machine: Machine, formats: tuple[int, ...], threads: int, tmp_path: Path) -> None:  # noqa: F811
+    rng = np.random.default_rng(5)
+    tensors = {layout: streams_of(rng, layout, formats, np.float32) for layout in LARGE_LAYOUTS}
+    command, targets = machine
+    code, output = replay(command, [stored_step(TRUST_RATIO, {}, 2, tensors)], tmp_path, OMP_NUM_THREADS=str(threads))
+    assert code == 0, output
+    assert output.count(" 0 differences") == len(targets)

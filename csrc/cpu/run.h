@@ -16,6 +16,10 @@ std::unique_ptr<Run> start(Call& call);
 // Gradients are read last to first when a norm has just read them first to last: the tail is still in cache.
 void run_step(const std::vector<Tensor>& work, const Plan& plan, bool reverse);
 
+// Of rules with sums: moves their states and measures. kMaxSums per tensor, for scale() to complete its uniform, after
+// which run_step makes the second pass. Their layouts are in row-major order, as those of norms are.
+std::vector<double> run_first_pass(const std::vector<Tensor>& work, const Plan& plan);
+
 // What each array adds to a norm, as fold_sums() takes it.
 std::vector<double> run_sums(const std::vector<NormWork>& work, double norm_type);
 inline Norms run_norm(const std::vector<NormWork>& work, double norm_type) {

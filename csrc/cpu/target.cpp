@@ -2,6 +2,7 @@
 // internal linkage (anonymous namespaces, lanes of internal linkage as template arguments), so that no function built
 // with wide instructions can be picked by the linker for code that runs elsewhere. Include nothing but hot headers.
 #include FS_LANES
+#include "../kernels/measure.h"
 #include "../kernels/norm.h"
 #include "../kernels/step.h"
 #include "../kernels/tile.h"
@@ -22,7 +23,8 @@ constexpr TargetTable make_table(TypeList<Rule...>, TypeList<F...>) {
            {norm_block<Norm::two, float>, norm_block<Norm::two, double>},
            {norm_block<Norm::inf, float>, norm_block<Norm::inf, double>}},
           {{decode<F, float>, decode<F, double>}...},
-          {{encode<F, float>, encode<F, double>}...}};
+          {{encode<F, float>, encode<F, double>}...},
+          {{first_pass<Rule, Lane<float>>(), first_pass<Rule, Lane<double>>()}...}};
 }
 
 }  // namespace

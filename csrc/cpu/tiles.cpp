@@ -25,54 +25,58 @@ void step_rows(StepFn kernel, const Tensor& w, std::int64_t begin, std::int64_t 
   });
 }
 
-// How one stream is moved to its part of the tile and back.
-struct Mover {
-  char* data;
-  char* tile;
-  std::int64_t item_size, stride;
-  DecodeFn decode;
-  EncodeFn encode;
-};
-
-// No second formula, and no copy of the tensor.
 void step_tiles(const TargetTable& target, StepFn kernel, const Tensor& w, std::int64_t begin, std::int64_t end) {
-  constexpr int kTile = largest_tile();
-  const int compute = static_cast<int>(w.compute), size = size_of(w.compute);
-  alignas(64) char tile[kMaxStreams * kTile * sizeof(double)];
-  Mover mover[kMaxStreams];
-  void* streams[kMaxStreams];
-  std::int64_t step = kTile;
-  for (int k = 0; k < w.streams; ++k) {
-    const Stream& s = w.stream[k];
-    const int format = static_cast<int>(s.format);
-    streams[k] = tile + k * kTile * size;
-    mover[k] = {static_cast<char*>(s.data), tile + k * kTile * size,        item_size(s.format),
-                run_stride(w.strided, k),   target.decode[format][compute], target.encode[format][compute]};
-    step = std::min<std::int64_t>(step, facts(s.format).tile);
-  }
-  for (; begin < end; begin += step) {
-    const std::int64_t n = std::min(step, end - begin);
-    std::int64_t at = 0;
-    visit_runs(w.strided, w.streams, begin, begin + n, [&](const std::int64_t* offset, std::int64_t run) {
-      for (int k = 0; k < w.streams; ++k) {
-        const Mover& m = mover[k];
-        m.decode(m.data + offset[k] * m.item_size, m.stride, run, m.tile + at);
-      }
-      at += run * size;
-    });
-    kernel(w.uniform, streams, n);
-    at = 0;
-    visit_runs(w.strided, w.streams, begin, begin + n, [&](const std::int64_t* offset, std::int64_t run) {
-      for (int k = 0; k < w.streams; ++k) {
-        const Mover& m = mover[k];
-        if (k != 1) m.encode(m.tile + at, run, m.data + offset[k] * m.item_size, m.stride);  // no gradient is written
-      }
-      at += run * size;
-    });
+  Tile tile(target, w);
+  for (; begin < end; begin += tile.size()) {
+    const std::int64_t n = std::min(tile.size(), end - begin);
+    tile.decode(begin, n);
+    kernel(w.uniform, tile.streams(), n);
+    tile.encode(begin, n);
   }
 }
 
 }  // namespace
+
+Tile::Tile(const TargetTable& target, const Tensor& w) : work_(w) {
+  const int compute = static_cast<int>(w.compute), bytes = size_of(w.compute);
+  for (int k = 0; k < w.streams; ++k) {
+    const Stream& s = w.stream[k];
+    const int format = static_cast<int>(s.format);
+    char* const tile = memory_ + k * largest_tile() * bytes;
+    streams_[k] = tile;
+    mover_[k] = {static_cast<char*>(s.data),
+                 tile,
+                 item_size(s.format),
+                 run_stride(w.strided, k),
+                 target.decode[format][compute],
+                 target.encode[format][compute]};
+    size_ = std::min<std::int64_t>(size_, facts(s.format).tile);
+  }
+}
+
+void Tile::decode(std::int64_t begin, std::int64_t n, int first) {
+  const int bytes = size_of(work_.compute);
+  std::int64_t at = 0;
+  visit_runs(work_.strided, work_.streams, begin, begin + n, [&](const std::int64_t* offset, std::int64_t run) {
+    for (int k = first; k < work_.streams; ++k) {
+      const Mover& m = mover_[k];
+      m.decode(m.data + offset[k] * m.item_size, m.stride, run, m.tile + at);
+    }
+    at += run * bytes;
+  });
+}
+
+void Tile::encode(std::int64_t begin, std::int64_t n, int first) {
+  const int bytes = size_of(work_.compute);
+  std::int64_t at = 0;
+  visit_runs(work_.strided, work_.streams, begin, begin + n, [&](const std::int64_t* offset, std::int64_t run) {
+    for (int k = first; k < work_.streams; ++k) {
+      const Mover& m = mover_[k];
+      if (k != kGradient) m.encode(m.tile + at, run, m.data + offset[k] * m.item_size, m.stride);
+    }
+    at += run * bytes;
+  });
+}
 
 void step_apart(const TargetTable& target, StepFn kernel, const Tensor& w, std::int64_t begin, std::int64_t end) {
   const Format plain = plain_format(w.compute);

@@ -1,11 +1,41 @@
-// The step of elements that no kernel can take where they lie: strided, or stored in another format than the compute
-// type. On its own, so that the frame of its tiles is not that of the flat loop.
+// Elements that no kernel can take where they lie: strided, or stored in another format than the compute type. They
+// pass through a tile in L1: there is no second formula, and no copy of the tensor.
 #pragma once
 #include "../call/tensor.h"
 #include "../kernels/table.h"
 
 namespace fusedstep {
 
+inline constexpr int kGradient = 1, kFirstState = 2;  // streams
+
+// The streams of one tensor in the compute type, size() elements at a time.
+class Tile {
+ public:
+  Tile(const TargetTable& target, const Tensor& work);
+  std::int64_t size() const { return size_; }
+  void* const* streams() const { return streams_; }
+
+  // Streams `first` and later of elements [begin, begin + n). The gradient is never written.
+  void decode(std::int64_t begin, std::int64_t n, int first = 0);
+  void encode(std::int64_t begin, std::int64_t n, int first = 0);
+
+ private:
+  struct Mover {
+    char* data;
+    char* tile;
+    std::int64_t item_size, stride;
+    DecodeFn decode;
+    EncodeFn encode;
+  };
+
+  const Tensor& work_;
+  std::int64_t size_ = largest_tile();
+  Mover mover_[kMaxStreams];
+  void* streams_[kMaxStreams];
+  alignas(64) char memory_[kMaxStreams * largest_tile() * sizeof(double)];
+};
+
+// The step of such elements. On its own, so that the frame of a tile is not that of the flat loop.
 void step_apart(const TargetTable& target, StepFn kernel, const Tensor& w, std::int64_t begin, std::int64_t end);
 
 }  // namespace fusedstep

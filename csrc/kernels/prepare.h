@@ -53,6 +53,9 @@ FS_INLINE void round_each(const From* from, To* to) {
 }
 
 template <class Rule>
+inline constexpr bool lr_is_first = std::string_view(Rule::hyper.at[0]) == "lr";
+
+template <class Rule>
 FS_INLINE auto prepare_own(const typename Rule::Hyper& hyper, std::int64_t step, [[maybe_unused]] Scalars* scalars) {
   constexpr int kScalars = decltype(scalars_of<Rule>())::size;
   static_assert(kScalars <= kMaxScalars);
@@ -71,19 +74,40 @@ FS_INLINE void prepare_rule(DType dtype, const StepOptions& options, double norm
   static_assert(sizeof(Wide) <= kMaxUniformBytes);
   typename Rule::Hyper hyper;
   if constexpr (Rule::hyper.size > 0) {
-    static_assert(std::string_view(Rule::hyper.at[0]) == "lr", "what decoupled decay is multiplied by comes first");
+    static_assert(lr_is_first<Rule>, "what decoupled decay is multiplied by comes first");
     static_assert(sizeof hyper == Rule::hyper.size * sizeof(double) && Rule::hyper.size <= kMaxHyper);
     std::memcpy(&hyper, options.hyper, sizeof hyper);
   }
-  const Wide wide{prepare_common(options, norm), prepare_own<Rule>(hyper, step, scalars)};
+  Wide wide{};
+  wide.common = prepare_common(options, norm);
+  wide.rule = prepare_own<Rule>(hyper, step, scalars);
   if (dtype == DType::float64) {
     std::memcpy(out, &wide, sizeof wide);
     return;
   }
-  Narrow narrow;
+  Narrow narrow{};
   round_each(&wide.common, &narrow.common);
   if constexpr (Rule::hyper.size > 0) round_each(&wide.rule, &narrow.rule);
   std::memcpy(out, &narrow, sizeof narrow);
+}
+
+// Fills the scale of the StepUniform<Rule, T> at `out`, which prepare_any has prepared, from the sums of the first
+// pass; of a rule without sums nothing.
+template <class Rule, class... Rest>
+FS_INLINE void scale_any(TypeList<Rule, Rest...>, int rule, DType dtype, const StepOptions& options, std::int64_t step,
+                         const double* sums, std::int64_t numel, void* out) {
+  if (rule > 0) {
+    if constexpr (sizeof...(Rest) > 0) scale_any(TypeList<Rest...>{}, rule - 1, dtype, options, step, sums, numel, out);
+  } else if constexpr (sum_count<Rule> > 0) {
+    typename Rule::Hyper hyper;
+    std::memcpy(&hyper, options.hyper, sizeof hyper);
+    const auto scale = Rule::scale(hyper, step, sums, numel);
+    if (dtype == DType::float64) {
+      static_cast<StepUniform<Rule, double>*>(out)->scale = scale;
+    } else {
+      round_each(&scale, &static_cast<StepUniform<Rule, float>*>(out)->scale);
+    }
+  }
 }
 
 // Fills StepUniform<Rule, T> at `out` (kMaxUniformBytes) for the rule of that index in AllRules. `scalars` are those of

@@ -10,7 +10,7 @@ std::vector<std::string> strings(const Names<N>& names) {
 
 template <class... Rule>
 std::vector<RuleInfo> list(TypeList<Rule...>) {
-  return {{Rule::name, strings(Rule::state), strings(Rule::hyper), strings(scalars_of<Rule>())}...};
+  return {{Rule::name, strings(Rule::state), strings(Rule::hyper), strings(scalars_of<Rule>()), sum_count<Rule>}...};
 }
 
 }  // namespace
@@ -31,6 +31,11 @@ int find_rule(const std::string& name, const std::vector<std::string>& state) {
 void prepare(int rule, DType dtype, const StepOptions& options, double norm, std::int64_t step, void* out,
              Scalars* scalars) {
   prepare_any(AllRules{}, rule, dtype, options, norm, step, out, scalars);
+}
+
+void scale(int rule, DType dtype, const StepOptions& options, std::int64_t step, const double* sums, std::int64_t numel,
+           void* out) {
+  scale_any(AllRules{}, rule, dtype, options, step, sums, numel, out);
 }
 
 }  // namespace fusedstep

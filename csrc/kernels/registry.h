@@ -11,6 +11,7 @@ namespace fusedstep {
 struct RuleInfo {
   std::string name;
   std::vector<std::string> state, hyper, scalars;
+  int sums;  // over a tensor: more than 0, and a step is two passes (cpu/run.h)
 };
 
 // In the order of AllRules: the index is that of TargetTable::step.
@@ -22,5 +23,9 @@ int find_rule(const std::string& name, const std::vector<std::string>& state);
 // prepare_any on the host: fills StepUniform<Rule, T> at `out` (kMaxUniformBytes).
 void prepare(int rule, DType dtype, const StepOptions& options, double norm, std::int64_t step, void* out,
              Scalars* scalars = nullptr);
+
+// scale_any on the host: of a rule with sums, between its passes.
+void scale(int rule, DType dtype, const StepOptions& options, std::int64_t step, const double* sums, std::int64_t numel,
+           void* out);
 
 }  // namespace fusedstep

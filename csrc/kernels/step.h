@@ -1,4 +1,5 @@
-// The step loop of a CPU: load, update, store. One update serves whole lanes and the tail (partial loads).
+// The step loop of a CPU: load, update, store. One update serves whole lanes and the tail (partial loads). Of a rule
+// with sums it is the second pass, which moves no state.
 #pragma once
 #include "update.h"
 
@@ -34,14 +35,14 @@ FS_INLINE void step_loop(const void* uniform, void* const* streams, std::int64_t
     V state[] = {V::load(s[S] + i)..., V(T(0))};
     update_one<Rule>(u, V::load(g + i), param, state, states);
     param.store(p + i);
-    (state[S].store(s[S] + i), ...);
+    if constexpr (sum_count<Rule> == 0) (state[S].store(s[S] + i), ...);
   }
   if (const int rest = static_cast<int>(n - i); rest > 0) {
     V param = V::load_partial(p + i, rest);
     V state[] = {V::load_partial(s[S] + i, rest)..., V(T(0))};
     update_one<Rule>(u, V::load_partial(g + i, rest), param, state, states);
     param.store_partial(p + i, rest);
-    (state[S].store_partial(s[S] + i, rest), ...);
+    if constexpr (sum_count<Rule> == 0) (state[S].store_partial(s[S] + i, rest), ...);
   }
 }
 

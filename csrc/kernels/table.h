@@ -25,12 +25,21 @@ inline constexpr int kNormLanes = 32;
 using DecodeFn = void (*)(const void* from, std::int64_t stride, std::int64_t n, void* to);
 using EncodeFn = void (*)(const void* from, std::int64_t n, void* to, std::int64_t stride);
 
+// Of a rule with sums, null for others. `move` is a StepFn that writes the states alone; `measure` adds to the lanes of
+// each sum.
+struct FirstPass {
+  int sums;
+  StepFn move;
+  void (*measure)(const void* uniform, void* const* streams, std::int64_t n, double (*sums)[kNormLanes]);
+};
+
 struct TargetTable {
   const char* name;
   StepFn step[AllRules::size][kDTypes];
   NormFn norm[kNorms][kDTypes];
   DecodeFn decode[kFormats][kDTypes];
   EncodeFn encode[kFormats][kDTypes];
+  FirstPass first_pass[AllRules::size][kDTypes];
 };
 
 }  // namespace fusedstep

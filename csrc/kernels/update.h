@@ -10,13 +10,28 @@ namespace {
 template <class Rule>
 inline constexpr bool assigns = requires { requires Rule::assigns; };
 
+// What every rule's gradient and parameter have gone through.
+template <class T, class V>
+FS_INLINE void before(const Common<T>& u, V& g, V& p) {
+  g = g * u.grad_mul;
+  g = max(V(-u.clip_value), min(V(u.clip_value), g));  // in this order a NaN stays
+  if (u.weight_decay != T(0)) g = g + u.weight_decay * p;
+  p = u.param_mul * p;
+}
+
 template <class Rule, class T, class V, std::size_t... S>
-FS_INLINE void update_one(const StepUniform<Rule, T>& u, V g, V& p, V* state, std::index_sequence<S...>) {
-  g = g * u.common.grad_mul;
-  g = max(V(-u.common.clip_value), min(V(u.common.clip_value), g));  // in this order a NaN stays
-  if (u.common.weight_decay != T(0)) g = g + u.common.weight_decay * p;
-  p = u.common.param_mul * p;
-  const V d = Rule::update(u.rule, g, p, state[S]...);
+FS_INLINE V direction(const StepUniform<Rule, T>& u, V g, V p, V* state, std::index_sequence<S...>) {
+  if constexpr (sum_count<Rule> > 0) {
+    return Rule::apply(u.rule, u.scale, g, p, state[S]...);
+  } else {
+    return Rule::update(u.rule, g, p, state[S]...);
+  }
+}
+
+template <class Rule, class T, class V, std::size_t... S>
+FS_INLINE void update_one(const StepUniform<Rule, T>& u, V g, V& p, V* state, std::index_sequence<S...> states) {
+  before(u.common, g, p);
+  const V d = direction<Rule>(u, g, p, state, states);
   if constexpr (assigns<Rule>) {
     p = d;
   } else {

@@ -15,6 +15,18 @@
 //
 //     static constexpr bool assigns = true;        what update() returns is the new p
 //     static constexpr auto scalars = names(...);  state of one number per tensor: then prepare(Hyper, step, Scalars&)
+//     static constexpr Sum sums[] = {...};         sums over the tensor, on which the direction depends
+//
+// A rule with sums has, in place of update(), what makes two passes over the elements:
+//
+//     template <class T> struct Scale { T ...; };
+//     static void move(const Uniform<T>& u, V g, V p, V& state...);           first the states move,
+//     static void measure(const Uniform<T>& u, V* x, V g, V p, V state...);   then x[k] is what is summed,
+//     static Scale<double> scale(const Hyper&, std::int64_t step, const double* sums, std::int64_t numel);
+//     static V apply(const Uniform<T>& u, const Scale<T>& s, V g, V p, V state...);   and this is d
+//
+// measure() and apply() see the states as they are stored. scale() runs once per tensor, in float64, and its result is
+// rounded once. The sums have the fixed shape of the norms (kernels/table.h).
 //
 // prepare() runs in float64 and its result is rounded once to the compute type. update() moves the states and returns
 // the direction d; the loop does p <- p - d. It sees lanes only: the operations of vec/scalar.h and an `if` on a
@@ -69,10 +81,27 @@ struct Common {
   T param_mul;     // decoupled decay: 1 - lr * weight_decay
 };
 
+// What is summed: the lanes of measure() or their squares.
+enum class Sum : std::uint8_t { values, squares };
+
+template <class Rule>
+inline constexpr int sum_count = 0;
+template <class Rule>
+  requires requires { Rule::sums; }
+inline constexpr int sum_count<Rule> = sizeof Rule::sums / sizeof(Sum);
+
 template <class Rule, class T>
 struct StepUniform {
   Common<T> common;
   typename Rule::template Uniform<T> rule;
+};
+
+template <class Rule, class T>
+  requires(sum_count<Rule> > 0)
+struct StepUniform<Rule, T> {
+  Common<T> common;
+  typename Rule::template Uniform<T> rule;
+  typename Rule::template Scale<T> scale;  // known after the first pass
 };
 
 // -1, 0 or 1. A zero keeps its sign and a NaN stays NaN: a weight whose momentum is lost is not frozen in silence, as

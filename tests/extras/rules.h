@@ -52,6 +52,47 @@ struct Product {
   }
 };
 
-using ExtraRules = TypeList<LaneOps, Product>;
+// A step whose length depends on sums over the tensor, of squares and of values.
+struct TrustRatio {
+  static constexpr const char* name = "trust_ratio";
+  static constexpr auto state = names("m");
+  static constexpr auto hyper = names("lr", "beta");
+  static constexpr Sum sums[] = {Sum::squares, Sum::values};
+  struct Hyper {
+    double lr, beta;
+  };
+  template <class T>
+  struct Uniform {
+    T beta, one_minus_beta;
+  };
+  template <class T>
+  struct Scale {
+    T rate;
+  };
+  FS_INLINE static Uniform<double> prepare(const Hyper& h, std::int64_t) { return {h.beta, 1.0 - h.beta}; }
+  FS_INLINE static Scale<double> scale(const Hyper& h, std::int64_t step, const double* sums, std::int64_t numel) {
+    return {h.lr * __builtin_sqrt(sums[0]) / (static_cast<double>(step) + sums[1] * sums[1] / double(numel))};
+  }
+
+  template <class V, class T>
+  FS_INLINE static void move(const Uniform<T>& u, V g, V, V& m) {
+    m = u.beta * m + u.one_minus_beta * g;
+  }
+  template <class V, class T>
+  FS_INLINE static V unscaled(const Uniform<T>& u, V p, V m) {
+    return m + u.one_minus_beta * p;
+  }
+  template <class V, class T>
+  FS_INLINE static void measure(const Uniform<T>& u, V* x, V g, V p, V m) {
+    x[0] = unscaled(u, p, m);
+    x[1] = g * p;
+  }
+  template <class V, class T>
+  FS_INLINE static V apply(const Uniform<T>& u, const Scale<T>& s, V, V p, V m) {
+    return s.rate * unscaled(u, p, m);
+  }
+};
+
+using ExtraRules = TypeList<LaneOps, Product, TrustRatio>;
 
 }  // namespace fusedstep

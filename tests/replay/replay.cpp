@@ -94,6 +94,7 @@ struct Prepared {
   std::string name;
   int rule = -1, streams;
   std::int64_t step;
+  fs::StepOptions options{};
   fs::UniformBytes uniform;
 };
 
@@ -112,7 +113,7 @@ Prepared prepare(Reader& r, fs::DType dtype) {
   const fs::RuleInfo& info = fs::all_rules()[out.rule];
   out.streams = 2 + static_cast<int>(info.state.size());
   out.step = r.get<std::int64_t>();
-  fs::StepOptions options{};
+  fs::StepOptions& options = out.options;
   for (std::size_t k = 0; k < info.hyper.size(); ++k) options.hyper[k] = r.get<double>();
   for (double* x : {&options.weight_decay, &options.clip_value, &options.max_norm, &options.grad_scale}) {
     *x = r.get<double>();
@@ -134,11 +135,26 @@ Prepared prepare(Reader& r, fs::DType dtype) {
   return out;
 }
 
+// One pass over the elements, or two: then each tensor has its own uniform, completed in between.
+void run(const Prepared& prepared, std::vector<fs::Tensor>& work, const std::vector<std::int64_t>& numels) {
+  const fs::Plan plan(numels);
+  std::vector<fs::UniformBytes> uniforms(work.size(), prepared.uniform);
+  if (fs::all_rules()[prepared.rule].sums > 0) {
+    const std::vector<double> sums = fs::run_first_pass(work, plan);
+    for (std::size_t i = 0; i < work.size(); ++i) {
+      fs::scale(prepared.rule, work[i].compute, prepared.options, prepared.step, &sums[i * fs::kMaxSums], numels[i],
+                uniforms[i].bytes);
+      work[i].uniform = uniforms[i].bytes;
+    }
+  }
+  fs::run_step(work, plan, prepared.step % 2 == 0);
+}
+
 // A rule; for every tensor p, g, states and the expected p, states.
 template <class T>
 void replay_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& numels, int gap) {
   const Prepared prepared = prepare(r, dtype);
-  const auto& [name, rule, streams, step, uniform] = prepared;
+  const auto& [name, rule, streams, step, options, uniform] = prepared;
   std::vector<fs::Tensor> work;
   std::vector<const char*> given, expected;
   arenas.resize(std::max(arenas.size(), numels.size() * streams));
@@ -155,7 +171,7 @@ void replay_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& nu
       expected[expected.size() - 1] = expected[expected.size() - 2];
     }
   }
-  fs::run_step(work, fs::Plan(numels), step % 2 == 0);
+  run(prepared, work, numels);
   for (std::size_t i = 0; i < work.size() * streams; ++i) {
     const fs::Tensor& w = work[i / streams];
     compare(static_cast<const T*>(w.stream[i % streams].data), expected[i], w.numel, gap,
@@ -211,7 +227,7 @@ struct Stored {
 // A rule, then its tensors.
 void replay_stored_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& numels, int gap) {
   const Prepared prepared = prepare(r, dtype);
-  const auto& [name, rule, streams, step, uniform] = prepared;
+  const auto& [name, rule, streams, step, options, uniform] = prepared;
   std::deque<Stored> tensors;
   std::vector<fs::Tensor> work;
   for (const std::int64_t n : numels) {
@@ -219,7 +235,7 @@ void replay_stored_step(Reader& r, fs::DType dtype, const std::vector<std::int64
     fs::Tensor& w = work.emplace_back(fs::Tensor{{}, streams, dtype, rule, n, uniform.bytes, t.strides()});
     std::copy(t.stream.begin(), t.stream.end(), w.stream);
   }
-  fs::run_step(work, fs::Plan(numels), step % 2 == 0);
+  run(prepared, work, numels);
   for (const Stored& t : tensors) {
     for (int k = 0; k < streams; ++k) {
       const int halves = fs::item_size(t.stream[k].format) / 2;

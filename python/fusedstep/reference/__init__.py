@@ -51,15 +51,16 @@ NORM_LANES = 32
 # ------------------------------------------------------------------------------------------------------------ norms
 
 
-def block_sums(x: Array, norm_type: float = 2.0) -> Array:
-    """One float64 per block of ``NORM_BLOCK`` elements: the sum of ``|x|`` (1) or ``x**2`` (2), or the largest (inf).
+def block_sums(x: Array, norm_type: float | None = 2.0) -> Array:
+    """One float64 per block of ``NORM_BLOCK`` elements: the sum of ``|x|`` (1), ``x**2`` (2) or ``x`` (None), or the
+    largest ``|x|`` (inf).
 
     Each lane adds its elements in order; then lanes are folded in halves. Missing elements of the last block count as
     zero. The square of a float32 is exact in float64 and cannot overflow.
     """
     flat = np.ravel(x).astype(np.float64)  # row-major, whatever the layout in memory
     with np.errstate(all="ignore"):
-        flat = flat * flat if norm_type == 2 else np.abs(flat)
+        flat = flat if norm_type is None else flat * flat if norm_type == 2 else np.abs(flat)
     blocks = -(-flat.size // NORM_BLOCK)
     padded = np.zeros(blocks * NORM_BLOCK)
     padded[: flat.size] = flat
