@@ -3,6 +3,7 @@
 #include "adagrad.h"
 #include "adam.h"
 #include "clip.h"
+#include "lion.h"
 #include "rmsprop.h"
 #include "sgd.h"
 
@@ -16,6 +17,6 @@ using ExtraRules = TypeList<>;
 
 namespace fusedstep {
 
-using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, ExtraRules>::type;
+using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, ExtraRules>::type;
 
 }  // namespace fusedstep

@@ -3,7 +3,7 @@ from typing import Any
 
 from ._optimizer import Optimizer
 
-__all__ = ["Adagrad", "Adam", "AdamW", "RMSprop", "SGD"]  # noqa: RUF022
+__all__ = ["Adagrad", "Adam", "AdamW", "Lion", "RMSprop", "SGD"]  # noqa: RUF022
 
 class Adagrad(Optimizer):
     """Adagrad: each element's rate falls with the sum of its squared gradients.
@@ -139,6 +139,49 @@ class AdamW(Optimizer):
         eps: float = 1e-08,
         weight_decay: float = 0.01,
         amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: str = "propagate",
+    ) -> None: ...
+
+class Lion(Optimizer):
+    """Lion: steps of one size, in the direction of the sign of an average of gradient and momentum.
+
+    Formula::
+
+        p <- p - lr * sign(beta1 * m + (1 - beta1) * g)
+        m <- beta2 * m + (1 - beta2) * g                    both with the m of before
+
+    Paper: Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms", algorithm 2.
+
+    Differs from torch-like implementations (google/automl, lion-pytorch, timm) for a NaN alone: sign(NaN) is NaN, where
+    torch.sign gives 0 and the weight would be frozen in silence. sign(0) is 0. Weight decay is decoupled.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0, 3.0])
+    >>> opt = fusedstep.numpy.Lion([w], lr=0.5)
+    >>> opt.step([np.array([0.1, -3.0, 0.0])])
+    >>> w
+    array([ 0.5, -1.5,  3. ])
+
+    Args:
+        params: one array, a list of arrays, or a list of dicts with ``params`` and options of their own.
+        lr: learning rate, a finite number >= 0; default 0.0001.
+        betas: factors of m: in the direction, and from step to step, 0 <= each of betas < 1; default (0.9, 0.99).
+        weight_decay: decoupled decay: the parameter is multiplied by ``1 - lr * weight_decay``, a finite number >=
+            0; default 0.0.
+        maximize: ascend instead of descend; default False.
+        max_norm, clip_value, nonfinite: see :class:`Optimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.0001,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
         *,
         maximize: bool = False,
         max_norm: float | None = None,

@@ -1,7 +1,7 @@
 # Written by tools/generate.py from fusedstep.rules.
 from .._arithmetic import Array
 
-__all__ = ["adagrad", "adam", "adamw", "rmsprop", "sgd"]
+__all__ = ["adagrad", "adam", "adamw", "lion", "rmsprop", "sgd"]
 
 def adagrad(
     param: Array,
@@ -115,6 +115,42 @@ def adamw(
     >>> opt.step([np.array([0.1, -3.0])])
     >>> w
     array([ 0.45000005, -1.4       ])
+    """
+
+def lion(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    *,
+    step: int = 1,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = True,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+) -> tuple[Array, ...]:
+    """Lion: steps of one size, in the direction of the sign of an average of gradient and momentum.
+
+    Formula::
+
+        p <- p - lr * sign(beta1 * m + (1 - beta1) * g)
+        m <- beta2 * m + (1 - beta2) * g                    both with the m of before
+
+    Paper: Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms", algorithm 2.
+
+    Differs from torch-like implementations (google/automl, lion-pytorch, timm) for a NaN alone: sign(NaN) is NaN, where
+    torch.sign gives 0 and the weight would be frozen in silence. sign(0) is 0. Weight decay is decoupled.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0, 3.0])
+    >>> opt = fusedstep.numpy.Lion([w], lr=0.5)
+    >>> opt.step([np.array([0.1, -3.0, 0.0])])
+    >>> w
+    array([ 0.5, -1.5,  3. ])
     """
 
 def rmsprop(

@@ -3,6 +3,7 @@ from .._rule import Rule
 from .adagrad import Adagrad
 from .adam import Adam
 from .adamw import AdamW
+from .lion import Lion
 from .rmsprop import RMSprop
 from .sgd import SGD
 
@@ -10,6 +11,7 @@ ALL: tuple[type[Rule], ...] = (
     Adagrad,
     Adam,
     AdamW,
+    Lion,
     RMSprop,
     SGD,
 )

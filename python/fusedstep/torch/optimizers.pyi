@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ._base import FusedOptimizer
 
-__all__ = ["Adagrad", "Adam", "AdamW", "RMSprop", "SGD"]  # noqa: RUF022
+__all__ = ["Adagrad", "Adam", "AdamW", "Lion", "RMSprop", "SGD"]  # noqa: RUF022
 
 OURS: dict[str, tuple[str, Any]]
 
@@ -151,6 +151,44 @@ class AdamW(FusedOptimizer, torch.optim.AdamW):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        error_if_nonfinite: bool = False,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        norm_group: Any = None,
+    ) -> None: ...
+
+class Lion(FusedOptimizer):
+    """Lion: steps of one size, in the direction of the sign of an average of gradient and momentum.
+
+    Formula::
+
+        p <- p - lr * sign(beta1 * m + (1 - beta1) * g)
+        m <- beta2 * m + (1 - beta2) * g                    both with the m of before
+
+    Paper: Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms", algorithm 2.
+
+    Differs from torch-like implementations (google/automl, lion-pytorch, timm) for a NaN alone: sign(NaN) is NaN, where
+    torch.sign gives 0 and the weight would be frozen in silence. sign(0) is 0. Weight decay is decoupled.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.0001.
+        betas: factors of m: in the direction, and from step to step, 0 <= each of betas < 1; default (0.9, 0.99).
+        weight_decay: decoupled decay: the parameter is multiplied by ``1 - lr * weight_decay``, a finite number >=
+            0; default 0.0.
+        maximize: ascend instead of descend; default False.
+        max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group: see :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.0001,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
         error_if_nonfinite: bool = False,

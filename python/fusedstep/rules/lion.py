@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .._arithmetic import Array, rounded
+from .._rule import FRACTION, KEYWORD_ONLY, MAXIMIZE, Rule, array, decay, learning_rate, pair
+
+
+class Lion(Rule):
+    """Lion: steps of one size, in the direction of the sign of an average of gradient and momentum.
+
+    Formula::
+
+        p <- p - lr * sign(beta1 * m + (1 - beta1) * g)
+        m <- beta2 * m + (1 - beta2) * g                    both with the m of before
+
+    Paper: Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms", algorithm 2.
+
+    Differs from torch-like implementations (google/automl, lion-pytorch, timm) for a NaN alone: sign(NaN) is NaN, where
+    torch.sign gives 0 and the weight would be frozen in silence. sign(0) is 0. Weight decay is decoupled.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0, 3.0])
+    >>> opt = fusedstep.numpy.Lion([w], lr=0.5)
+    >>> opt.step([np.array([0.1, -3.0, 0.0])])
+    >>> w
+    array([ 0.5, -1.5,  3. ])
+    """
+
+    kernel = "lion"
+    papers = "Chen et al. 2023"
+    takes_sparse = "torch.optim.SparseAdam"
+    has_step = False
+    decoupled = True
+
+    lr = learning_rate(1e-4)
+    betas = pair((0.9, 0.99), FRACTION, ("beta1", "beta2"), "factors of m: in the direction, and from step to step")
+    weight_decay = decay(0.0, "decoupled decay: the parameter is multiplied by ``1 - lr * weight_decay``")
+    _ = KEYWORD_ONLY
+    maximize = MAXIMIZE
+
+    states = (array("exp_avg", "signed"),)
+
+    @staticmethod
+    def specification(g: Array, p: Array, exp_avg: Array, *, lr: float, beta1: float, beta2: float) -> tuple[Any, ...]:
+        c = rounded(beta1, p) * exp_avg + rounded(1.0 - beta1, p) * g
+        one = rounded(1.0, p)
+        sign = np.where(c > 0, one, np.where(c < 0, -one, c))
+        return rounded(lr, p) * sign, rounded(beta2, p) * exp_avg + rounded(1.0 - beta2, p) * g
