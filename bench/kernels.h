@@ -29,7 +29,9 @@ struct RuleArrays {
     for (std::size_t k = 0; k < info.hyper.size(); ++k) {
       options.hyper[k] = info.hyper[k] == "lr" ? 1e-6 : info.hyper[k] == "eps" ? 1e-8 : 0.9;
     }
-    prepare(static_cast<int>(rule), dtype, options, 0.0, 10, uniform.bytes);
+    Scalars scalars{};
+    for (double& x : scalars.at) x = 0.5;
+    prepare(static_cast<int>(rule), dtype, options, 0.0, 10, uniform.bytes, &scalars);
   }
   RuleArrays(const RuleArrays&) = delete;
   RuleArrays& operator=(const RuleArrays&) = delete;
