@@ -4,6 +4,7 @@
 #include "adam.h"
 #include "clip.h"
 #include "lion.h"
+#include "nadam.h"
 #include "rmsprop.h"
 #include "sgd.h"
 
@@ -17,6 +18,6 @@ using ExtraRules = TypeList<>;
 
 namespace fusedstep {
 
-using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, ExtraRules>::type;
+using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, ExtraRules>::type;
 
 }  // namespace fusedstep

@@ -8,7 +8,7 @@ from ..rules import Rule
 
 Arrays = Any
 Steps = int | Sequence[int]
-__all__ = ["adagrad", "adam", "adamw", "lion", "rmsprop", "sgd"]
+__all__ = ["adagrad", "adam", "adamw", "lion", "nadam", "rmsprop", "sgd"]
 CALL: tuple[tuple[str, str, Any, str], ...]
 
 def options_of(rule: type[Rule]) -> dict[str, Option]: ...
@@ -247,6 +247,76 @@ def lion(
         betas: factors of m: in the direction, and from step to step, 0 <= each of betas < 1; default (0.9, 0.99).
         weight_decay: decoupled decay: the parameter is multiplied by ``1 - lr * weight_decay``, a finite number >=
             0; default 0.0.
+        maximize: ascend instead of descend; default False.
+        grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
+        max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
+        norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
+        per_tensor: clip each gradient to ``max_norm`` on its own, default False.
+        clip_value: bound on each element of the gradient, after ``max_norm``; not for complex ones, default None.
+        nonfinite: what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch's would
+            be; ``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed.
+            Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``, default 'propagate'.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
+        norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
+        stream: on CUDA devices: the stream to work on, default None.
+
+    Returns:
+        None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
+    """
+
+def nadam(
+    params: Arrays,
+    grads: Arrays,
+    exp_avgs: Arrays,
+    exp_avg_sqs: Arrays,
+    mu_products: Arrays,
+    *,
+    step: int | Sequence[int],
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-08,
+    weight_decay: float = 0.0,
+    momentum_decay: float = 0.004,
+    decoupled_weight_decay: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    clip_value: float | None = None,
+    nonfinite: str = "propagate",
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
+) -> Any:
+    """NAdam: Adam with Nesterov's momentum, on a schedule of its own.
+
+    Formula::
+
+        mu_t <- beta1 * (1 - 0.5 * 0.96**(t * momentum_decay));  P <- P * mu_t          P: mu_product, starts at 1
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * g**2
+        d <- (1 - mu_t) / (1 - P) * g + mu_(t+1) / (1 - P * mu_(t+1)) * m
+        p <- p - lr * d / (sqrt(v) / sqrt(c2) + eps)                                    c2 = 1 - beta2**t
+
+    Paper: Dozat 2016, "Incorporating Nesterov Momentum into Adam".
+
+    As :class:`torch.optim.NAdam`, in rounding only different: one division per element instead of two, and no libm.
+    ``mu_product`` is kept as torch keeps it, so that a checkpoint goes both ways.
+
+    Args:
+        params, grads: arrays (see the module), ``params`` updated in place.
+        exp_avgs: state, updated in place.
+        exp_avg_sqs: state, updated in place.
+        mu_products: state of one number, float32 or float64, updated in place; starts at 1.0, where its parameter
+            is.
+        step: 1 in the first call, one number or one per parameter.
+        lr: learning rate, a finite number >= 0; default 0.002.
+        betas: factors of the running means of g and of g**2, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the root, a finite number >= 0; default 1e-08.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        momentum_decay: how fast the momentum grows to beta1, a finite number >= 0; default 0.004.
+        decoupled_weight_decay: decay the parameter itself, by ``lr * weight_decay``, as AdamW does; default False.
         maximize: ascend instead of descend; default False.
         grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
         max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.

@@ -3,7 +3,7 @@ from typing import Any
 
 from ._optimizer import Optimizer
 
-__all__ = ["Adagrad", "Adam", "AdamW", "Lion", "RMSprop", "SGD"]  # noqa: RUF022
+__all__ = ["Adagrad", "Adam", "AdamW", "Lion", "NAdam", "RMSprop", "SGD"]  # noqa: RUF022
 
 class Adagrad(Optimizer):
     """Adagrad: each element's rate falls with the sum of its squared gradients.
@@ -182,6 +182,57 @@ class Lion(Optimizer):
         lr: float = 0.0001,
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: str = "propagate",
+    ) -> None: ...
+
+class NAdam(Optimizer):
+    """NAdam: Adam with Nesterov's momentum, on a schedule of its own.
+
+    Formula::
+
+        mu_t <- beta1 * (1 - 0.5 * 0.96**(t * momentum_decay));  P <- P * mu_t          P: mu_product, starts at 1
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * g**2
+        d <- (1 - mu_t) / (1 - P) * g + mu_(t+1) / (1 - P * mu_(t+1)) * m
+        p <- p - lr * d / (sqrt(v) / sqrt(c2) + eps)                                    c2 = 1 - beta2**t
+
+    Paper: Dozat 2016, "Incorporating Nesterov Momentum into Adam".
+
+    As :class:`torch.optim.NAdam`, in rounding only different: one division per element instead of two, and no libm.
+    ``mu_product`` is kept as torch keeps it, so that a checkpoint goes both ways.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.NAdam([w], lr=0.5, momentum_decay=0.0)
+    >>> opt.step([np.array([0.1, -3.0])])
+    >>> w.round(4)
+    array([ 0.4718, -1.4718])
+
+    Args:
+        params: one array, a list of arrays, or a list of dicts with ``params`` and options of their own.
+        lr: learning rate, a finite number >= 0; default 0.002.
+        betas: factors of the running means of g and of g**2, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the root, a finite number >= 0; default 1e-08.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        momentum_decay: how fast the momentum grows to beta1, a finite number >= 0; default 0.004.
+        decoupled_weight_decay: decay the parameter itself, by ``lr * weight_decay``, as AdamW does; default False.
+        maximize: ascend instead of descend; default False.
+        max_norm, clip_value, nonfinite: see :class:`Optimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.002,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        momentum_decay: float = 0.004,
+        decoupled_weight_decay: bool = False,
         *,
         maximize: bool = False,
         max_norm: float | None = None,

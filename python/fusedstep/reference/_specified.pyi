@@ -1,7 +1,9 @@
 # Written by tools/generate.py from fusedstep.rules.
+from typing import Any
+
 from .._arithmetic import Array
 
-__all__ = ["adagrad", "adam", "adamw", "lion", "rmsprop", "sgd"]
+__all__ = ["adagrad", "adam", "adamw", "lion", "nadam", "rmsprop", "sgd"]
 
 def adagrad(
     param: Array,
@@ -151,6 +153,49 @@ def lion(
     >>> opt.step([np.array([0.1, -3.0, 0.0])])
     >>> w
     array([ 0.5, -1.5,  3. ])
+    """
+
+def nadam(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    mu_product: Any,
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    momentum_decay: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+) -> tuple[Array, ...]:
+    """NAdam: Adam with Nesterov's momentum, on a schedule of its own.
+
+    Formula::
+
+        mu_t <- beta1 * (1 - 0.5 * 0.96**(t * momentum_decay));  P <- P * mu_t          P: mu_product, starts at 1
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * g**2
+        d <- (1 - mu_t) / (1 - P) * g + mu_(t+1) / (1 - P * mu_(t+1)) * m
+        p <- p - lr * d / (sqrt(v) / sqrt(c2) + eps)                                    c2 = 1 - beta2**t
+
+    Paper: Dozat 2016, "Incorporating Nesterov Momentum into Adam".
+
+    As :class:`torch.optim.NAdam`, in rounding only different: one division per element instead of two, and no libm.
+    ``mu_product`` is kept as torch keeps it, so that a checkpoint goes both ways.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.NAdam([w], lr=0.5, momentum_decay=0.0)
+    >>> opt.step([np.array([0.1, -3.0])])
+    >>> w.round(4)
+    array([ 0.4718, -1.4718])
     """
 
 def rmsprop(

@@ -4,6 +4,7 @@ from .adagrad import Adagrad
 from .adam import Adam
 from .adamw import AdamW
 from .lion import Lion
+from .nadam import NAdam
 from .rmsprop import RMSprop
 from .sgd import SGD
 
@@ -12,6 +13,7 @@ ALL: tuple[type[Rule], ...] = (
     Adam,
     AdamW,
     Lion,
+    NAdam,
     RMSprop,
     SGD,
 )

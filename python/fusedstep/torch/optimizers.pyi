@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ._base import FusedOptimizer
 
-__all__ = ["Adagrad", "Adam", "AdamW", "Lion", "RMSprop", "SGD"]  # noqa: RUF022
+__all__ = ["Adagrad", "Adam", "AdamW", "Lion", "NAdam", "RMSprop", "SGD"]  # noqa: RUF022
 
 OURS: dict[str, tuple[str, Any]]
 
@@ -189,6 +189,58 @@ class Lion(FusedOptimizer):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        error_if_nonfinite: bool = False,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        norm_group: Any = None,
+    ) -> None: ...
+
+class NAdam(FusedOptimizer, torch.optim.NAdam):
+    """NAdam: Adam with Nesterov's momentum, on a schedule of its own.
+
+    Formula::
+
+        mu_t <- beta1 * (1 - 0.5 * 0.96**(t * momentum_decay));  P <- P * mu_t          P: mu_product, starts at 1
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * g**2
+        d <- (1 - mu_t) / (1 - P) * g + mu_(t+1) / (1 - P * mu_(t+1)) * m
+        p <- p - lr * d / (sqrt(v) / sqrt(c2) + eps)                                    c2 = 1 - beta2**t
+
+    Paper: Dozat 2016, "Incorporating Nesterov Momentum into Adam".
+
+    As :class:`torch.optim.NAdam`, in rounding only different: one division per element instead of two, and no libm.
+    ``mu_product`` is kept as torch keeps it, so that a checkpoint goes both ways.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.002.
+        betas: factors of the running means of g and of g**2, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the root, a finite number >= 0; default 1e-08.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        momentum_decay: how fast the momentum grows to beta1, a finite number >= 0; default 0.004.
+        decoupled_weight_decay: decay the parameter itself, by ``lr * weight_decay``, as AdamW does; default False.
+        foreach: refused if True: all tensors are updated in one pass here.
+        maximize: ascend instead of descend; default False.
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        differentiable: refused if True; default False.
+        max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group: see :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.002,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        momentum_decay: float = 0.004,
+        decoupled_weight_decay: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
         error_if_nonfinite: bool = False,
