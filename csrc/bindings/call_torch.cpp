@@ -56,7 +56,7 @@ void PyCall::add_torch(const std::vector<TorchGroup>& groups, const py::object& 
 }
 
 void PyCall::add_param(TorchParam& p, const py::object& init, const py::object& to_device) {
-  const PyGroup& group = *p.from->group;
+  const Group& group = *p.from->group;
   Given& t = given_.emplace_back();
   t.group = &group;
   t.options = p.options;
@@ -64,7 +64,7 @@ void PyCall::add_param(TorchParam& p, const py::object& init, const py::object& 
   read(t, 0, p.param.ptr());
   read(t, 1, p.grad.ptr());
   make_state(t, p, init);
-  for (std::size_t k = 0; k < group.state_keys.size(); ++k) read(t, static_cast<int>(2 + k), p.item[k].ptr());
+  for (std::size_t k = 0; k < group.states.size(); ++k) read(t, static_cast<int>(2 + k), p.item[k].ptr());
   if (group.has_step) {
     add_step(t, p, to_device);
   } else {
@@ -76,19 +76,19 @@ void PyCall::add_param(TorchParam& p, const py::object& init, const py::object& 
 // Where there is none. SGD's buffer may be None or missing (torch writes both); elsewhere a state is whole or not there
 // at all.
 void PyCall::make_state(Given& t, TorchParam& p, const py::object& init) {
-  const PyGroup& group = *p.from->group;
-  const std::size_t keys = group.state_keys.size();
+  const Group& group = *p.from->group;
+  const std::size_t keys = group.states.size();
   t.fresh = (keys > 0 || group.has_step) && (!p.entry || py::len(p.entry) == 0);
   if (!group.has_step && keys > 0) t.fresh = t.fresh || !p.item[0];
   if (t.fresh) {
     const py::dict made = survive_exit([&] { return init(p.param, p.from->options); });
-    for (std::size_t k = 0; k < keys; ++k) p.item[k] = made[group.state_keys[k]];
+    for (std::size_t k = 0; k < keys; ++k) p.item[k] = made[p.from->state_keys[k]];
     if (group.has_step) p.item[keys] = made["step"];
     new_state_.emplace_back(p.param, made);
   }
   for (std::size_t k = 0; k < keys + group.has_step; ++k) {
     if (p.item[k]) continue;
-    const std::string key = k < keys ? py::cast<std::string>(group.state_keys[k]) : "step";
+    const std::string key = k < keys ? group.states[k] : "step";
     throw py::value_error(group.label + ": state of params[" + std::to_string(p.index) + "] has no '" + key +
                           "'; options that add state cannot be switched on later");
   }

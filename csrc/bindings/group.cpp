@@ -21,8 +21,8 @@ T field_or(const py::dict& d, const char* name, T otherwise) {
   return d.contains(name) ? field<T>(d, name) : otherwise;
 }
 
-std::shared_ptr<const PyGroup> parse(const py::dict& d) {
-  return std::make_shared<PyGroup>(make_group(
+std::shared_ptr<const Group> parse(const py::dict& d) {
+  return std::make_shared<Group>(make_group(
       field<std::string>(d, "label"), field<std::string>(d, "rule"), field<std::vector<std::string>>(d, "states"),
       field<std::vector<std::string>>(d, "state_args"), field<std::map<std::string, double>>(d, "hyper"),
       field<double>(d, "weight_decay"), field<bool>(d, "decoupled"), field<bool>(d, "maximize"),
@@ -34,7 +34,7 @@ std::shared_ptr<const PyGroup> parse(const py::dict& d) {
 template <std::size_t kSize>
 std::array<py::object, kSize> members(const py::handle& group, const char* expected) {
   const auto tuple = py::isinstance<py::tuple>(group) ? py::cast<py::tuple>(group) : py::tuple();
-  if (tuple.size() != kSize || !py::isinstance<PyGroup>(tuple[0])) {
+  if (tuple.size() != kSize || !py::isinstance<Group>(tuple[0])) {
     throw py::type_error(std::string("a group is a ") + Py_TYPE(group.ptr())->tp_name + ", expected " + expected);
   }
   std::array<py::object, kSize> out;
@@ -43,12 +43,6 @@ std::array<py::object, kSize> members(const py::handle& group, const char* expec
 }
 
 }  // namespace
-
-PyGroup::PyGroup(Group group) : Group(std::move(group)) {
-  for (const std::string& key : states) {
-    state_keys.push_back(py::reinterpret_steal<py::object>(PyUnicode_InternFromString(key.c_str())));
-  }
-}
 
 std::vector<ListsGroup> lists_groups(const py::list& groups) {
   std::vector<ListsGroup> out;
@@ -60,38 +54,38 @@ std::vector<ListsGroup> lists_groups(const py::list& groups) {
       continue;
     }
     auto m = members<6>(group, "(Group, params, grads, state_arrays, step, indices)");
-    out.push_back({py::cast<std::shared_ptr<PyGroup>>(m[0]), m[1], m[2], m[3], m[4], m[5]});
+    out.push_back({py::cast<std::shared_ptr<Group>>(m[0]), m[1], m[2], m[3], m[4], m[5]});
   }
   return out;
 }
 
 std::vector<TorchGroup> torch_groups(const py::list& groups) {
   std::vector<TorchGroup> out;
+  const auto add = [&out](std::shared_ptr<const Group> group, py::object params, py::object lr, py::object options) {
+    TorchGroup& g =
+        out.emplace_back(TorchGroup{std::move(group), std::move(params), std::move(lr), std::move(options), {}});
+    for (const std::string& key : g.group->states) {
+      g.state_keys.push_back(py::reinterpret_steal<py::object>(PyUnicode_InternFromString(key.c_str())));
+    }
+  };
   for (const py::handle group : groups) {
     if (py::isinstance<py::dict>(group)) {
       const auto d = py::cast<py::dict>(group);
-      out.push_back({parse(d), d["params"], field_or<py::object>(d, "lr_tensor", py::none()), d});
+      add(parse(d), d["params"], field_or<py::object>(d, "lr_tensor", py::none()), d);
       continue;
     }
     auto m = members<4>(group, "(Group, params, lr, options)");
-    out.push_back({py::cast<std::shared_ptr<PyGroup>>(m[0]), m[1], m[2], m[3]});
+    add(py::cast<std::shared_ptr<Group>>(m[0]), m[1], m[2], m[3]);
   }
   return out;
 }
 
 void register_group(py::module_& m) {
-  py::class_<PyGroup, std::shared_ptr<PyGroup>>(m, "Group")
-      .def(py::init([](std::string label, const std::string& rule, std::vector<std::string> states,
-                       std::vector<std::string> state_args, const std::map<std::string, double>& hyper,
-                       double weight_decay, bool decoupled, bool maximize, std::optional<double> max_norm,
-                       std::optional<double> clip_value, bool has_step, std::string takes_sparse, bool capturable) {
-             return PyGroup(make_group(std::move(label), rule, std::move(states), std::move(state_args), hyper,
-                                       weight_decay, decoupled, maximize, max_norm, clip_value, has_step,
-                                       std::move(takes_sparse), capturable));
-           }),
-           py::kw_only(), py::arg("label"), py::arg("rule"), py::arg("states"), py::arg("state_args"), py::arg("hyper"),
-           py::arg("weight_decay"), py::arg("decoupled"), py::arg("maximize"), py::arg("max_norm"),
-           py::arg("clip_value"), py::arg("has_step"), py::arg("takes_sparse") = "", py::arg("capturable") = false);
+  py::class_<Group, std::shared_ptr<Group>>(m, "Group")
+      .def(py::init(&make_group), py::kw_only(), py::arg("label"), py::arg("rule"), py::arg("states"),
+           py::arg("state_args"), py::arg("hyper"), py::arg("weight_decay"), py::arg("decoupled"), py::arg("maximize"),
+           py::arg("max_norm"), py::arg("clip_value"), py::arg("has_step"), py::arg("takes_sparse") = "",
+           py::arg("capturable") = false);
 }
 
 }  // namespace fusedstep

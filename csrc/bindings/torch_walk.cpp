@@ -107,8 +107,8 @@ void TorchWalk::resolve(TorchParam& p) {
   static PyObject* const step_name = PyUnicode_InternFromString("step");
   p.grad = py::reinterpret_steal<py::object>(PyObject_GetAttr(p.param.ptr(), grad_name));
   if (!p.grad) throw py::error_already_set();
-  const PyGroup& group = *p.from->group;
-  const auto& keys = group.state_keys;
+  const Group& group = *p.from->group;
+  const auto& keys = p.from->state_keys;
   if (p.grad.is_none() || (keys.empty() && !group.has_step)) {
     p.entry = py::object();
     return;
