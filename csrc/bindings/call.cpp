@@ -69,6 +69,7 @@ void PyCall::add_lists(const ListsGroup& given) {
   const std::uint32_t options = add_group(group);
   const py::list indices = given.indices.is_none() ? py::list() : py::list(given.indices);
   const bool many_steps = py::isinstance<py::list>(given.step);
+  if (given_.empty()) given_.reserve(lists[0].size());
   for (std::size_t i = 0; i < lists[0].size(); ++i) {
     Given& t = given_.emplace_back();
     t.group = &group;
@@ -87,6 +88,7 @@ void PyCall::add_gradients(const py::list& arrays, const Group& group, Phases ph
   call_.in_place = true;
   written_ = arrays;
   const std::uint32_t options = add_group(group);
+  given_.reserve(arrays.size());
   for (const py::handle object : arrays) {
     Given& t = given_.emplace_back();
     t.group = &group;

@@ -52,6 +52,7 @@ void PyCall::add_torch(const std::vector<TorchGroup>& groups, const py::object& 
   state_ = state;
   for (const TorchGroup& g : groups) add_group(*g.group, g.lr.is_none() ? py::object() : g.lr);
   walk_ = std::make_unique<TorchWalk>(groups, state);
+  given_.reserve(walk_->size());
   walk_->each([&](TorchParam& p) { add_param(p, init, to_device); });
 }
 

@@ -20,6 +20,8 @@ class TorchWalk {
  public:
   TorchWalk(const std::vector<TorchGroup>& groups, const py::object& state);
 
+  std::size_t size() const { return params_.size(); }
+
   // visit(TorchParam&) for every parameter that has a gradient.
   template <class Visit>
   void each(Visit&& visit) {
