@@ -57,25 +57,17 @@ def step(
 ) -> Any:
     common = dict(common)
     grad_scale = common.pop("grad_scale", 1.0)
-    group = {
-        "label": rule["name"],
-        "rule": rule["name"],
-        "states": rule["state"],
-        "state_args": rule["state"],
-        "hyper": hyper,
-        "has_step": True,
-        "params": params,
-        "grads": grads,
-        "state_arrays": states,
-        "step": step,
-        "weight_decay": 0.0,
-        "decoupled": False,
-        "maximize": False,
-        "max_norm": None,
-        "clip_value": None,
-        **common,
-    }
-    return _core.step_arrays([group], grad_scale=grad_scale, norm_type=2.0, per_tensor=False, nonfinite="propagate")
+    options: dict[str, Any] = {"weight_decay": 0.0, "decoupled": False, "maximize": False}
+    options |= {"max_norm": None, "clip_value": None, **common}
+    name, names = rule["name"], rule["state"]
+    group = _core.Group(label=name, rule=name, states=names, state_args=names, hyper=hyper, has_step=True, **options)
+    return _core.step_arrays(
+        [(group, params, grads, states, step, None)],
+        grad_scale=grad_scale,
+        norm_type=2.0,
+        per_tensor=False,
+        nonfinite="propagate",
+    )
 
 
 def expected(

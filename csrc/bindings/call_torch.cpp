@@ -50,7 +50,7 @@ void PyCall::add_step(Given& t, TorchParam& p, const py::object& to_device) {
 void PyCall::add_torch(const std::vector<TorchGroup>& groups, const py::object& state, const py::object& init,
                        const py::object& to_device) {
   state_ = state;
-  for (const TorchGroup& g : groups) add_group(*g.group, g.lr.is_none() ? py::object() : g.lr);
+  for (const auto& [group, params, lr, options] : groups) add_group(*group, lr.is_none() ? py::object() : lr);
   walk_ = std::make_unique<TorchWalk>(groups, state);
   given_.reserve(walk_->size());
   walk_->each([&](TorchParam& p) { add_param(p, init, to_device); });
@@ -60,7 +60,7 @@ void PyCall::add_param(TorchParam& p, const py::object& init, const py::object& 
   const Group& group = *p.from->group;
   Given& t = given_.emplace_back();
   t.group = &group;
-  t.options = p.options;
+  t.options = p.from->index;
   t.index = p.index;
   read(t, 0, p.param.ptr());
   read(t, 1, p.grad.ptr());
@@ -82,7 +82,7 @@ void PyCall::make_state(Given& t, TorchParam& p, const py::object& init) {
   t.fresh = (keys > 0 || group.has_step) && (!p.entry || py::len(p.entry) == 0);
   if (!group.has_step && keys > 0) t.fresh = t.fresh || !p.item[0];
   if (t.fresh) {
-    const py::dict made = survive_exit([&] { return init(p.param, p.from->options); });
+    const py::dict made = survive_exit([&] { return init(p.param, *p.from->options); });
     for (std::size_t k = 0; k < keys; ++k) p.item[k] = made[p.from->state_keys[k]];
     if (group.has_step) p.item[keys] = made["step"];
     new_state_.emplace_back(p.param, made);

@@ -56,11 +56,16 @@ TorchWalk::TorchWalk(const std::vector<TorchGroup>& groups, const py::object& st
   advance();
   bool all_found = true;
   std::int64_t index = 0;
-  for (const TorchGroup& group : groups) {
-    for (const py::handle param : group.params) {
+  sources_.reserve(groups.size());
+  for (const auto& [group, params, lr, options] : groups) {
+    auto& from = sources_.emplace_back(
+        TorchParam::Source{group.get(), &options, static_cast<std::uint32_t>(sources_.size()), {}});
+    for (const std::string& name : group->states) {
+      from.state_keys.push_back(py::reinterpret_steal<py::object>(PyUnicode_InternFromString(name.c_str())));
+    }
+    for (const py::handle param : params) {
       TorchParam& p = params_.emplace_back();
-      p.from = &group;
-      p.options = static_cast<std::uint32_t>(&group - groups.data());
+      p.from = &from;
       p.index = index++;
       p.param = py::reinterpret_borrow<py::object>(param);
       if (key != param.ptr()) {

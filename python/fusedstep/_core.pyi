@@ -44,15 +44,13 @@ class Group:
 ListsGroup = tuple[Group, list[Any], list[Any], list[list[Any]], int | list[int], list[int] | None]
 # Of step_torch: group, params, lr if it is a tensor, and what `init` is given.
 TorchGroup = tuple[Group, list[Any], Any | None, Any]
-# Either in the older form: the arguments of Group, and by their names the others; `lr_tensor`, and `init` is given all.
-GroupDict = dict[str, Any]
 # The sums of this process's tensors to those of every rank.
 OverRanks = Callable[[list[float]], list[list[float]]]
 # Is told what is about to be written.
 BeforeWrite = Callable[[list[Any]], None]
 
 def step_arrays(
-    groups: list[ListsGroup] | list[GroupDict],
+    groups: list[ListsGroup],
     *,
     grad_scale: float,
     norm_type: float,
@@ -64,7 +62,7 @@ def step_arrays(
 ) -> float | list[float] | None: ...
 def check_params(params: list[Any], *, label: str, first: int) -> list[tuple[tuple[int, ...], str]]: ...
 def step_torch(
-    groups: list[TorchGroup] | list[GroupDict],
+    groups: list[TorchGroup],
     state: MutableMapping[Any, Any],
     init: Callable[[Any, Any], dict[str, Any]],
     to_device: Callable[[Any, Any], Any],
