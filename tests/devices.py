@@ -81,9 +81,8 @@ class Mirror:
 def mirrored(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(first: list[Any], **kwargs: Any) -> Any:
         mirror = Mirror()
-        if first and isinstance(first[0], dict):
-            keys = ("params", "grads", "state_arrays")
-            first = [{**g, **{k: mirror(g[k]) for k in keys}} for g in first]
+        if first and isinstance(first[0], tuple):
+            first = [(group, *map(mirror, arrays), step, indices) for group, *arrays, step, indices in first]
         else:
             first = mirror(first)
         try:

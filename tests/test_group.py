@@ -77,7 +77,7 @@ def test_wrong_groups(wrong: dict[str, Any], error: type[Exception], match: str)
 
 @pytest.mark.parametrize("group", [None, (), (1, 2, 3, 4, 5, 6), (_core.Group(**ADAM), [], [])])
 def test_what_is_no_group(group: Any) -> None:
-    with pytest.raises(TypeError, match=r"a group is a \w+, expected \(Group, params, grads"):
+    with pytest.raises(TypeError, match="incompatible function arguments"):
         _core.step_arrays([group], **RUN)
 
 

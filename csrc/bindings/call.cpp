@@ -54,11 +54,10 @@ std::uint32_t PyCall::add_group(const Group& group, const py::object& lr) {
 }
 
 void PyCall::add_lists(const ListsGroup& given) {
-  const Group& group = *given.group;
-  std::vector<py::list> lists{py::list(given.params), py::list(given.grads)};
-  for (const py::handle states : py::list(given.state_arrays)) {
-    lists.emplace_back(py::reinterpret_borrow<py::object>(states));
-  }
+  const auto& [kept, params, grads, state_arrays, step, indices] = given;
+  const Group& group = *kept;
+  std::vector<py::list> lists{params, grads};
+  for (const py::handle states : state_arrays) lists.emplace_back(py::reinterpret_borrow<py::object>(states));
   if (lists.size() != group.args.size()) throw py::value_error(group.label + ": not one list per state array");
   for (std::size_t k = 1; k < lists.size(); ++k) {
     if (lists[k].size() != lists[0].size()) {
@@ -67,15 +66,15 @@ void PyCall::add_lists(const ListsGroup& given) {
     }
   }
   const std::uint32_t options = add_group(group);
-  const py::list indices = given.indices.is_none() ? py::list() : py::list(given.indices);
-  const bool many_steps = py::isinstance<py::list>(given.step);
+  const bool many_steps = py::isinstance<py::list>(step);
+  if (given_.empty()) given_.reserve(lists[0].size());
   for (std::size_t i = 0; i < lists[0].size(); ++i) {
     Given& t = given_.emplace_back();
     t.group = &group;
     t.options = options;
-    t.index = indices.empty() ? params_ : py::cast<std::int64_t>(indices[i]);
+    t.index = indices ? py::cast<std::int64_t>((*indices)[i]) : params_;
     ++params_;
-    t.step = py::cast<std::int64_t>(many_steps ? py::object(py::list(given.step)[i]) : given.step);
+    t.step = py::cast<std::int64_t>(many_steps ? py::object(py::list(step)[i]) : step);
     t.host_step = group.has_step;
     const auto item = [&lists, i](int k) { return PyList_GET_ITEM(lists[k].ptr(), i); };
     for (int k = 0; k < group.streams(); ++k) read(t, k, item(k));
@@ -94,6 +93,7 @@ void PyCall::add_gradients(const py::list& arrays, const Group& group, Phases ph
   call_.in_place = true;
   written_ = arrays;
   const std::uint32_t options = add_group(group);
+  given_.reserve(arrays.size());
   for (const py::handle object : arrays) {
     Given& t = given_.emplace_back();
     t.group = &group;

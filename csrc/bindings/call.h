@@ -2,12 +2,22 @@
 // parallel region each on the CPU, or in as few launches as there are rules and dtypes on CUDA devices. Arrays in lists
 // and the phases: call.cpp. What CUDA needs: call_cuda.cpp. A torch optimizer: call_torch.cpp.
 #pragma once
+#include <memory>
+#include <optional>
+#include <tuple>
+
 #include "../call/given.h"
 #include "arrays.h"
-#include "group.h"
 #include "interpreter.h"
 
 namespace fusedstep {
+
+// A group of one call as Python hands it over (_core.pyi). Of arrays in lists: params, grads, a list per state array,
+// step, indices of the parameters in messages or None.
+using ListsGroup =
+    std::tuple<std::shared_ptr<Group>, py::list, py::list, py::list, py::object, std::optional<py::list>>;
+// Of a torch optimizer: params, lr if it is a tensor, perhaps on a device, and what makes state is given.
+using TorchGroup = std::tuple<std::shared_ptr<Group>, py::object, py::object, py::object>;
 
 // What concerns all groups of a call; None is not given.
 struct CallArgs {

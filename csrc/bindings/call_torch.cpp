@@ -20,7 +20,7 @@ Array PyCall::read_number_of_state(const Given& t, TorchParam& p, std::size_t k,
   if (on_device && t.device() != kHost && a.device == kHost) {
     value = survive_exit([&] { return to_device(value, p.param); });
     a = reader_.read_scalar(value.ptr(), where, !is_step);
-    const py::object& key = p.from->group->state_keys[k];
+    const py::object& key = p.from->state_keys[k];
     if (t.fresh) {
       new_state_.back().second[key] = value;
     } else {
@@ -58,7 +58,7 @@ void PyCall::add_step(Given& t, TorchParam& p, const py::object& to_device) {
 void PyCall::add_torch(const std::vector<TorchGroup>& groups, const py::object& state, const py::object& init,
                        const py::object& to_device) {
   state_ = state;
-  for (const TorchGroup& g : groups) add_group(*g.group, g.lr.is_none() ? py::object() : g.lr);
+  for (const auto& [group, params, lr, options] : groups) add_group(*group, lr.is_none() ? py::object() : lr);
   walk_ = std::make_unique<TorchWalk>(groups, state);
   given_.reserve(walk_->size());
   call_.counts.reserve(walk_->size());
@@ -66,10 +66,10 @@ void PyCall::add_torch(const std::vector<TorchGroup>& groups, const py::object& 
 }
 
 void PyCall::add_param(TorchParam& p, const py::object& init, const py::object& to_device) {
-  const PyGroup& group = *p.from->group;
+  const Group& group = *p.from->group;
   Given& t = given_.emplace_back();
   t.group = &group;
-  t.options = p.options;
+  t.options = p.from->index;
   t.index = p.index;
   read(t, 0, p.param.ptr());
   read(t, 1, p.grad.ptr());
@@ -91,18 +91,18 @@ void PyCall::add_param(TorchParam& p, const py::object& init, const py::object& 
 // Where there is none. SGD's buffer may be None or missing (torch writes both); elsewhere a state is whole or not there
 // at all.
 void PyCall::make_state(Given& t, TorchParam& p, const py::object& init) {
-  const PyGroup& group = *p.from->group;
-  const std::size_t keys = group.state_keys.size();
-  t.fresh = keys > 0 && (!p.entry || py::len(p.entry) == 0);
-  if (!group.has_step && keys > 0) t.fresh = t.fresh || !p.item[0];
+  const Group& group = *p.from->group;
+  const auto& keys = p.from->state_keys;
+  t.fresh = !keys.empty() && (!p.entry || py::len(p.entry) == 0);
+  if (!group.has_step && !keys.empty()) t.fresh = t.fresh || !p.item[0];
   if (t.fresh) {
-    const py::dict made = survive_exit([&] { return init(p.param, p.from->options); });
-    for (std::size_t k = 0; k < keys; ++k) p.item[k] = made[group.state_keys[k]];
+    const py::dict made = survive_exit([&] { return init(p.param, *p.from->options); });
+    for (std::size_t k = 0; k < keys.size(); ++k) p.item[k] = made[keys[k]];
     new_state_.emplace_back(p.param, made);
   }
-  for (std::size_t k = 0; k < keys; ++k) {
+  for (std::size_t k = 0; k < keys.size(); ++k) {
     if (p.item[k]) continue;
-    const std::string key = py::cast<std::string>(group.state_keys[k]);
+    const std::string key = py::cast<std::string>(keys[k]);
     throw py::value_error(group.label + ": state of params[" + std::to_string(p.index) + "] has no '" + key +
                           "'; options that add state cannot be switched on later");
   }

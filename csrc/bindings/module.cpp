@@ -11,7 +11,6 @@ PYBIND11_MODULE(_core, m) {
     }
   });
   fusedstep::register_info(m);
-  fusedstep::register_group(m);
   fusedstep::register_step(m);
   fusedstep::register_clip(m);
 #ifdef FS_CUDA_ON_HOST

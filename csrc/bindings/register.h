@@ -4,7 +4,6 @@
 namespace fusedstep {
 
 void register_info(pybind11::module_& m);
-void register_group(pybind11::module_& m);
 void register_step(pybind11::module_& m);
 void register_clip(pybind11::module_& m);
 #ifdef FS_CUDA_ON_HOST

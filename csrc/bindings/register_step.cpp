@@ -13,20 +13,19 @@ Nonfinite nonfinite_of(const std::string& name) {
 
 template <class Groups>
 std::string label_of(const Groups& groups) {
-  return groups.empty() ? "step" : groups.front().group->label;
+  return groups.empty() ? "step" : std::get<0>(groups.front())->label;
 }
 
-py::object step_arrays(const py::list& groups, const py::object& grad_scale, double norm_type, bool per_tensor,
-                       const std::string& nonfinite, const py::object& norm_out, const py::object& stream,
-                       const py::object& report) {
-  const std::vector<ListsGroup> parsed = lists_groups(groups);
-  CallArgs args{label_of(parsed), norm_type, per_tensor, nonfinite_of(nonfinite)};
+py::object step_arrays(const std::vector<ListsGroup>& groups, const py::object& grad_scale, double norm_type,
+                       bool per_tensor, const std::string& nonfinite, const py::object& norm_out,
+                       const py::object& stream, const py::object& report) {
+  CallArgs args{label_of(groups), norm_type, per_tensor, nonfinite_of(nonfinite)};
   args.grad_scale = grad_scale;
   args.norm_out = norm_out;
   args.stream = stream;
   args.report = report;
   PyCall call(args);
-  for (const ListsGroup& g : parsed) call.add_lists(g);
+  for (const ListsGroup& g : groups) call.add_lists(g);
   return call.run();
 }
 
@@ -44,25 +43,29 @@ py::list check_params(const py::list& params, const std::string& label, std::int
   return out;
 }
 
-py::object step_torch(const py::list& groups, const py::object& state, const py::object& init,
+py::object step_torch(const std::vector<TorchGroup>& groups, const py::object& state, const py::object& init,
                       const py::object& to_device, const py::object& grad_scale, const py::object& found_inf,
                       const py::object& report, const std::string& nonfinite, const py::object& over_ranks,
                       const py::object& before_write) {
-  const std::vector<TorchGroup> parsed = torch_groups(groups);
-  CallArgs args{label_of(parsed), 2.0, false, nonfinite_of(nonfinite)};
+  CallArgs args{label_of(groups), 2.0, false, nonfinite_of(nonfinite)};
   args.grad_scale = grad_scale;
   args.found_inf = found_inf;
   args.report = report;
   args.over_ranks = over_ranks;
   args.before_write = before_write;
   PyCall call(args);
-  call.add_torch(parsed, state, init, to_device);
+  call.add_torch(groups, state, init, to_device);
   return call.run();
 }
 
 }  // namespace
 
 void register_step(py::module_& m) {
+  py::class_<Group, std::shared_ptr<Group>>(m, "Group")
+      .def(py::init(&make_group), py::kw_only(), py::arg("label"), py::arg("rule"), py::arg("states"),
+           py::arg("state_args"), py::arg("hyper"), py::arg("weight_decay"), py::arg("decoupled"), py::arg("maximize"),
+           py::arg("max_norm"), py::arg("clip_value"), py::arg("has_step"), py::arg("takes_sparse") = "",
+           py::arg("capturable") = false);
   m.def("step_arrays", &step_arrays, py::call_guard<FloatEnvironment>(), py::arg("groups"), py::kw_only(),
         py::arg("grad_scale"), py::arg("norm_type"), py::arg("per_tensor"), py::arg("nonfinite"),
         py::arg("norm_out") = py::none(), py::arg("stream") = py::none(), py::arg("report") = py::none());

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "../kernels/registry.h"
+
 namespace fusedstep {
 namespace {
 
@@ -56,11 +58,19 @@ TorchWalk::TorchWalk(const std::vector<TorchGroup>& groups, const py::object& st
   advance();
   bool all_found = true;
   std::int64_t index = 0;
-  for (const TorchGroup& group : groups) {
-    for (const py::handle param : group.params) {
+  sources_.reserve(groups.size());
+  for (const auto& [group, params, lr, options] : groups) {
+    auto& from = sources_.emplace_back(
+        TorchParam::Source{group.get(), &options, static_cast<std::uint32_t>(sources_.size()), {}});
+    const auto add = [&from](const std::string& name) {
+      from.state_keys.push_back(py::reinterpret_steal<py::object>(PyUnicode_InternFromString(name.c_str())));
+    };
+    for (const std::string& name : group->states) add(name);
+    if (group->has_step) add("step");
+    for (const std::string& name : all_rules()[group->rule].scalars) add(name);
+    for (const py::handle param : params) {
       TorchParam& p = params_.emplace_back();
-      p.from = &group;
-      p.options = static_cast<std::uint32_t>(&group - groups.data());
+      p.from = &from;
       p.index = index++;
       p.param = py::reinterpret_borrow<py::object>(param);
       if (key != param.ptr()) {
@@ -106,8 +116,8 @@ void TorchWalk::resolve(TorchParam& p) {
   static PyObject* const grad_name = PyUnicode_InternFromString("grad");
   p.grad = py::reinterpret_steal<py::object>(PyObject_GetAttr(p.param.ptr(), grad_name));
   if (!p.grad) throw py::error_already_set();
-  const PyGroup& group = *p.from->group;
-  const auto& keys = group.state_keys;
+  const Group& group = *p.from->group;
+  const auto& keys = p.from->state_keys;
   if (p.grad.is_none() || keys.empty()) {
     p.entry = py::object();
     return;

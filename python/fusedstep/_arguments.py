@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import _core
+
 # What a norm of the gradients that is NaN or infinite does, the strictest last.
 NONFINITE = ("propagate", "skip", "raise")
 
@@ -123,7 +125,7 @@ def stream(label: str, value: Any) -> int | None:
     return address
 
 
-LARGEST_STEP = 2**53 - 1  # the largest count that a float64 tells from the one before
+LARGEST_STEP = _core.most_steps - 1  # a count that a step can still advance
 
 
 def steps(label: str, value: Any, count: int) -> int | list[int]:
