@@ -46,10 +46,12 @@ class CpuRun final : public Run {
       const StepOptions& options = call_.options[t.options].host;
       double norm = 0.0;
       if (options.max_norm >= 0.0) norm = call_.per_tensor ? norms_.each[t.sum] : norms_.total;
-      if (!last || !same_numbers(*last, t) || !(last_norm == norm)) {
+      const bool has_sums = all_rules()[t.rule].sums > 0;
+      if (!last || !same_numbers(*last, t) || !(last_norm == norm) || has_sums) {
         prepare(t, options, norm);
       }
       t.uniform = uniforms_.back().bytes;
+      if (has_sums) scaled_.emplace_back(&t, &uniforms_.back());
       numels.push_back(leaves_all(options, norm) ? 0 : t.numel);
       last = &t;
       last_norm = norm;
@@ -58,7 +60,10 @@ class CpuRun final : public Run {
   }
 
   void apply() override {
-    if (!call_.skips) run_step(call_.tensors, *plan_, call_.does(kMeasure));
+    if (!call_.skips) {
+      if (!scaled_.empty()) run_first_passes();
+      run_step(call_.tensors, *plan_, call_.does(kMeasure));
+    }
     report();
   }
 
@@ -71,6 +76,16 @@ class CpuRun final : public Run {
     }
     fusedstep::prepare(t.rule, t.compute, options, norm, t.step, uniforms_.emplace_back().bytes, &scalars);
     for (int k = 0; k < kMaxScalars && t.scalars[k].at; ++k) call_.counts.emplace_back(t.scalars[k], scalars.at[k]);
+  }
+
+  // Of rules with sums over a tensor, which complete its uniform.
+  void run_first_passes() {
+    const std::vector<double> sums = run_first_pass(call_.tensors, *plan_);
+    for (const auto& [t, uniform] : scaled_) {
+      const std::size_t index = t - call_.tensors.data();
+      scale(t->rule, t->compute, call_.options[t->options].host, t->step, &sums[index * kMaxSums], t->numel,
+            uniform->bytes);
+    }
   }
 
   // Clipping in place to a norm that is within its bound.
@@ -95,7 +110,8 @@ class CpuRun final : public Run {
   Call& call_;
   std::optional<std::vector<double>> sums_;  // of all ranks
   Norms norms_;
-  std::deque<UniformBytes> uniforms_;  // what tensors point to
+  std::deque<UniformBytes> uniforms_;                            // what tensors point to
+  std::vector<std::pair<const Tensor*, UniformBytes*>> scaled_;  // of rules with sums
   std::optional<Plan> plan_;
 };
 

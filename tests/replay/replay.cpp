@@ -95,6 +95,7 @@ struct Prepared {
   int rule = -1, streams;
   std::int64_t step;
   fs::StepOptions options{};
+  double norm;
   fs::UniformBytes uniform;
 };
 
@@ -120,13 +121,13 @@ Prepared prepare(Reader& r, fs::DType dtype) {
   }
   options.decoupled = r.get<double>() != 0.0;
   options.maximize = r.get<double>() != 0.0;
-  const auto norm = r.get<double>();
+  out.norm = r.get<double>();
   fs::Scalars scalars{};
   for (std::size_t k = 0; k < info.scalars.size(); ++k) {
     scalars.at[k] = r.get<double>();
     scalars.wide[k] = r.get<double>() != 0.0;
   }
-  fs::prepare(out.rule, dtype, options, norm, out.step, out.uniform.bytes, &scalars);
+  fs::prepare(out.rule, dtype, options, out.norm, out.step, out.uniform.bytes, &scalars);
   for (std::size_t k = 0; k < info.scalars.size(); ++k) {
     if (scalars.at[k] == r.get<double>()) continue;
     std::printf("%s scalar %zu: %.17g\n", out.name.c_str(), k, scalars.at[k]);
@@ -135,26 +136,28 @@ Prepared prepare(Reader& r, fs::DType dtype) {
   return out;
 }
 
-// One pass over the elements, or two: then each tensor has its own uniform, completed in between.
+// One pass over the elements, or two, as a call makes them.
 void run(const Prepared& prepared, std::vector<fs::Tensor>& work, const std::vector<std::int64_t>& numels) {
-  const fs::Plan plan(numels);
-  std::vector<fs::UniformBytes> uniforms(work.size(), prepared.uniform);
-  if (fs::all_rules()[prepared.rule].sums > 0) {
-    const std::vector<double> sums = fs::run_first_pass(work, plan);
-    for (std::size_t i = 0; i < work.size(); ++i) {
-      fs::scale(prepared.rule, work[i].compute, prepared.options, prepared.step, &sums[i * fs::kMaxSums], numels[i],
-                uniforms[i].bytes);
-      work[i].uniform = uniforms[i].bytes;
-    }
+  if (fs::all_rules()[prepared.rule].sums == 0) {
+    fs::run_step(work, fs::Plan(numels), prepared.step % 2 == 0);
+    return;
   }
-  fs::run_step(work, plan, prepared.step % 2 == 0);
+  fs::Call call;
+  call.tensors = work;
+  for (fs::Tensor& t : call.tensors) t.step = prepared.step;
+  call.options.push_back({prepared.options});
+  call.given_norm.value = prepared.norm;
+  const auto run = fs::cpu::start(call);
+  run->fold();
+  run->prepare();
+  run->apply();
 }
 
 // A rule; for every tensor p, g, states and the expected p, states.
 template <class T>
 void replay_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& numels, int gap) {
   const Prepared prepared = prepare(r, dtype);
-  const auto& [name, rule, streams, step, options, uniform] = prepared;
+  const auto& [name, rule, streams, step, options, norm, uniform] = prepared;
   std::vector<fs::Tensor> work;
   std::vector<const char*> given, expected;
   arenas.resize(std::max(arenas.size(), numels.size() * streams));
@@ -227,7 +230,7 @@ struct Stored {
 // A rule, then its tensors.
 void replay_stored_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& numels, int gap) {
   const Prepared prepared = prepare(r, dtype);
-  const auto& [name, rule, streams, step, options, uniform] = prepared;
+  const auto& [name, rule, streams, step, options, norm, uniform] = prepared;
   std::deque<Stored> tensors;
   std::vector<fs::Tensor> work;
   for (const std::int64_t n : numels) {

@@ -160,7 +160,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         if rule.torch_class:
             super().__init__(params, **kept)
         else:
-            super().__init__(params, {**_UNUSED, **options})
+            super().__init__(params, options)
         for state in self.state.values():
             state["step"] = new_step("cpu")  # torch's Adagrad puts it on the default device
 
