@@ -362,6 +362,19 @@ def test_clipping_functions() -> None:
         assert max(float(p.grad.abs().max()) for p in params if p.numel()) <= np.float32(0.01)
 
 
+def test_a_rate_on_a_device_that_the_parameters_are_not_on() -> None:
+    """Not a step with another rate."""
+    with torch_pretending(scalars=True) as host:
+        opt = make("SGD", params := make_params(shapes=[(5,)]), lr=torch.tensor(0.1))
+        set_grads(params, 0)
+        for t in (params[0], params[0].grad):
+            host.place(t.data_ptr(), t.nbytes, -1)  # the CPU
+        before = params[0].detach().clone()
+        with pytest.raises(ValueError, match=r"lr is on device cuda:0, expected cpu to match params\[0\]"):
+            opt.step()
+        assert torch.equal(params[0], before)
+
+
 # -------------------------------------------------------------------------------------------------------------- graphs
 
 

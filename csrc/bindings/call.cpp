@@ -141,6 +141,9 @@ bool PyCall::waits_for_norm() const {
 
 py::object PyCall::run_phases() {
   if ((report_device_ == kHost) != call_.on_cuda()) call_.report = report_;
+  for (const Given& t : given_) {
+    if (lr_[t.options]) read_lr(t);
+  }
   if (call_.on_cuda()) place_on_cuda();
   const bool waits = waits_for_norm();
   call_.skips = overflowed(waits);

@@ -17,9 +17,6 @@ bool is_captured(const Call& call) {
 }  // namespace
 
 void PyCall::place_on_cuda() {
-  for (const Given& t : given_) {
-    if (lr_[t.options]) read_lr(t);
-  }
   check_cuda_norms(given_, call_);
   const Number &scale = call_.grad_scale, &found = call_.found_inf;
   if (scale.device != kHost && found.device != kHost && scale.device != found.device) {

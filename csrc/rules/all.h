@@ -18,6 +18,7 @@ using ExtraRules = TypeList<>;
 
 namespace fusedstep {
 
-using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, ExtraRules>::type;
+using AllRules =
+    Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, ExtraRules>::type;
 
 }  // namespace fusedstep
