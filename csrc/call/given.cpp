@@ -81,8 +81,7 @@ void check_captured(const std::vector<Given>& given, const Call& call, const cha
     const std::string param = "params[" + std::to_string(g.index) + "] ";
     if (g.fresh) refuse(param, "its state would be made anew by every replay; run a step before the capture");
     if (g.host_step) {
-      refuse(param,
-             "its step is counted on the host, expected a torch optimizer with capturable=True (Adam, AdamW, RMSprop)");
+      refuse(param, "its step is counted on the host, expected a torch optimizer with capturable=True");
     }
     if (g.device() != given.front().device()) refuse(param, "it is on another device than the first");
     if (obstacle) refuse(param, obstacle);
