@@ -285,7 +285,8 @@ def test_command_line_sees_the_arguments(monkeypatch):
     def build(*arguments):
         monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of what Lightning calls
         monkeypatch.setattr("sys.argv", ["train.py", "--optimizer", "fusedstep.torch.AdamW", *arguments])
-        return cli.LightningCLI(Plain, run=False, save_config_callback=None, seed_everything_default=0)
+        quiet = {"trainer_defaults": {"logger": False, "accelerator": "cpu"}, "seed_everything_default": 0}
+        return cli.LightningCLI(Plain, run=False, save_config_callback=None, **quiet)
 
     built = build("--optimizer.lr", "0.25", "--optimizer.max_norm", "0.5", "--optimizer.betas", "[0.5,0.75]")
     assert built.config.optimizer.init_args.lr == 0.25
