@@ -38,7 +38,7 @@ def case(rule: str = "AdamW", **changes: Any) -> Case:
 
 
 def test_every_kernel_of_every_class_is_a_rule() -> None:
-    assert {r.cls for r in rules().values()} == {rule.__name__ for rule in ALL}
+    assert {r.cls for r in rules().values()} == {rule.__name__ for rule in ALL if rule.torch_class and not rule.numbers}
     assert [name for name in rules() if name.startswith("RMSprop")] == [
         "RMSprop",
         "RMSprop momentum",
