@@ -74,7 +74,7 @@ def stubs() -> Iterator[tuple[Path, str]]:
     call = "CALL: tuple[tuple[str, str, Any, str], ...]\n\ndef options_of(rule: type[Rule]) -> dict[str, Option]: ...\n"
     step = function_stub(functional._updates.step_arrays, "step_arrays", "")
     imports = "from collections.abc import Sequence\nfrom typing import Any\n\nfrom .. import _core\n"
-    imports += "from .._rule import Option\nfrom ..rules import Rule\n\nArrays = Any\nSteps = int | Sequence[int]\n"
+    imports += "from .._rule import Option\nfrom ..rules import Rule\n\nArrays = Any\n"
     yield PACKAGE / "functional/_updates.pyi", f"{BY}\n{imports}{every}{call}{step}{text}"
 
     text = "".join(function_stub(getattr(reference, n), n, getattr(reference, n).__doc__) for n in functions)

@@ -8,15 +8,6 @@ struct Float32 : ElementFormat<Float32, float> {
   static constexpr Format id = Format::float32;
   static constexpr const char* name = "float32";
   static constexpr DType compute = DType::float32;
-
-  template <class T>
-  FS_INLINE static T load(float x) {
-    return static_cast<T>(x);
-  }
-  template <class T>
-  FS_INLINE static float store(T x) {
-    return static_cast<float>(x);
-  }
 };
 
 }  // namespace fusedstep

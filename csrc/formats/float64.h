@@ -8,15 +8,6 @@ struct Float64 : ElementFormat<Float64, double> {
   static constexpr Format id = Format::float64;
   static constexpr const char* name = "float64";
   static constexpr DType compute = DType::float64;
-
-  template <class T>
-  FS_INLINE static T load(double x) {
-    return static_cast<T>(x);
-  }
-  template <class T>
-  FS_INLINE static double store(T x) {
-    return static_cast<double>(x);
-  }
 };
 
 }  // namespace fusedstep

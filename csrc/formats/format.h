@@ -22,11 +22,21 @@ namespace fusedstep {
 // In the order of all.h: the compute types first.
 enum class Format : std::uint8_t { float32, float64 };
 
-// For a format whose elements are Stored one by one: it gives load<T>() and store() of one.
+// For a format whose elements are Stored one by one. One that is no arithmetic type gives load<T>() and store() of its
+// own.
 template <class Name, class Stored>
 struct ElementFormat {
   static constexpr int item_size = sizeof(Stored);
   static constexpr int tile = 512;
+
+  template <class T>
+  FS_INLINE static T load(Stored x) {
+    return static_cast<T>(x);
+  }
+  template <class T>
+  FS_INLINE static Stored store(T x) {
+    return static_cast<Stored>(x);
+  }
 
   template <class T>
   FS_INLINE static void decode(const void* from, std::int64_t stride, std::int64_t n, T* to) {

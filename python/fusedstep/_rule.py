@@ -131,6 +131,8 @@ class Rule:
 
     options: ClassVar[dict[str, Option]] = {}
     hyper_names: ClassVar[tuple[str, ...]]  # the specification's keywords, without ``step``
+    _own: ClassVar[dict[str, Option]]
+    _defaults: ClassVar[dict[str, Any]]
 
     def __init_subclass__(cls) -> None:
         options, keyword_only = dict(cls.options), False
@@ -144,6 +146,8 @@ class Rule:
             elif name in options:
                 del options[name]
         cls.options = options
+        cls._own = {name: o for name, o in options.items() if o.kind != "torch"}
+        cls._defaults = {**{name: o.default for name, o in cls._own.items()}, **RUN_TIME}
         arguments = inspect.signature(cls.specification).parameters.values()
         cls.hyper_names = tuple(a.name for a in arguments if a.kind is a.KEYWORD_ONLY and a.name != "step")
 
@@ -160,11 +164,11 @@ class Rule:
     @classmethod
     def own(cls) -> dict[str, Option]:
         """The options without those of torch alone."""
-        return {name: o for name, o in cls.options.items() if o.kind != "torch"}
+        return cls._own
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        return {**{name: o.default for name, o in cls.own().items()}, **RUN_TIME}
+        return dict(cls._defaults)
 
     @classmethod
     def check(cls, label: str, options: Options, least_lr: float = 0.0) -> None:
@@ -193,6 +197,11 @@ class Rule:
     def number_names(cls) -> tuple[str, ...]:
         """Of the states of one number, but for the step count."""
         return tuple(n.name for n in cls.numbers)
+
+    @classmethod
+    def state_keys(cls, options: Options) -> tuple[str, ...]:
+        """What a parameter's state has beside the step count, in the order in which the core takes it."""
+        return (*cls.state_names(options), *cls.number_names())
 
     @classmethod
     def starts(cls, options: Options) -> dict[str, float]:
@@ -235,12 +244,11 @@ class Rule:
     ) -> _core.Group:
         """Checked options as the compiled core keeps them. ``state_args``: names in messages, in place of torch's."""
         cls.check(label, options, least_lr)
-        states = cls.state_names(options)
         return _core.Group(
             label=label,
             rule=cls.kernel,
-            states=states,
-            state_args=(*states, *cls.number_names()) if state_args is None else state_args,
+            states=cls.state_names(options),
+            state_args=cls.state_keys(options) if state_args is None else state_args,
             hyper=cls.hyper(label, {**options, "lr": 0.0}) | {"lr": float(options["lr"])},
             weight_decay=float(options["weight_decay"]),
             decoupled=cls.is_decoupled(options),

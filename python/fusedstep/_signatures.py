@@ -44,3 +44,19 @@ def make(
     function.__annotations__ = {p.name: p.annotation for p in signature.parameters.values() if p.name != "self"}
     function.__annotations__["return"] = signature.return_annotation
     return function
+
+
+def make_class(
+    bases: tuple[type, ...], signature: Signature, doc: str, names: Mapping[str, Any], members: Mapping[str, Any]
+) -> Any:
+    """A subclass of ``bases`` whose ``__init__`` has this signature and hands all arguments to the first of them.
+
+    ``names``: as for :func:`make`. ``members["_rule"]`` names the class.
+    """
+    name = members["_rule"].__name__
+
+    def init(self: Any, params: Any, **options: Any) -> None:
+        bases[0].__init__(self, params, **options)  # type: ignore[misc]
+
+    made = make("__init__", f"{name}.__init__", signature, init, "", names)
+    return type(name, bases, {"__init__": made, "__doc__": doc, "__module__": names["__name__"], **members})

@@ -26,11 +26,10 @@ from .. import _arguments as check
 from .. import _core
 from . import _updates
 from ._updates import *  # noqa: F403
+from ._updates import Arrays
 
 __all__ = ["clip_grad_norm", "clip_grad_value", "total_norm"]
 __all__ += _updates.__all__
-
-Arrays = Any  # one array, or a list of arrays
 
 
 def total_norm(

@@ -12,8 +12,7 @@ from .._rule import Option
 from .._signatures import make, parameter
 from ..rules import ALL, Rule
 
-Arrays = Any
-Steps = int | Sequence[int]
+Arrays = Any  # one array, or a list of arrays
 _NAMES = {"__name__": "fusedstep.functional", "Any": Any, "Arrays": Arrays, "Sequence": Sequence}
 
 # Keywords of every update: name, type, default, text.
@@ -46,6 +45,11 @@ def options_of(rule: type[Rule]) -> dict[str, Option]:
     """Without those that only say which state there is, or what it starts from: here the arrays say so."""
     chosen = {s.when for s in rule.states if rule.options.get(s.when, rule.options["lr"]).kind == "flag"}
     return {n: o for n, o in rule.own().items() if n not in chosen | {s.start for s in rule.states}}
+
+
+def _required(rule: type[Rule]) -> list[str]:
+    """The arguments for states that every variant has."""
+    return [f"{s.name}s" for s in rule.states if not s.when] + [f"{n.name}s" for n in rule.numbers]
 
 
 def _signature_of(rule: type[Rule]) -> Signature:
@@ -95,12 +99,10 @@ def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], op
                 raise ValueError(f"{label}: {s.when} is {options[s.when]} with {have}, expected both or neither")
         elif s.when:
             options[s.when] = arrays is not None
-        elif arrays is None:
+    for name in _required(rule):
+        if given[name] is None:
             raise TypeError(f"{label}: {name} is None, expected an array or a list of arrays")
     options = {**rule.defaults(), **options, "max_norm": call["max_norm"], "clip_value": call["clip_value"]}
-    for n in rule.numbers:
-        if given[f"{n.name}s"] is None:
-            raise TypeError(f"{label}: {n.name}s is None, expected an array or a list of arrays")
     lists = {name: check.arrays(arrays) for name, arrays in given.items() if arrays is not None}
     group = rule.group(label, options, state_args=tuple(lists))
     has_norm = call.pop("max_norm") is not None
@@ -118,9 +120,7 @@ def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], op
 
 
 def _function_of(rule: type[Rule]) -> Any:
-    numbers = [f"{n.name}s" for n in rule.numbers]
-    states = [*(f"{s.name}s" for s in rule.states), *numbers]
-    required = [*(f"{s.name}s" for s in rule.states if not s.when), *numbers]
+    states, required = [f"{s.name}s" for s in (*rule.states, *rule.numbers)], _required(rule)
 
     def update(params: Any, grads: Any, *given: Any, **options: Any) -> Any:
         arrays = dict(zip(required, given, strict=True))

@@ -7,7 +7,6 @@ from .._rule import Option
 from ..rules import Rule
 
 Arrays = Any
-Steps = int | Sequence[int]
 __all__ = ["adagrad", "adam", "adamw", "lion", "nadam", "rmsprop", "sgd"]
 CALL: tuple[tuple[str, str, Any, str], ...]
 

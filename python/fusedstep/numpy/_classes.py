@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import _docs
 from .._rule import RUN_TIME
-from .._signatures import make, parameter
+from .._signatures import make_class, parameter
 from ..rules import ALL, Rule
 from ._optimizer import Optimizer
 
@@ -28,18 +28,8 @@ def _doc_of(rule: type[Rule]) -> str:
     return f"{_docs.text_of(rule)}\n\n{_docs.example_of(rule)}\n\n{_docs.arguments(entries)}\n"
 
 
-def _class_of(rule: type[Rule]) -> type[Optimizer]:
-    def init(self: Optimizer, params: Any, **options: Any) -> None:
-        Optimizer.__init__(self, params, **options)
-
-    name = rule.__name__
-    members = {
-        "__init__": make("__init__", f"{name}.__init__", _signature_of(rule), init, "", _NAMES),
-        "__doc__": _doc_of(rule),
-        "__module__": "fusedstep.numpy",
-        "_rule": rule,
-    }
-    return type(name, (Optimizer,), members)
+def _class_of(rule: type[Rule]) -> Any:
+    return make_class((Optimizer,), _signature_of(rule), _doc_of(rule), _NAMES, {"_rule": rule})
 
 
 globals().update({rule.__name__: _class_of(rule) for rule in ALL})

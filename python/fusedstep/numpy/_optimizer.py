@@ -157,7 +157,7 @@ class Optimizer:
             core = self._kept.get(
                 index, [options[n] for n in self.defaults], functools.partial(self._rule.group, self._label, options)
             )
-            names = (*self._rule.state_names(options), *self._rule.number_names())
+            names = self._rule.state_keys(options)
             live = [k for k in range(start, start + len(group["params"])) if given[k] is not None]
             start += len(group["params"])
             for k in live:
@@ -224,7 +224,7 @@ class Optimizer:
             self._check_names(options)
             self._rule.check(self._label, options)
             for _ in group["params"]:
-                self._check_state(k, state[k], (*self._rule.state_names(options), *self._rule.number_names()))
+                self._check_state(k, state[k], self._rule.state_keys(options))
                 k += 1
         for group, options in zip(self.param_groups, groups, strict=True):
             group |= options

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from inspect import Signature
 from typing import Any, Literal
 
@@ -10,14 +9,13 @@ import torch
 
 from .. import _docs
 from .._rule import RUN_TIME, Option
-from .._signatures import make, parameter
+from .._signatures import make_class, parameter
 from ..rules import ALL, Rule
 from ._base import FusedOptimizer
 
 _NAMES = {
     "__name__": "fusedstep.torch",
     "Any": Any,
-    "Iterable": Iterable,
     "Literal": Literal,
     "Tensor": torch.Tensor,
 }
@@ -51,20 +49,11 @@ def _doc_of(rule: type[Rule]) -> str:
     return f"{_docs.text_of(rule)}\n\n{_docs.arguments(entries)}\n"
 
 
-def _class_of(rule: type[Rule]) -> type[FusedOptimizer]:
-    def init(self: FusedOptimizer, params: Any, **options: Any) -> None:
-        FusedOptimizer.__init__(self, params, **options)
-
-    name = rule.__name__
-    members = {
-        "__init__": make("__init__", f"{name}.__init__", _signature_of(rule), init, "", _NAMES),
-        "__doc__": _doc_of(rule),
-        "__module__": "fusedstep.torch",
-        "_rule": rule,
-        "_keys": tuple(n for n, o in rule.options.items() if o.kind != "torch" or n == "capturable"),
-    }
+def _class_of(rule: type[Rule]) -> Any:
     torchs = (getattr(torch.optim, rule.torch_class),) if rule.torch_class else ()
-    return type(name, (FusedOptimizer, *torchs), members)
+    keys = tuple(n for n, o in rule.options.items() if o.kind != "torch" or n == "capturable")
+    members = {"_rule": rule, "_keys": keys}
+    return make_class((FusedOptimizer, *torchs), _signature_of(rule), _doc_of(rule), _NAMES, members)
 
 
 globals().update({rule.__name__: _class_of(rule) for rule in ALL})
