@@ -27,9 +27,11 @@ inline constexpr int kDTypes = 2;
 inline constexpr int size_of(DType t) { return 4 << static_cast<int>(t); }
 inline constexpr const char* dtype_name(DType t) { return t == DType::float32 ? "float32" : "float64"; }
 
-// At most this many state arrays, and states of one number, of a tensor: tables and tiles are sized by it.
+// At most this many state arrays, and states of one number, of a tensor, and numbers that the tensors of a group share:
+// tables and tiles are sized by it.
 inline constexpr int kMaxState = 4;
 inline constexpr int kMaxScalars = 2;
+inline constexpr int kMaxGroupScalars = 4;
 // Sums over a tensor that a rule may ask for.
 inline constexpr int kMaxSums = 2;
 inline constexpr int kMaxStreams = 2 + kMaxState;  // parameter, gradient, state

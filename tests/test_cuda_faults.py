@@ -22,16 +22,15 @@ pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64", reason="the fibers are written for x86-64"),
 ]
 
+# What knows no Python, with the kernels for the CPU.
 SOURCES = [
-    *(f"csrc/cuda/{name}.cpp" for name in ("batch", "launch", "part", "run", "runtime", "tables")),
-    *(f"csrc/cuda/{name}.cu" for name in ("norm", "step")),
     *(
-        f"csrc/cpu/{name}.cpp"
-        for name in ("dispatch", "first_pass", "norms", "run", "step", "target", "threads", "tiles")
+        str(file.relative_to(ROOT))
+        for folder in ("call", "cpu", "cuda", "kernels")
+        for file in sorted((ROOT / "csrc" / folder).glob("*.c*"))
+        if file.suffix in (".cpp", ".cu") and file.name != "absent.cpp"
     ),
     *(f"tests/cuda_host/{name}" for name in ("fibers.cpp", "runtime.cpp", "selfcheck.cpp")),
-    "csrc/kernels/registry.cpp",
-    *(f"csrc/call/{name}.cpp" for name in ("call", "norms", "plan")),
 ]
 FLAGS = [
     *("-std=c++20", "-O1", "-g", "-ffp-contract=off", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
@@ -41,33 +40,33 @@ FLAGS = [
 # What, where, the text, what stands there instead.
 FAULTS = {
     "norm: no barrier before the block's tree": (
-        "csrc/cuda/norm.cu",
-        "    __syncthreads();\n    if (warp == 0) {",
-        "    if (warp == 0) {",
+        "csrc/cuda/sums.h",
+        "  __syncthreads();\n  if (warp == 0) {",
+        "  if (warp == 0) {",
     ),
     "norm: no barrier after the block's tree": (
-        "csrc/cuda/norm.cu",
-        "      if (lane == 0) head.sums[chunk] = sum;\n    }\n    __syncthreads();",
-        "      if (lane == 0) head.sums[chunk] = sum;\n    }",
+        "csrc/cuda/sums.h",
+        "  __syncthreads();\n  return sum;",
+        "  return sum;",
     ),
     "norm: a barrier that only one warp reaches": (
         "csrc/cuda/norm.cu",
-        "      if (lane == 0) head.sums[chunk] = sum;",
-        "      if (lane == 0) head.sums[chunk] = sum;\n      __syncthreads();",
+        "    if (threadIdx.x == 0) head.sums[chunk] = sum;",
+        "    if (threadIdx.x < kWarp) __syncthreads();\n    if (threadIdx.x == 0) head.sums[chunk] = sum;",
     ),
-    "finish: no barrier between a warp's groups": ("csrc/cuda/norm.cu", "      __syncwarp();\n", ""),
+    "finish: no barrier between a warp's groups": ("csrc/cuda/finish.cu", "      __syncwarp();\n", ""),
     "finish: groups written before all are read": (
-        "csrc/cuda/norm.cu",
+        "csrc/cuda/finish.cu",
         "      __syncthreads();\n      if (lane == 0 && group * kWarp < n) x[group] = sum;",
         "      if (lane == 0 && group * kWarp < n) x[group] = sum;",
     ),
     "finish: sums gathered before they are folded": (
-        "csrc/cuda/norm.cu",
-        "    __syncthreads();\n    for (std::uint32_t k = threadIdx.x; k < head.fold_count;",
-        "    for (std::uint32_t k = threadIdx.x; k < head.fold_count;",
+        "csrc/cuda/finish.cu",
+        "  __syncthreads();\n  for (std::uint32_t k = threadIdx.x; k < head.fold_count;",
+        "  for (std::uint32_t k = threadIdx.x; k < head.fold_count;",
     ),
     "norm: a wrong tree": (
-        "csrc/cuda/norm.cu",
+        "csrc/cuda/finish.cu",
         "int apart = 1; apart < kWarp; apart *= 2",
         "int apart = 16; apart > 0; apart /= 2",
     ),
@@ -149,9 +148,10 @@ def test_planted(built: tuple[Path, dict[str, Path]], fault: str, tmp_path: Path
     assert right in text, "the source has changed: plant the fault in what it is now"
     try:
         file.write_text(text.replace(right, wrong))
-        broken = object_of(tree, source, tmp_path)
+        sources = ["csrc/cuda/norm.cu"] if source.endswith("sums.h") else [source]
+        broken = {s: object_of(tree, s, tmp_path) for s in sources}
     finally:
         file.write_text(text)
-    result = run([*(o for s, o in objects.items() if s != source), broken], tmp_path / "broken")
+    result = run(list({**objects, **broken}.values()), tmp_path / "broken")
     assert result.returncode != 0, "not found"
     assert "selfcheck:" in result.stderr or "Sanitizer" in result.stderr or "runtime error" in result.stderr

@@ -58,6 +58,28 @@ def test_scalars(machine: Machine, dtype: type, wide: bool, tmp_path: Path) -> N
     assert_all_equal(machine, calls, tmp_path)
 
 
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_scalars_of_a_group(machine: Machine, dtype: type, wide: bool, tmp_path: Path) -> None:  # noqa: F811
+    """They move once a step, however many tensors there are, and before any of these is prepared."""
+    stored = np.float64 if wide else np.float32
+    rng = np.random.default_rng(6)
+    weight_sum = largest = count = 0.0
+    calls = []
+    for t, lr in ((1, 0.3), (2, 0.7), (3, 0.1)):
+        hyper = {"lr": lr, "weight": 1.7}
+        before = [weight_sum, wide, largest, wide]
+        largest = float(stored(max(largest, lr)))
+        weight_sum = float(stored(weight_sum + largest * 1.7))
+        count += 1.0
+        p, g = ([rng.standard_normal(n).astype(dtype) for n in (5, 0, 37, 20_000)] for _ in range(2))
+        rate = reference.rounded(lr * largest / (weight_sum * count), p[0])
+        want = [(x - rate * y,) for x, y in zip(p, g, strict=True)]
+        numbers = [count - 1.0, False, count, *before, weight_sum, largest]
+        calls.append(call_of("shared", t, hyper, {}, [p, g], want, scalars=numbers))
+    assert_all_equal(machine, calls, tmp_path)
+
+
 # ---------------------------------------------------------------------------------------------------------- formats
 
 

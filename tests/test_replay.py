@@ -47,6 +47,8 @@ MACHINES: dict[str, tuple[str, list[str], list[str]]] = {
 if X86:
     for _, _, targets in (MACHINES["native"], MACHINES["nehalem"]):
         targets.append("simde_avx512")
+    # The CUDA kernels, on this CPU.
+    MACHINES["cuda"] = ("native", [], ["cuda"])
 else:
     del MACHINES["nehalem"]
 
@@ -56,7 +58,8 @@ def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """The command that replays files, and the targets it must name."""
     build, emulator, targets = MACHINES[request.param]
     need(*emulator[:1])
-    return [*emulator, str(built_replay(build, tmp_path_factory) / "replay")], targets
+    only = ["--cuda"] if request.param == "cuda" else []
+    return [*emulator, str(built_replay(build, tmp_path_factory) / "replay"), *only], targets
 
 
 def header(kind: int, dtype: type, arrays: Sequence[Array]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -45,7 +46,7 @@ def run(*command: str | Path, check: bool = True, **env: str) -> subprocess.Comp
 
 # The project's own CMake builds tests/replay, and with it the object of every target, for these machines.
 BUILDS = {
-    "native": ("FUSEDSTEP_SIMDE=ON",),
+    "native": ("FUSEDSTEP_SIMDE=ON", "FUSEDSTEP_CUDA=HOST" if platform.machine() == "x86_64" else "FUSEDSTEP_CUDA=OFF"),
     "aarch64": (
         "CMAKE_SYSTEM_NAME=Linux",
         "CMAKE_SYSTEM_PROCESSOR=aarch64",

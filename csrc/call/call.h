@@ -61,8 +61,9 @@ struct Call {
 
 // Whether two tensors have the same uniform, but for the norm.
 inline bool same_numbers(const Tensor& a, const Tensor& b) {
-  return a.options == b.options && a.step == b.step && a.rule == b.rule && a.compute == b.compute && !a.step_at.at &&
-         !b.step_at.at && !a.has_scalars() && !b.has_scalars();
+  const auto has_own = [](const Tensor& t) { return t.step_at.at || t.has_scalars() || t.two_passes; };
+  return a.options == b.options && a.step == b.step && a.rule == b.rule && a.compute == b.compute && !has_own(a) &&
+         !has_own(b);
 }
 // Throws std::runtime_error, as torch does, for the first non-finite norm if the caller asked for that.
 void check_finite(const Call& call, const Norms& norms, const char* label);

@@ -5,7 +5,6 @@
 #include <stdexcept>
 #include <string>
 
-#include "../kernels/registry.h"
 #include "layout.h"
 
 namespace fusedstep {
@@ -30,9 +29,10 @@ void collect(const std::vector<Given>& given, Call& call) {
     t.compute = compute_type(param.format);
     t.rule = g.group->rule;
     t.numel = param.numel * (param.is_complex ? 2 : 1);
+    t.two_passes = g.group->two_passes;
     // Sums over a tensor are in row-major order; a step alone takes any.
-    const bool has_sums = all_rules()[t.rule].sums > 0;
-    if (writes) t.strided = common_layout(g.array, t.streams, has_sums, call.layouts);
+    if (writes) t.strided = common_layout(g.array, t.streams, t.two_passes, call.layouts);
+    t.apart = lies_apart(t);
     if (call.does(kMeasure) && g.group->options.host.max_norm >= 0.0) {
       t.sum = call.sums++;
       t.row_major = common_layout(&g.array[1], 1, true, call.layouts);

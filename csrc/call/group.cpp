@@ -34,6 +34,7 @@ Group make_group(std::string label, const std::string& rule, std::vector<std::st
                                 " names, expected " + std::to_string(expected) + " to match states");
   }
   for (std::string& arg : state_args) g.args.push_back(std::move(arg));
+  if (!info.group_scalars.empty()) throw std::invalid_argument(g.label + ": there is no way yet to pass group scalars");
   const std::vector<std::string>& names = info.hyper;
   StepOptions& options = g.options.host;
   for (std::size_t k = 0; k < names.size(); ++k) options.hyper[k] = value_of(hyper, names[k], rule);
@@ -43,6 +44,7 @@ Group make_group(std::string label, const std::string& rule, std::vector<std::st
   set_limits(options, max_norm, clip_value);
   g.has_step = has_step;
   g.capturable = capturable;
+  g.two_passes = info.sums > 0;
   g.takes_sparse = std::move(takes_sparse);
   return g;
 }

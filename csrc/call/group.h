@@ -18,6 +18,7 @@ struct Group {
   Options options{};                // but for what a call adds: grad_scale, an lr on a device
   bool has_step = false;            // a torch state dict has a "step"
   bool capturable = false;
+  bool two_passes = false;        // the rule has sums over a tensor
   std::string takes_sparse = {};  // the class that does, for messages
 
   int streams() const { return 2 + static_cast<int>(states.size()); }

@@ -4,17 +4,12 @@
 #include <cstdint>
 #include <vector>
 
-#include "../kernels/table.h"
+#include "../kernels/fold.h"
 
 namespace fusedstep {
 
 Norm norm_of(double norm_type);
 
-// What a sum of two parts is: their sum, or the larger one, NaN if either is.
-inline double fold(Norm norm, double a, double b) {
-  if (norm == Norm::inf) return a > b || a != a ? a : b;
-  return a + b;
-}
 // The complete binary tree over sums, missing ones zero; folds in place.
 double fold_tree(Norm norm, double* sums, std::int64_t n);
 

@@ -1,6 +1,6 @@
 // A number that may live on a device.
 #pragma once
-#include "../base.h"
+#include "../rules/rule.h"
 
 #ifndef __CUDACC__
 #define FS_DEVICE
@@ -25,6 +25,17 @@ struct Scalar {
     }
   }
 };
+
+// Those of an array that there are: the ones before the first null.
+template <int N>
+FS_DEVICE Numbers<N> read_all(const Scalar (&scalars)[N]) {
+  Numbers<N> out{};
+  for (int k = 0; k < N && scalars[k].at; ++k) {
+    out.at[k] = scalars[k].read();
+    out.wide[k] = scalars[k].wide;
+  }
+  return out;
+}
 
 // The device of what is in memory of the CPU.
 inline constexpr int kHost = -1;

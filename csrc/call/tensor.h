@@ -1,5 +1,6 @@
 // The tensors of one call as data: where their arrays are, how they are stored and walked. No Python, no device.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -30,6 +31,8 @@ struct Tensor {
   const void* uniform;     // StepUniform<rule, compute>, where the host has prepared it
   const Strided* strided;  // of all streams; null: flat
 
+  bool apart = false;  // no kernel takes it where it lies: strided, or some stream is not stored as it is computed with
+  bool two_passes = false;             // its rule has sums
   const Strided* row_major = nullptr;  // of the gradient in logical order, as norms are; null: flat
   bool is_complex = false;
   int device = kHost;
@@ -42,6 +45,12 @@ struct Tensor {
   bool has_scalars() const { return scalars[0].at != nullptr; }
   bool normed() const { return sum >= 0; }
 };
+
+// The last of a tensor's facts, from the others.
+inline bool lies_apart(const Tensor& t) {
+  return t.strided || std::any_of(t.stream, t.stream + t.streams,
+                                  [&t](const Stream& s) { return s.format != plain_format(t.compute); });
+}
 
 // One array of a norm, in logical (row-major) order whatever its layout.
 struct NormWork {

@@ -20,13 +20,6 @@ static_assert(std::ranges::all_of(FormatTable<AllFormats>::at, [](const FormatFa
   return f.tile % kNormLanes == 0 && kNormBlock % f.tile == 0;
 }));
 
-double fold_lanes(double* lane) {
-  for (int half = kNormLanes / 2; half > 0; half /= 2) {
-    for (int k = 0; k < half; ++k) lane[k] += lane[k + half];
-  }
-  return lane[0];
-}
-
 // Elements [begin, end) of one block. The states are measured as they are stored.
 Sums measure_block(const TargetTable& target, const Tensor& w, Tile& tile, std::int64_t begin, std::int64_t end) {
   const FirstPass& pass = target.first_pass[w.rule][static_cast<int>(w.compute)];
@@ -40,7 +33,7 @@ Sums measure_block(const TargetTable& target, const Tensor& w, Tile& tile, std::
     pass.measure(w.uniform, tile.streams(), n, lanes);
   }
   Sums out{};
-  for (int k = 0; k < pass.sums; ++k) out[k] = fold_lanes(lanes[k]);
+  for (int k = 0; k < pass.sums; ++k) out[k] = fold_lanes<Norm::one>(lanes[k]);
   return out;
 }
 
@@ -63,7 +56,7 @@ std::vector<double> run_first_pass(const std::vector<Tensor>& work, const Plan& 
     const auto [first, last] = plan.span(thread, threads);
     plan.visit(first, last, false, [&](std::int64_t chunk, const Chunk& c) {
       const Tensor& w = work[c.tensor];
-      if (target.first_pass[w.rule][static_cast<int>(w.compute)].sums == 0) return;
+      if (!w.two_passes) return;
       Tile tile(target, w);
       Sums block[kChunk / kNormBlock];
       std::int64_t blocks = 0;

@@ -42,16 +42,15 @@ class CpuRun final : public Run {
     numels.reserve(call_.tensors.size());
     const Tensor* last = nullptr;
     double last_norm = 0.0;
+    GroupScalars group{};
     for (Tensor& t : call_.tensors) {
       const StepOptions& options = call_.options[t.options].host;
+      if (call_.options[t.options].has_scalars() && (!last || last->options != t.options)) group = advanced(t);
       double norm = 0.0;
       if (options.max_norm >= 0.0) norm = call_.per_tensor ? norms_.each[t.sum] : norms_.total;
-      const bool has_sums = all_rules()[t.rule].sums > 0;
-      if (!last || !same_numbers(*last, t) || !(last_norm == norm) || has_sums) {
-        prepare(t, options, norm);
-      }
+      if (!last || !same_numbers(*last, t) || !(last_norm == norm)) prepare(t, options, norm, group);
       t.uniform = uniforms_.back().bytes;
-      if (has_sums) scaled_.emplace_back(&t, &uniforms_.back());
+      if (t.two_passes) scaled_.emplace_back(&t, &uniforms_.back());
       numels.push_back(leaves_all(options, norm) ? 0 : t.numel);
       last = &t;
       last_norm = norm;
@@ -68,14 +67,24 @@ class CpuRun final : public Run {
   }
 
  private:
-  void prepare(const Tensor& t, const StepOptions& options, double norm) {
-    Scalars scalars{};
-    for (int k = 0; k < kMaxScalars && t.scalars[k].at; ++k) {
-      scalars.at[k] = t.scalars[k].read();
-      scalars.wide[k] = t.scalars[k].wide;
-    }
-    fusedstep::prepare(t.rule, t.compute, options, norm, t.step, uniforms_.emplace_back().bytes, &scalars);
-    for (int k = 0; k < kMaxScalars && t.scalars[k].at; ++k) call_.counts.emplace_back(t.scalars[k], scalars.at[k]);
+  void prepare(const Tensor& t, const StepOptions& options, double norm, const GroupScalars& group) {
+    Scalars scalars = read_all(t.scalars);
+    fusedstep::prepare(t.rule, t.compute, options, norm, t.step, uniforms_.emplace_back().bytes, &scalars, &group);
+    count(t.scalars, scalars);
+  }
+
+  // The scalars of the group of its first tensor, one step on.
+  GroupScalars advanced(const Tensor& t) {
+    const Options& options = call_.options[t.options];
+    GroupScalars scalars = read_all(options.scalars);
+    advance(t.rule, options.host, scalars);
+    count(options.scalars, scalars);
+    return scalars;
+  }
+
+  template <int N>
+  void count(const Scalar (&at)[N], const Numbers<N>& next) {
+    for (int k = 0; k < N && at[k].at; ++k) call_.counts.emplace_back(at[k], next.at[k]);
   }
 
   // Of rules with sums over a tensor, which complete its uniform.

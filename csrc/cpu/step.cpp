@@ -12,19 +12,11 @@ void run_step(const std::vector<Tensor>& work, const Plan& plan, bool reverse) {
     plan.visit(first, last, reverse, [&](std::int64_t, const Chunk& c) {
       const Tensor& w = work[c.tensor];
       const StepFn kernel = target.step[w.rule][static_cast<int>(w.compute)];
-      const Format plain = plain_format(w.compute);
+      if (w.apart) return step_apart(target, kernel, w, c.begin, c.end);
       const std::int64_t offset = c.begin * size_of(w.compute);
-      int apart = w.strided != nullptr;
       void* streams[kMaxStreams];
-      for (int k = 0; k < w.streams; ++k) {
-        apart |= w.stream[k].format != plain;
-        streams[k] = static_cast<char*>(w.stream[k].data) + offset;
-      }
-      if (apart) {
-        step_apart(target, kernel, w, c.begin, c.end);
-      } else {
-        kernel(w.uniform, streams, c.end - c.begin);
-      }
+      for (int k = 0; k < w.streams; ++k) streams[k] = static_cast<char*>(w.stream[k].data) + offset;
+      kernel(w.uniform, streams, c.end - c.begin);
     });
   });
 }

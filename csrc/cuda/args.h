@@ -9,21 +9,30 @@
 
 namespace fusedstep::cuda {
 
-inline constexpr int kThreads = 256;         // of a step or norm block: a warp per norm block of a chunk
+inline constexpr int kThreads = 256;         // of all others: a warp per norm block of a chunk
 inline constexpr int kFinishThreads = 1024;  // of the one block that folds and prepares
 
-// One tensor of a batch (one rule, one dtype): what stays the same from step to step.
+// What stays the same from step to step of one tensor that a launch takes.
 struct Entry {
-  void* written[1 + kMaxState];  // the parameter, state
   std::int64_t numel;
-  std::uint32_t first_chunk;  // in its batch
-  std::uint32_t uniform;      // index of its StepUniform
-  std::int32_t layout;        // of all streams: offset of a Layout in the table, in int64s; -1: flat
-  std::int32_t norm_layout;   // of the gradient in row-major order; -1: flat
-  std::int32_t sum;           // index of its sum among those of the call; -1: not part of the norm
+  std::uint32_t first_chunk;  // in its launch
+  std::int32_t layout;        // offset of a Layout in the table, in int64s; -1: flat
 };
 
-// A Layout in a table is int64s: dimensions, their sizes, then their strides for each stream (p, g, state) in turn.
+struct StepEntry : Entry {
+  void* written[1 + kMaxState];  // the parameter, state
+  std::uint32_t uniform;         // index of its StepUniform
+  Format format[kMaxStreams];
+  bool apart;  // strided, or a stream is not stored as it is computed with
+};
+
+struct NormEntry : Entry {
+  Format format;
+  bool apart;
+};
+
+// A Layout in a table is int64s: dimensions, their sizes, then their strides for each stream (p, g, state; of a norm
+// the gradient in row-major order) in turn.
 
 // In device memory, or at an offset in the inline bytes of the same argument.
 struct Ref {
@@ -31,14 +40,22 @@ struct Ref {
   std::uint32_t offset = 0;
 };
 
-// Of the step kernels and the norm kernels.
-struct BatchHead {
-  Ref entries, grads, uniforms;  // Entry[tensors] and layouts; void*[tensors]; UniformBytes[]
-  double* sums;                  // one per chunk, written by the norm kernels
-  Scalar found_inf;              // null, or: other than zero means that nothing happens
+struct TableHead {
+  Ref entries, grads;  // entries and layouts; void*[tensors]
   std::uint32_t tensors, chunks;
   bool one_each;  // every tensor is one chunk
-  bool reverse;   // last chunk first: its gradient is what the norm kernel has left in L2
+};
+
+// Of the kernels of a rule.
+struct StepHead : TableHead {
+  Ref uniforms;      // UniformBytes[]
+  Scalar found_inf;  // null, or: other than zero means that nothing happens
+  double* sums;      // of a rule with sums: sum k of chunk c at [k * chunks + c]
+  bool reverse;      // last chunk first: its gradient is what the norm kernel has left in L2
+};
+
+struct NormHead : TableHead {
+  double* sums;  // one per chunk
 };
 
 // The sums of one tensor's chunks, to be folded into sums[into].
@@ -53,28 +70,44 @@ struct Record {
   Scalar step_at;     // null, or: the step count, advanced by one
   std::int64_t step;  // without step_at
   std::uint32_t options;
-  std::int32_t sum;  // whose norm limits it with per_tensor
+  std::int32_t advance;  // index of the group's scalars; -1: it has none
+  std::int32_t sum;      // whose norm limits it with per_tensor
   std::uint8_t rule;
   DType dtype;
   Scalar scalars[kMaxScalars] = {};  // the rule's, of the one tensor whose record this is; null: it has fewer
 };
 
+// A tensor of a rule with sums, those of its chunks to become the scale of its uniform: sum k of its chunk c is
+// rule_sums[first + k * apart + c].
+struct Scaled {
+  std::int64_t numel;
+  std::uint32_t first, chunks, apart, record;
+};
+
+// Options with scalars, and the rule that moves them on.
+struct Advance {
+  std::uint32_t options, rule;
+};
+
 struct FinishHead {
   Ref folds, records, options;  // Fold[folds_count], the `large` ones first; Record[]; DeviceOptions[]
-  double *chunk_sums, *sums;
+  Ref advances, scaled;         // Advance[]; Scaled[]
+  double *chunk_sums, *sums, *rule_sums;
   double* norm;  // result: the total, or one per tensor; null if nobody asks
   UniformBytes* uniforms;
-  double* report;  // null, or: norm, coefficient of least_max_norm, then counts of clipped and of skipped steps
-  double* skip;    // null, or: whether the step is skipped, for the step kernels
+  GroupScalars* groups;  // one per advance
+  double* report;        // null, or: norm, coefficient of least_max_norm, then counts of clipped and of skipped steps
+  double* skip;          // null, or: whether the step is skipped, for the step kernels
   Scalar grad_scale, found_inf, given_norm;  // null, or read on the device
   double scale;                              // without grad_scale
   double given_total, least_max_norm;
-  std::uint32_t fold_count, large, sum_count, record_count;
+  std::uint32_t fold_count, large, sum_count, record_count, advance_count, scaled_count;
   Norm kind;
   bool per_tensor;
   bool has_norm, has_given_total;  // given_total: the norm, but for the scale, in place of that of `sums`
   bool skips, skip_nonfinite;      // the step is skipped; it is if the norm is not finite
   bool fold, total, prepare;       // which phases run: several devices share their sums in between
+  bool scale_uniforms;             // nothing but this runs, between the passes of rules with sums
 };
 
 // At most this many chunk sums are folded by one warp.
@@ -88,8 +121,9 @@ struct Args {
 };
 inline constexpr int kSmallArgs = 4080, kLargeArgs = 32752;
 // 300 tensors travel in the arguments: nothing is copied before their step.
-static_assert(300 * (sizeof(Entry) + sizeof(void*)) + sizeof(UniformBytes) <
-              sizeof(Args<BatchHead, kLargeArgs>::bytes));
+static_assert(300 * (sizeof(StepEntry) + sizeof(void*)) + sizeof(UniformBytes) <
+              sizeof(Args<StepHead, kLargeArgs>::bytes));
+static_assert(300 * (sizeof(NormEntry) + sizeof(void*)) < sizeof(Args<NormHead, kLargeArgs>::bytes));
 static_assert(300 * (sizeof(Record) + sizeof(Fold)) + sizeof(DeviceOptions) <
               sizeof(Args<FinishHead, kLargeArgs>::bytes));
 

@@ -17,30 +17,49 @@ std::int32_t add_layout(std::vector<std::byte>& table, const Strided* s, int str
   return at;
 }
 
+// make(t, index, e) fills in what else an entry has.
+template <class E, class Head, class Make>
+void fill(Table<Head>& table, const Call& call, const Make& make) {
+  std::int64_t next_chunk = 0;
+  bool one_each = true;
+  table.entries.resize(table.tensors.size() * sizeof(E));
+  for (std::size_t i = 0; i < table.tensors.size(); ++i) {
+    const Tensor& t = call.tensors[table.tensors[i]];
+    E e{};
+    e.numel = t.numel;
+    e.first_chunk = static_cast<std::uint32_t>(next_chunk);
+    make(t, table.tensors[i], e);
+    next_chunk += chunks_of(t.numel);
+    one_each = one_each && chunks_of(t.numel) == 1;
+    std::copy_n(reinterpret_cast<const std::byte*>(&e), sizeof e, table.entries.data() + i * sizeof e);
+    append(table.grads, t.stream[1].data);
+  }
+  if (next_chunk > INT32_MAX) throw std::length_error("more elements in one step than a launch has room for");
+  TableHead& head = table.args.head() = Head{};
+  head.tensors = static_cast<std::uint32_t>(table.tensors.size());
+  head.chunks = static_cast<std::uint32_t>(next_chunk);
+  head.one_each = one_each;
+}
+
 }  // namespace
 
 void Batch::build(const Call& call, const std::vector<std::uint32_t>& uniform_of) {
-  std::int64_t next_chunk = 0;
-  entries.resize(tensors.size() * sizeof(Entry));
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    const Tensor& t = call.tensors[tensors[i]];
-    Entry e{};
+  fill<StepEntry>(*this, call, [&](const Tensor& t, std::uint32_t index, StepEntry& e) {
+    e.layout = add_layout(entries, t.strided, t.streams);
     e.written[0] = t.stream[0].data;
     for (int k = 2; k < t.streams; ++k) e.written[k - 1] = t.stream[k].data;
-    e.numel = t.numel;
-    e.first_chunk = static_cast<std::uint32_t>(next_chunk);
-    e.uniform = uniform_of[tensors[i]];
-    e.layout = add_layout(entries, t.strided, t.streams);
-    e.norm_layout = add_layout(entries, t.row_major, 1);
-    e.sum = t.sum;
-    next_chunk += chunks_of(e.numel);
-    normed = normed || t.normed();
-    one_each = one_each && chunks_of(e.numel) == 1;
-    std::copy_n(reinterpret_cast<const std::byte*>(&e), sizeof e, entries.data() + i * sizeof e);
-    append(grads, t.stream[1].data);
-  }
-  if (next_chunk > INT32_MAX) throw std::length_error("more elements in one step than a launch has room for");
-  chunks = static_cast<std::uint32_t>(next_chunk);
+    for (int k = 0; k < t.streams; ++k) e.format[k] = t.stream[k].format;
+    e.uniform = uniform_of[index];
+    e.apart = t.apart;
+  });
+}
+
+void NormBatch::build(const Call& call) {
+  fill<NormEntry>(*this, call, [&](const Tensor& t, std::uint32_t, NormEntry& e) {
+    e.layout = add_layout(entries, t.row_major, 1);
+    e.format = t.stream[1].format;
+    e.apart = t.row_major || e.format != plain_format(dtype);
+  });
 }
 
 }  // namespace fusedstep::cuda

@@ -56,24 +56,40 @@ class Packed {
   std::size_t used_ = 0;
 };
 
-// The tensors of one rule and one dtype on one device.
-struct Batch {
-  int rule;
-  DType dtype;
-  bool normed = false;                 // some tensor is part of the norm
-  bool one_each = true;                // every tensor is one chunk
-  std::vector<std::uint32_t> tensors;  // indices into the call's
-  std::vector<std::byte> entries, grads;
-  std::uint32_t chunks = 0, first_sum = 0;  // of this device's chunk sums
-  Packed<BatchHead> args;
-
-  void build(const Call& call, const std::vector<std::uint32_t>& uniform_of);
-};
-
 template <class T>
 void append(std::vector<std::byte>& to, const T& value) {
   const auto* bytes = reinterpret_cast<const std::byte*>(&value);
   to.insert(to.end(), bytes, bytes + sizeof value);
 }
+
+// Tensors of one device that a launch takes.
+template <class Head>
+struct Table {
+  std::vector<std::uint32_t> tensors;  // indices into the call's
+  std::vector<std::byte> entries, grads;
+  Packed<Head> args;
+
+  std::uint32_t chunks() const { return args.head().chunks; }
+};
+
+// Those of one rule and one compute type.
+struct Batch : Table<StepHead> {
+  int rule;
+  DType dtype;
+  bool two_passes;
+  std::uint32_t first_sum = 0;  // of this device's sums of rules
+
+  explicit Batch(const Tensor& t) : rule(t.rule), dtype(t.compute), two_passes(t.two_passes) {}
+  void build(const Call& call, const std::vector<std::uint32_t>& uniform_of);
+};
+
+// Those that are part of the norm, and whose gradients share a compute type.
+struct NormBatch : Table<NormHead> {
+  DType dtype;
+  std::uint32_t first_sum = 0;  // of this device's chunk sums
+
+  explicit NormBatch(DType dtype) : dtype(dtype) {}
+  void build(const Call& call);
+};
 
 }  // namespace fusedstep::cuda

@@ -1,7 +1,25 @@
 # CUDA: AUTO where there is a compiler for it, ON or OFF, or HOST: the same sources compiled for the CPU, for tests.
 set(FUSEDSTEP_CUDA AUTO CACHE STRING "Build the CUDA kernels: AUTO, ON, OFF, or HOST to run them on the CPU in tests")
-set(cuda_sources csrc/cuda/batch.cpp csrc/cuda/launch.cpp csrc/cuda/norm.cu csrc/cuda/part.cpp csrc/cuda/run.cpp
-                 csrc/cuda/runtime.cpp csrc/cuda/step.cu csrc/cuda/tables.cpp)
+set(cuda_kernels csrc/cuda/finish.cu csrc/cuda/measure.cu csrc/cuda/norm.cu csrc/cuda/step.cu)
+set(cuda_sources ${cuda_kernels} csrc/cuda/batch.cpp csrc/cuda/launch.cpp csrc/cuda/part.cpp csrc/cuda/run.cpp
+                 csrc/cuda/runtime.cpp csrc/cuda/tables.cpp)
+
+function(fusedstep_cuda_on_host target)
+  set_source_files_properties(${cuda_kernels} PROPERTIES
+                              LANGUAGE CXX COMPILE_OPTIONS "-x;c++;-Wno-unknown-pragmas")
+  target_sources(${target} PRIVATE ${cuda_sources} tests/cuda_host/fibers.cpp tests/cuda_host/runtime.cpp)
+  target_include_directories(${target} PRIVATE tests/cuda_host)
+  target_compile_definitions(${target} PRIVATE FS_CUDA_ON_HOST)
+endfunction()
+
+if(FUSEDSTEP_PROGRAMS)  # with CUDA on the CPU or without
+  if(FUSEDSTEP_CUDA STREQUAL "HOST")
+    fusedstep_cuda_on_host(replay)
+  else()
+    target_sources(replay PRIVATE csrc/cuda/absent.cpp)
+  endif()
+  return()
+endif()
 
 set(cuda ${FUSEDSTEP_CUDA})
 if(cuda STREQUAL "AUTO")
@@ -20,12 +38,8 @@ endif()
 
 if(cuda STREQUAL "HOST")
   message(STATUS "fusedstep: CUDA kernels run on the CPU, for tests")
-  set_source_files_properties(csrc/cuda/norm.cu csrc/cuda/step.cu PROPERTIES
-                              LANGUAGE CXX COMPILE_OPTIONS "-x;c++;-Wno-unknown-pragmas")
-  target_sources(_core PRIVATE ${cuda_sources} tests/cuda_host/fibers.cpp tests/cuda_host/hooks.cpp
-                               tests/cuda_host/runtime.cpp)
-  target_include_directories(_core PRIVATE tests/cuda_host)
-  target_compile_definitions(_core PRIVATE FS_CUDA_ON_HOST)
+  fusedstep_cuda_on_host(_core)
+  target_sources(_core PRIVATE tests/cuda_host/hooks.cpp)
 elseif(cuda)
   # One binary for Ampere and Ada, one for Hopper, and code that newer drivers translate for what comes after: half a
   # minute on two cores. Wheels have a binary for every architecture (pyproject.toml).

@@ -1,4 +1,4 @@
-// What the kernels share: finding the tensor of a chunk, walking a strided one.
+// What the kernels share: finding the tensor of a chunk, walking a strided one, reading and writing any format.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -17,7 +17,8 @@ __device__ __forceinline__ T* global(void* at) {
 }
 
 // The entry that has this chunk. A search is ten loads that wait for each other, much of the time of a small tensor.
-__device__ __forceinline__ const Entry& entry_of(const Entry* entries, const BatchHead& head, std::uint32_t chunk) {
+template <class E>
+__device__ __forceinline__ const E& entry_of(const E* entries, const TableHead& head, std::uint32_t chunk) {
   if (head.one_each) return entries[chunk];
   std::uint32_t low = 0, high = head.tensors;  // in [low, high)
   while (high - low > 1) {
@@ -31,11 +32,14 @@ __device__ __forceinline__ const Entry& entry_of(const Entry* entries, const Bat
   return entries[low];
 }
 
-// Offsets of element i of a layout in the first `kStreams` streams.
+// Where element i is in each stream of a tensor whose entry is in this table.
 template <int kStreams>
-__device__ __forceinline__ void locate(const std::int64_t* layout, std::int64_t i, std::int64_t (&offset)[kStreams]) {
+__device__ __forceinline__ void locate(const Entry& e, const void* table, std::int64_t i,
+                                       std::int64_t (&offset)[kStreams]) {
+  for (int k = 0; k < kStreams; ++k) offset[k] = e.layout < 0 ? i : 0;
+  if (e.layout < 0) return;
+  const std::int64_t* const layout = static_cast<const std::int64_t*>(table) + e.layout;
   const std::int64_t dims = layout[0];
-  for (int k = 0; k < kStreams; ++k) offset[k] = 0;
 #pragma unroll 1  // a slow path, and registers are short
   for (std::int64_t d = dims - 1; d >= 0; --d) {
     const std::int64_t index = i % layout[1 + d];
@@ -43,6 +47,48 @@ __device__ __forceinline__ void locate(const std::int64_t* layout, std::int64_t 
     for (int k = 0; k < kStreams; ++k) offset[k] += index * layout[1 + dims * (1 + k) + d];
   }
 }
+
+// Element i of a stream. The format is the same for all threads of a block, so that choosing one by comparison costs
+// little: measured as fast as a kernel per format.
+template <class T, class... F>
+__device__ __forceinline__ T decode_one(TypeList<F...>, Format format, void* data, std::int64_t i) {
+  T x{};
+  const auto from = [&](int size) { return global<char>(data) + i * size; };
+  (void)((F::id == format && (F::decode(from(F::item_size), 1, 1, &x), true)) || ...);
+  return x;
+}
+
+template <class T, class... F>
+__device__ __forceinline__ void encode_one(TypeList<F...>, Format format, T x, void* data, std::int64_t i) {
+  const auto to = [&](int size) { return global<char>(data) + i * size; };
+  (void)((F::id == format && (F::encode(&x, 1, to(F::item_size), 1), true)) || ...);
+}
+
+// One element of a tensor, wherever it lies and however it is stored.
+template <class T, int kStates>
+struct Element {
+  const StepEntry& entry;
+  void* grad;
+  std::int64_t offset[2 + kStates];
+
+  __device__ __forceinline__ Element(const StepEntry& e, const void* table, void* g, std::int64_t i)
+      : entry(e), grad(g) {
+    locate(e, table, i, offset);
+  }
+  __device__ __forceinline__ Lane<T> param() const { return decode(0, entry.written[0]); }
+  __device__ __forceinline__ Lane<T> gradient() const { return decode(1, grad); }
+  __device__ __forceinline__ Lane<T> state(int k) const { return decode(2 + k, entry.written[1 + k]); }
+  __device__ __forceinline__ void set_param(Lane<T> x) const { encode(0, entry.written[0], x); }
+  __device__ __forceinline__ void set_state(int k, Lane<T> x) const { encode(2 + k, entry.written[1 + k], x); }
+
+ private:
+  __device__ __forceinline__ T decode(int k, void* data) const {
+    return decode_one<T>(AllFormats{}, entry.format[k], data, offset[k]);
+  }
+  __device__ __forceinline__ void encode(int k, void* data, Lane<T> x) const {
+    encode_one(AllFormats{}, entry.format[k], x.r, data, offset[k]);
+  }
+};
 
 }  // namespace
 }  // namespace fusedstep::cuda

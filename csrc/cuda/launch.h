@@ -29,6 +29,7 @@ struct KernelPair {
 };
 
 const KernelPair& step_kernel_of(int rule, DType dtype);
+const KernelPair& measure_kernel_of(int rule, DType dtype);  // of rules with sums alone
 const KernelPair& norm_kernel_of(Norm norm, DType dtype);
 const KernelPair& finish_kernel();
 const Kernel& fill_kernel();

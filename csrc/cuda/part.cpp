@@ -22,32 +22,44 @@ Part::Part(const Call& call, int device, cudaStream_t stream)
   const RelaxedCapture relaxed;
   has_finish = call.does(kFold) || call.grad_scale.at.at || call.skips || (call.report && call.found_inf.at.at);
   for (const Tensor& t : call.tensors) {
-    if (t.device == device) has_finish = has_finish || t.step_at.at || t.has_scalars() || call.options[t.options].lr.at;
+    const Options& o = call.options[t.options];
+    if (t.device == device) {
+      has_finish = has_finish || t.step_at.at || t.has_scalars() || t.two_passes || o.lr.at || o.has_scalars();
+    }
   }
-  add_batches(call, add_uniforms(call));
   finish.head() = FinishHead{};
-  add_folds(call);
+  if (call.does(kApply)) add_batches(call, add_uniforms(call));
+  if (call.does(kMeasure)) add_norm_batches(call);
+  for (const Options& o : call.options) append(options_, o);
   place_tables(call);
   reserve(call);
-  fill_batch_heads(call);
+  fill_heads(call);
 }
 
 // One record per run of tensors that share everything; the index for each tensor.
 std::vector<std::uint32_t> Part::add_uniforms(const Call& call) {
   std::vector<std::uint32_t> uniform_of(call.tensors.size());
   const Tensor* last = nullptr;
+  std::int32_t advance = -1;
   for (std::size_t i = 0; i < call.tensors.size(); ++i) {
     const Tensor& t = call.tensors[i];
     if (t.device != device) continue;
+    if (!last || last->options != t.options) {
+      advance = -1;
+      if (call.options[t.options].has_scalars()) {
+        advance = static_cast<std::int32_t>(finish.head().advance_count++);
+        append(advances_, Advance{t.options, static_cast<std::uint32_t>(t.rule)});
+      }
+    }
     if (!last || !same_numbers(*last, t) || (call.per_tensor && (t.normed() || last->normed()))) {
       ++uniform_count_;
       if (has_finish) {
-        Record record{t.step_at, t.step, t.options, t.sum, static_cast<std::uint8_t>(t.rule), t.compute};
+        Record record{t.step_at, t.step, t.options, advance, t.sum, static_cast<std::uint8_t>(t.rule), t.compute};
         std::copy(std::begin(t.scalars), std::end(t.scalars), record.scalars);
         append(records_, record);
       } else {
         UniformBytes uniform{};
-        prepare_any(AllRules{}, t.rule, t.compute, call.options[t.options].host, 0.0, t.step, uniform.bytes);
+        prepare_any(t.rule, t.compute, call.options[t.options].host, 0.0, t.step, uniform.bytes);
         append(uniforms_, uniform);
       }
     }
@@ -63,30 +75,45 @@ void Part::add_batches(const Call& call, const std::vector<std::uint32_t>& unifo
     const Tensor& t = call.tensors[i];
     if (t.device != device) continue;
     Batch*& batch = batch_of[{t.rule, t.compute}];
-    if (!batch) {
-      batch = batches.emplace_back(std::make_unique<Batch>()).get();
-      batch->rule = t.rule;
-      batch->dtype = t.compute;
-    }
+    if (!batch) batch = &batches.emplace_back(t);
     batch->tensors.push_back(i);
   }
-  for (const auto& batch : batches) {
-    batch->build(call, uniform_of);
-    batch->first_sum = chunk_sums_;
-    chunk_sums_ += batch->chunks;
+  for (Batch& batch : batches) {
+    batch.build(call, uniform_of);
+    if (!batch.two_passes) continue;
+    batch.first_sum = rule_sums_;
+    std::uint32_t chunk = rule_sums_;
+    for (const std::uint32_t i : batch.tensors) {
+      const Tensor& t = call.tensors[i];
+      const auto chunks = static_cast<std::uint32_t>(chunks_of(t.numel));
+      append(scaled_, Scaled{t.numel, chunk, chunks, batch.chunks(), uniform_of[i]});
+      ++finish.head().scaled_count;
+      chunk += chunks;
+    }
+    rule_sums_ += kMaxSums * batch.chunks();
   }
 }
 
 // Large tensors first: those are folded by the whole block.
-void Part::add_folds(const Call& call) {
+void Part::add_norm_batches(const Call& call) {
+  NormBatch* batch_of[kDTypes] = {};
+  for (std::uint32_t i = 0; i < call.tensors.size(); ++i) {
+    const Tensor& t = call.tensors[i];
+    if (t.device != device || !t.normed()) continue;
+    const DType dtype = compute_type(t.stream[1].format);
+    NormBatch*& batch = batch_of[static_cast<int>(dtype)];
+    if (!batch) batch = &norm_batches.emplace_back(dtype);
+    batch->tensors.push_back(i);
+  }
   std::vector<Fold> folds;
-  for (const auto& batch : batches) {
-    std::uint32_t chunk = batch->first_sum;
-    for (const std::uint32_t i : batch->tensors) {
+  for (NormBatch& batch : norm_batches) {
+    batch.build(call);
+    batch.first_sum = chunk_sums_;
+    for (const std::uint32_t i : batch.tensors) {
       const Tensor& t = call.tensors[i];
       const auto chunks = static_cast<std::uint32_t>(chunks_of(t.numel));
-      if (t.normed()) folds.push_back({chunk, chunks, static_cast<std::uint32_t>(t.sum)});
-      chunk += chunks;
+      folds.push_back({chunk_sums_, chunks, static_cast<std::uint32_t>(t.sum)});
+      chunk_sums_ += chunks;
     }
   }
   const auto small =
@@ -94,7 +121,6 @@ void Part::add_folds(const Call& call) {
   finish.head().fold_count = static_cast<std::uint32_t>(folds.size());
   finish.head().large = static_cast<std::uint32_t>(small - folds.begin());
   for (const Fold& f : folds) append(folds_, f);
-  for (const Options& o : call.options) append(options_, o);
 }
 
 template <class Head>
@@ -110,25 +136,32 @@ void Part::place(Packed<Head>& args, Ref& ref, const std::vector<std::byte>& byt
   uploads_.push_back({bytes, room_.add(bytes.size()), &ref});
 }
 
+template <class Head>
+void Part::place(Table<Head>& table) {
+  place(table.args, table.args.head().grads, table.grads, false);
+  place(table.args, table.args.head().entries, table.entries, true);
+}
+
 // Asks for every kernel too: those that this device cannot run fail here.
 void Part::place_tables(const Call& call) {
   if (has_finish) {
     FinishHead& head = finish.head();
     place(finish, head.options, options_, false);
     place(finish, head.records, records_, false);
+    place(finish, head.advances, advances_, false);
+    place(finish, head.scaled, scaled_, true);
     place(finish, head.folds, folds_, true);
     resident_blocks(finish.fitting(finish_kernel()), device, kFinishThreads);
   }
-  for (const auto& batch : batches) {
-    BatchHead& head = batch->args.head();
-    head = BatchHead{};
-    if (!has_finish) place(batch->args, head.uniforms, uniforms_, false);
-    place(batch->args, head.grads, batch->grads, false);
-    place(batch->args, head.entries, batch->entries, true);
-    if (call.does(kApply)) resident_blocks(batch->args.fitting(step_kernel_of(batch->rule, batch->dtype)), device);
-    if (batch->normed) {
-      resident_blocks(batch->args.fitting(norm_kernel_of(norm_of(call.norm_type), batch->dtype)), device);
-    }
+  for (Batch& batch : batches) {
+    if (!has_finish) place(batch.args, batch.args.head().uniforms, uniforms_, false);
+    place(batch);
+    resident_blocks(batch.args.fitting(step_kernel_of(batch.rule, batch.dtype)), device);
+    if (batch.two_passes) resident_blocks(batch.args.fitting(measure_kernel_of(batch.rule, batch.dtype)), device);
+  }
+  for (NormBatch& batch : norm_batches) {
+    place(batch);
+    resident_blocks(batch.args.fitting(norm_kernel_of(norm_of(call.norm_type), batch.dtype)), device);
   }
   if (!uploads_.empty()) resident_blocks(fill_kernel(), device);
 }
@@ -139,10 +172,12 @@ void Part::reserve(const Call& call) {
   const Number numbers[] = {call.grad_scale, call.found_inf, call.given_norm};
   const bool copies = std::any_of(std::begin(numbers), std::end(numbers), [this](const Number& n) { return lacks(n); });
   const std::size_t norms = call.does(kFold) ? std::max<std::size_t>(1, call.sums) : 0;
-  const std::size_t chunk_sums = room_.add(call.does(kMeasure) ? chunk_sums_ * sizeof(double) : 0);
+  const std::size_t chunk_sums = room_.add(chunk_sums_ * sizeof(double));
+  const std::size_t rule_sums = room_.add(rule_sums_ * sizeof(double));
   const std::size_t tensor_sums = room_.add(norms * sizeof(double));
   const std::size_t norm = room_.add(norms * sizeof(double));
   const std::size_t uniforms = room_.add(has_finish ? uniform_count_ * sizeof(UniformBytes) : 0);
+  const std::size_t groups = room_.add(finish.head().advance_count * sizeof(GroupScalars));
   const std::size_t skip = room_.add(call.skips_nonfinite() ? sizeof(double) : 0);
   const std::size_t copied = room_.add(copies ? std::size(numbers) * sizeof(double) : 0);
   scratch = Scratch(room_.size(), stream);
@@ -153,8 +188,10 @@ void Part::reserve(const Call& call) {
   const bool tells = device == call.result_device;
   head.chunk_sums = doubles(chunk_sums);
   head.sums = doubles(tensor_sums);
+  head.rule_sums = doubles(rule_sums);
   head.norm = tells && call.norm_out ? call.norm_out : doubles(norm);
   head.uniforms = reinterpret_cast<UniformBytes*>(scratch.at(uniforms));
+  head.groups = reinterpret_cast<GroupScalars*>(scratch.at(groups));
   head.report = tells ? call.report : nullptr;
   head.skip = call.skips_nonfinite() ? doubles(skip) : nullptr;
   Scalar* const to[] = {&head.grad_scale, &head.found_inf, &head.given_norm};
@@ -173,18 +210,16 @@ void Part::reserve(const Call& call) {
   head.skip_nonfinite = call.skips_nonfinite();
 }
 
-void Part::fill_batch_heads(const Call& call) {
+void Part::fill_heads(const Call& call) {
   const FinishHead& finished = finish.head();
-  for (const auto& batch : batches) {
-    BatchHead& head = batch->args.head();
+  for (Batch& batch : batches) {
+    StepHead& head = batch.args.head();
     if (has_finish) head.uniforms.device = finished.uniforms;
-    head.sums = finished.chunk_sums + batch->first_sum;
+    head.sums = finished.rule_sums + batch.first_sum;
     head.found_inf = finished.skip ? Scalar{finished.skip, true} : finished.found_inf;
-    head.tensors = static_cast<std::uint32_t>(batch->tensors.size());
-    head.chunks = batch->chunks;
-    head.one_each = batch->one_each;
     head.reverse = call.does(kMeasure);
   }
+  for (NormBatch& batch : norm_batches) batch.args.head().sums = finished.chunk_sums + batch.first_sum;
 }
 
 void Part::upload() {

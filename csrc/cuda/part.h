@@ -1,5 +1,6 @@
 // What one device does in a call: its batches, memory, tables and arguments, all of it known before the first launch.
 #pragma once
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -23,24 +24,27 @@ struct Part {
 
   int device;
   cudaStream_t stream;
-  std::vector<std::unique_ptr<Batch>> batches;
+  std::deque<Batch> batches;
+  std::deque<NormBatch> norm_batches;
   bool has_finish;  // the finish kernel runs
   Packed<FinishHead> finish;
   Scratch scratch;
 
  private:
-  void add_batches(const Call& call, const std::vector<std::uint32_t>& uniform_of);
   std::vector<std::uint32_t> add_uniforms(const Call& call);
-  void add_folds(const Call& call);
+  void add_batches(const Call& call, const std::vector<std::uint32_t>& uniform_of);
+  void add_norm_batches(const Call& call);
   void place_tables(const Call& call);
   void reserve(const Call& call);
-  void fill_batch_heads(const Call& call);
+  void fill_heads(const Call& call);
+  template <class Head>
+  void place(Table<Head>& table);
   template <class Head>
   void place(Packed<Head>& args, Ref& ref, const std::vector<std::byte>& bytes, bool stays);
 
   bool keeps_tables_;  // not in a capture
-  std::vector<std::byte> folds_, records_, options_, uniforms_;
-  std::uint32_t chunk_sums_ = 0, uniform_count_ = 0;
+  std::vector<std::byte> folds_, records_, options_, advances_, scaled_, uniforms_;
+  std::uint32_t chunk_sums_ = 0, rule_sums_ = 0, uniform_count_ = 0;
   Room room_;
   std::vector<Upload> uploads_;
   std::vector<std::shared_ptr<const void>> tables_;  // kept copies in use

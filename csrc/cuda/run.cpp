@@ -95,17 +95,31 @@ class CudaRun final : public Run {
       const DeviceGuard guard(part.device);
       if (part.has_finish) finish(part, to_fold() | (call_.phases & kPrepare));
       if (!call_.does(kApply) || call_.skips) continue;
-      for (const auto& batch : part.batches) {
-        run_batch(part, *batch, step_kernel_of(batch->rule, batch->dtype), "cudaLaunchKernelEx(step)");
+      run_first_passes(part);
+      for (const Batch& batch : part.batches) {
+        run_table(part, batch, step_kernel_of(batch.rule, batch.dtype), "cudaLaunchKernelEx(step)");
       }
     }
   }
 
  private:
-  void run_batch(const Part& part, const Batch& batch, const KernelPair& kernels, const char* name) {
-    const Kernel& kernel = batch.args.fitting(kernels);
-    const unsigned blocks = std::min(batch.chunks, resident_blocks(kernel, part.device));
-    if (blocks > 0) launch(kernel, name, blocks, kThreads, part.stream, batch.args.data());
+  template <class Head>
+  void run_table(const Part& part, const Table<Head>& table, const KernelPair& kernels, const char* name) {
+    const Kernel& kernel = table.args.fitting(kernels);
+    const unsigned blocks = std::min(table.chunks(), resident_blocks(kernel, part.device));
+    if (blocks > 0) launch(kernel, name, blocks, kThreads, part.stream, table.args.data());
+  }
+
+  // Of rules with sums over a tensor, which complete its uniform.
+  void run_first_passes(Part& part) {
+    if (part.finish.head().scaled_count == 0) return;
+    for (const Batch& batch : part.batches) {
+      if (!batch.two_passes) continue;
+      run_table(part, batch, measure_kernel_of(batch.rule, batch.dtype), "cudaLaunchKernelEx(measure)");
+    }
+    part.finish.head().scale_uniforms = true;
+    finish(part, 0);
+    part.finish.head().scale_uniforms = false;
   }
 
   // The end of kMeasure (chunk sums to each tensor's), kFold and kPrepare, in one launch.
@@ -144,9 +158,8 @@ class CudaRun final : public Run {
     if (!call_.does(kMeasure)) return;
     for (Part& part : parts_) {
       const DeviceGuard guard(part.device);
-      for (const auto& batch : part.batches) {
-        if (!batch->normed) continue;
-        run_batch(part, *batch, norm_kernel_of(norm_of(call_.norm_type), batch->dtype), "cudaLaunchKernelEx(norm)");
+      for (const NormBatch& batch : part.norm_batches) {
+        run_table(part, batch, norm_kernel_of(norm_of(call_.norm_type), batch.dtype), "cudaLaunchKernelEx(norm)");
       }
       if (parts_.size() > 1) finish(part, kMeasure);
     }

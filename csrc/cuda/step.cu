@@ -1,6 +1,7 @@
 // The step on a GPU: the chunks of a whole batch in one launch, the update of kernels/update.h on one-element lanes,
-// 16 bytes of each stream per thread at a time. Where a stream is not aligned to that, and at the end of a tensor, the
-// same update runs element by element.
+// 16 bytes of each stream per thread at a time. Where a stream is not aligned to that, does not lie flat or is stored
+// in another format, and at the end of a tensor, the same update runs element by element. Of a rule with sums it is the
+// second pass, which moves no state.
 #include "../kernels/update.h"
 #include "device.h"
 #include "launch.h"
@@ -27,7 +28,17 @@ __device__ __forceinline__ void update_pack(const StepUniform<Rule, T>& u, T* p,
     ((state[S].x[k] = lane_state[S].r), ...);
   }
   *reinterpret_cast<Pack*>(p + i) = param;
-  ((*reinterpret_cast<Pack*>(s[S] + i) = state[S]), ...);
+  if constexpr (sum_count<Rule> == 0) ((*reinterpret_cast<Pack*>(s[S] + i) = state[S]), ...);
+}
+
+template <class Rule, class T, std::size_t... S>
+__device__ __forceinline__ void update_element(const StepUniform<Rule, T>& u, const Element<T, sizeof...(S)>& at,
+                                               std::index_sequence<S...> states) {
+  Lane<T> param = at.param();
+  Lane<T> state[] = {at.state(S)..., T(0)};
+  update_one<Rule>(u, at.gradient(), param, state, states);
+  at.set_param(param);
+  if constexpr (sum_count<Rule> == 0) (at.set_state(S, state[S]), ...);
 }
 
 template <class Rule, class T, std::size_t... S>
@@ -50,53 +61,39 @@ __device__ __forceinline__ void step_chunk(const StepUniform<Rule, T>& u, T* p, 
 
 template <class Rule, class T, class A, std::size_t... S>
 __device__ __forceinline__ void step_all(const A& args, std::index_sequence<S...> states) {
-  constexpr int kStreams = 2 + sizeof...(S);
-  const BatchHead& head = args.head;
+  const StepHead& head = args.head;
   if (head.found_inf.at && head.found_inf.read() != 0.0) return;
-  const Entry* const entries = resolve<Entry>(args, head.entries);
+  const StepEntry* const entries = resolve<StepEntry>(args, head.entries);
   for (std::uint32_t c = blockIdx.x; c < head.chunks; c += gridDim.x) {
     const std::uint32_t chunk = head.reverse ? head.chunks - 1 - c : c;
-    const Entry& e = entry_of(entries, head, chunk);
+    const StepEntry& e = entry_of(entries, head, chunk);
     const StepUniform<Rule, T> u =
         *reinterpret_cast<const StepUniform<Rule, T>*>(resolve<UniformBytes>(args, head.uniforms) + e.uniform);
-    const T* const g = global<T>(resolve<void*>(args, head.grads)[&e - entries]);
-    T* const p = global<T>(e.written[0]);
-    [[maybe_unused]] T* const s[] = {global<T>(e.written[1 + S])..., nullptr};
+    void* const grad = resolve<void*>(args, head.grads)[&e - entries];
     const std::int64_t begin = static_cast<std::int64_t>(chunk - e.first_chunk) * kChunk;
     const int n = static_cast<int>(e.numel - begin < kChunk ? e.numel - begin : kChunk);
-    if (e.layout < 0) {
-      T* const here[] = {s[S] + begin..., nullptr};
-      step_chunk(u, p + begin, g + begin, here, n, states);
+    if (e.apart) {
+      for (int i = static_cast<int>(threadIdx.x); i < n; i += kThreads) {
+        update_element(u, Element<T, sizeof...(S)>(e, entries, grad, begin + i), states);
+      }
       continue;
     }
-    const std::int64_t* const layout = reinterpret_cast<const std::int64_t*>(entries) + e.layout;
-    for (int i = static_cast<int>(threadIdx.x); i < n; i += kThreads) {
-      std::int64_t offset[kStreams];
-      locate(layout, begin + i, offset);
-      T* const here[] = {s[S] + offset[2 + S]..., nullptr};
-      update_pack<Rule, T, 1>(u, p + offset[0], g + offset[1], here, 0, states);
-    }
+    [[maybe_unused]] T* const s[] = {global<T>(e.written[1 + S]) + begin..., nullptr};
+    step_chunk(u, global<T>(e.written[0]) + begin, global<T>(grad) + begin, s, n, states);
   }
 }
 
 template <class Rule, class T, int kBytes>
 __global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 3 : 2)
-    step_kernel(const __grid_constant__ Args<BatchHead, kBytes> args) {
+    step_kernel(const __grid_constant__ Args<StepHead, kBytes> args) {
   step_all<Rule, T>(args, std::make_index_sequence<Rule::state.size>{});
 }
 
 template <class Rule, class T>
 constexpr KernelPair both_sizes() {
-  return {kernel_of<BatchHead, kSmallArgs, step_kernel<Rule, T, kSmallArgs>>(),
-          kernel_of<BatchHead, kLargeArgs, step_kernel<Rule, T, kLargeArgs>>()};
+  return {kernel_of<StepHead, kSmallArgs, step_kernel<Rule, T, kSmallArgs>>(),
+          kernel_of<StepHead, kLargeArgs, step_kernel<Rule, T, kLargeArgs>>()};
 }
-
-template <class... Rule>
-constexpr bool none_has_sums(TypeList<Rule...>) {
-  return ((sum_count<Rule> == 0) && ...);
-}
-static_assert(kFormats == kDTypes, "these kernels take the compute types alone: a format needs its decoding here");
-static_assert(none_has_sums(AllRules{}), "a rule with sums needs its first pass, which is not written for CUDA");
 
 template <class... Rule>
 const KernelPair& pick(TypeList<Rule...>, int rule, DType dtype) {

@@ -2,7 +2,7 @@
 // in order, then folded in halves 16, 8, 4, 2, 1. The square of a float32 is exact in float64, so nothing a float32
 // gradient can hold overflows. A short last block leaves lanes at zero, which adds nothing.
 #pragma once
-#include "table.h"
+#include "fold.h"
 
 namespace fusedstep {
 namespace {
@@ -15,15 +15,6 @@ FS_INLINE W accumulate(W acc, W x) {
     return acc + abs(x);
   } else {
     return max_nan(abs(x), acc);
-  }
-}
-
-template <Norm kNorm>
-FS_INLINE double fold(double a, double b) {
-  if constexpr (kNorm == Norm::inf) {
-    return a > b || a != a ? a : b;
-  } else {
-    return a + b;
   }
 }
 
@@ -50,10 +41,7 @@ double norm_block(const void* data, std::int64_t n) {
 
   double lane[kNormLanes];
   for (int k = 0; k < kGroups; ++k) acc[k].store(lane + k * Wide::size);
-  for (int half = kNormLanes / 2; half > 0; half /= 2) {
-    for (int k = 0; k < half; ++k) lane[k] = fold<kNorm>(lane[k], lane[k + half]);
-  }
-  return lane[0];
+  return fold_lanes<kNorm>(lane);
 }
 
 }  // namespace

@@ -56,11 +56,25 @@ template <class Rule>
 inline constexpr bool lr_is_first = std::string_view(Rule::hyper.at[0]) == "lr";
 
 template <class Rule>
-FS_INLINE auto prepare_own(const typename Rule::Hyper& hyper, std::int64_t step, [[maybe_unused]] Scalars* scalars) {
-  constexpr int kScalars = decltype(scalars_of<Rule>())::size;
-  static_assert(kScalars <= kMaxScalars);
-  if constexpr (kScalars > 0) {
+FS_INLINE typename Rule::Hyper hyper_of(const StepOptions& options) {
+  typename Rule::Hyper hyper{};
+  if constexpr (Rule::hyper.size > 0) {
+    static_assert(lr_is_first<Rule>, "what decoupled decay is multiplied by comes first");
+    static_assert(sizeof hyper == Rule::hyper.size * sizeof(double) && Rule::hyper.size <= kMaxHyper);
+    std::memcpy(&hyper, options.hyper, sizeof hyper);
+  }
+  return hyper;
+}
+
+template <class Rule>
+FS_INLINE auto prepare_own(const typename Rule::Hyper& hyper, std::int64_t step, [[maybe_unused]] Scalars* scalars,
+                           [[maybe_unused]] const GroupScalars* group) {
+  if constexpr (has_scalars<Rule> && has_group_scalars<Rule>) {
+    return Rule::prepare(hyper, step, *scalars, *group);
+  } else if constexpr (has_scalars<Rule>) {
     return Rule::prepare(hyper, step, *scalars);
+  } else if constexpr (has_group_scalars<Rule>) {
+    return Rule::prepare(hyper, step, *group);
   } else {
     return Rule::prepare(hyper, step);
   }
@@ -68,19 +82,13 @@ FS_INLINE auto prepare_own(const typename Rule::Hyper& hyper, std::int64_t step,
 
 template <class Rule>
 FS_INLINE void prepare_rule(DType dtype, const StepOptions& options, double norm, std::int64_t step, void* out,
-                            Scalars* scalars) {
+                            Scalars* scalars, const GroupScalars* group) {
   using Wide = StepUniform<Rule, double>;
   using Narrow = StepUniform<Rule, float>;
   static_assert(sizeof(Wide) <= kMaxUniformBytes);
-  typename Rule::Hyper hyper;
-  if constexpr (Rule::hyper.size > 0) {
-    static_assert(lr_is_first<Rule>, "what decoupled decay is multiplied by comes first");
-    static_assert(sizeof hyper == Rule::hyper.size * sizeof(double) && Rule::hyper.size <= kMaxHyper);
-    std::memcpy(&hyper, options.hyper, sizeof hyper);
-  }
   Wide wide{};
   wide.common = prepare_common(options, norm);
-  wide.rule = prepare_own<Rule>(hyper, step, scalars);
+  wide.rule = prepare_own<Rule>(hyper_of<Rule>(options), step, scalars, group);
   if (dtype == DType::float64) {
     std::memcpy(out, &wide, sizeof wide);
     return;
@@ -91,34 +99,50 @@ FS_INLINE void prepare_rule(DType dtype, const StepOptions& options, double norm
   std::memcpy(out, &narrow, sizeof narrow);
 }
 
-// Fills the scale of the StepUniform<Rule, T> at `out`, which prepare_any has prepared, from the sums of the first
-// pass; of a rule without sums nothing.
-template <class Rule, class... Rest>
-FS_INLINE void scale_any(TypeList<Rule, Rest...>, int rule, DType dtype, const StepOptions& options, std::int64_t step,
-                         const double* sums, std::int64_t numel, void* out) {
-  if (rule > 0) {
-    if constexpr (sizeof...(Rest) > 0) scale_any(TypeList<Rest...>{}, rule - 1, dtype, options, step, sums, numel, out);
-  } else if constexpr (sum_count<Rule> > 0) {
-    typename Rule::Hyper hyper;
-    std::memcpy(&hyper, options.hyper, sizeof hyper);
-    const auto scale = Rule::scale(hyper, step, sums, numel);
-    if (dtype == DType::float64) {
-      static_cast<StepUniform<Rule, double>*>(out)->scale = scale;
-    } else {
-      round_each(&scale, &static_cast<StepUniform<Rule, float>*>(out)->scale);
-    }
-  }
+template <class Rule>
+struct Of {
+  using type = Rule;
+};
+
+// f(Of<Rule>) for the rule of that index.
+template <class F, class... Rule>
+FS_INLINE void with_rule(TypeList<Rule...>, int rule, const F& f) {
+  int k = 0;
+  (void)((k++ == rule && (f(Of<Rule>{}), true)) || ...);
 }
 
 // Fills StepUniform<Rule, T> at `out` (kMaxUniformBytes) for the rule of that index in AllRules. `scalars` are those of
-// the tensor, which move one step on; null for a rule that has none.
-template <class Rule, class... Rest>
-FS_INLINE void prepare_any(TypeList<Rule, Rest...>, int rule, DType dtype, const StepOptions& options, double norm,
-                           std::int64_t step, void* out, Scalars* scalars = nullptr) {
-  if (rule == 0) return prepare_rule<Rule>(dtype, options, norm, step, out, scalars);
-  if constexpr (sizeof...(Rest) > 0) {
-    prepare_any(TypeList<Rest...>{}, rule - 1, dtype, options, norm, step, out, scalars);
-  }
+// the tensor, which move one step on, `group` those of its group, which have; null for a rule that has none.
+FS_INLINE void prepare_any(int rule, DType dtype, const StepOptions& options, double norm, std::int64_t step, void* out,
+                           Scalars* scalars = nullptr, const GroupScalars* group = nullptr) {
+  with_rule(AllRules{}, rule, [&](auto of) {
+    prepare_rule<typename decltype(of)::type>(dtype, options, norm, step, out, scalars, group);
+  });
+}
+
+// Moves the scalars of a group one step on; of a rule without any nothing.
+FS_INLINE void advance_any(int rule, const StepOptions& options, GroupScalars& group) {
+  with_rule(AllRules{}, rule, [&](auto of) {
+    using Rule = typename decltype(of)::type;
+    if constexpr (has_group_scalars<Rule>) Rule::advance(hyper_of<Rule>(options), group);
+  });
+}
+
+// Fills the scale of the StepUniform<Rule, T> at `out`, which prepare_any has prepared, from the sums of the first
+// pass; of a rule without sums nothing.
+FS_INLINE void scale_any(int rule, DType dtype, const StepOptions& options, std::int64_t step, const double* sums,
+                         std::int64_t numel, void* out) {
+  with_rule(AllRules{}, rule, [&](auto of) {
+    using Rule = typename decltype(of)::type;
+    if constexpr (sum_count<Rule> > 0) {
+      const auto scale = Rule::scale(hyper_of<Rule>(options), step, sums, numel);
+      if (dtype == DType::float64) {
+        static_cast<StepUniform<Rule, double>*>(out)->scale = scale;
+      } else {
+        round_each(&scale, &static_cast<StepUniform<Rule, float>*>(out)->scale);
+      }
+    }
+  });
 }
 
 }  // namespace

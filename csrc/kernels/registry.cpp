@@ -10,7 +10,8 @@ std::vector<std::string> strings(const Names<N>& names) {
 
 template <class... Rule>
 std::vector<RuleInfo> list(TypeList<Rule...>) {
-  return {{Rule::name, strings(Rule::state), strings(Rule::hyper), strings(scalars_of<Rule>()), sum_count<Rule>}...};
+  return {{Rule::name, strings(Rule::state), strings(Rule::hyper), strings(scalars_of<Rule>()),
+           strings(group_scalars_of<Rule>()), sum_count<Rule>}...};
 }
 
 }  // namespace
@@ -29,13 +30,15 @@ int find_rule(const std::string& name, const std::vector<std::string>& state) {
 }
 
 void prepare(int rule, DType dtype, const StepOptions& options, double norm, std::int64_t step, void* out,
-             Scalars* scalars) {
-  prepare_any(AllRules{}, rule, dtype, options, norm, step, out, scalars);
+             Scalars* scalars, const GroupScalars* group) {
+  prepare_any(rule, dtype, options, norm, step, out, scalars, group);
 }
+
+void advance(int rule, const StepOptions& options, GroupScalars& group) { advance_any(rule, options, group); }
 
 void scale(int rule, DType dtype, const StepOptions& options, std::int64_t step, const double* sums, std::int64_t numel,
            void* out) {
-  scale_any(AllRules{}, rule, dtype, options, step, sums, numel, out);
+  scale_any(rule, dtype, options, step, sums, numel, out);
 }
 
 }  // namespace fusedstep

@@ -10,7 +10,7 @@ namespace fusedstep {
 
 struct RuleInfo {
   std::string name;
-  std::vector<std::string> state, hyper, scalars;
+  std::vector<std::string> state, hyper, scalars, group_scalars;
   int sums;  // over a tensor: more than 0, and a step is two passes (cpu/run.h)
 };
 
@@ -22,7 +22,10 @@ int find_rule(const std::string& name, const std::vector<std::string>& state);
 
 // prepare_any on the host: fills StepUniform<Rule, T> at `out` (kMaxUniformBytes).
 void prepare(int rule, DType dtype, const StepOptions& options, double norm, std::int64_t step, void* out,
-             Scalars* scalars = nullptr);
+             Scalars* scalars = nullptr, const GroupScalars* group = nullptr);
+
+// advance_any on the host: of a group, once a step, before its tensors are prepared.
+void advance(int rule, const StepOptions& options, GroupScalars& group);
 
 // scale_any on the host: of a rule with sums, between its passes.
 void scale(int rule, DType dtype, const StepOptions& options, std::int64_t step, const double* sums, std::int64_t numel,

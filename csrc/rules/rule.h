@@ -15,6 +15,9 @@
 //
 //     static constexpr bool assigns = true;        what update() returns is the new p
 //     static constexpr auto scalars = names(...);  state of one number per tensor: then prepare(Hyper, step, Scalars&)
+//     static constexpr auto group_scalars = names(...);  numbers that the tensors of a group share, moved on once a
+//     step
+//         by static void advance(const Hyper&, GroupScalars&), before prepare(..., const GroupScalars&)
 //     static constexpr Sum sums[] = {...};         sums over the tensor, on which the direction depends
 //
 // A rule with sums has, in place of update(), what makes two passes over the elements:
@@ -53,23 +56,43 @@ constexpr Names<sizeof...(S)> names(S... s) {
   }
 }
 
-// The states of one number of a tensor: read before prepare() and written after it, as float32 or float64.
-struct Scalars {
-  double at[kMaxScalars];
-  bool wide[kMaxScalars];
+// States of one number: read before prepare() and written after it, as float32 or float64.
+template <int N>
+struct Numbers {
+  double at[N];
+  bool wide[N];
 
   // What this step computes with is what the next one will read.
   FS_INLINE void set(int k, double x) { at[k] = wide[k] ? x : static_cast<double>(static_cast<float>(x)); }
 };
 
+using Scalars = Numbers<kMaxScalars>;            // of a tensor
+using GroupScalars = Numbers<kMaxGroupScalars>;  // of a group
+
 template <class Rule>
 constexpr auto scalars_of() {
   if constexpr (requires { Rule::scalars; }) {
+    static_assert(Rule::scalars.size <= kMaxScalars);
     return Rule::scalars;
   } else {
     return names();
   }
 }
+
+template <class Rule>
+constexpr auto group_scalars_of() {
+  if constexpr (requires { Rule::group_scalars; }) {
+    static_assert(Rule::group_scalars.size <= kMaxGroupScalars);
+    return Rule::group_scalars;
+  } else {
+    return names();
+  }
+}
+
+template <class Rule>
+inline constexpr bool has_scalars = decltype(scalars_of<Rule>())::size > 0;
+template <class Rule>
+inline constexpr bool has_group_scalars = decltype(group_scalars_of<Rule>())::size > 0;
 
 // What happens to every gradient and parameter before its rule. With the neutral values 1, inf, 0, 1 it is the
 // identity.

@@ -52,6 +52,35 @@ struct Product {
   }
 };
 
+// Two numbers that the tensors of a group share, and one of each tensor's own.
+struct Shared {
+  static constexpr const char* name = "shared";
+  static constexpr auto state = names();
+  static constexpr auto hyper = names("lr", "weight");
+  static constexpr auto scalars = names("count");
+  static constexpr auto group_scalars = names("weight_sum", "largest_lr");
+  struct Hyper {
+    double lr, weight;
+  };
+  template <class T>
+  struct Uniform {
+    T rate;
+  };
+  FS_INLINE static void advance(const Hyper& h, GroupScalars& group) {
+    group.set(1, group.at[1] > h.lr ? group.at[1] : h.lr);
+    group.set(0, group.at[0] + group.at[1] * h.weight);
+  }
+  FS_INLINE static Uniform<double> prepare(const Hyper& h, std::int64_t, Scalars& s, const GroupScalars& group) {
+    s.set(0, s.at[0] + 1.0);
+    return {h.lr * group.at[1] / (group.at[0] * s.at[0])};
+  }
+
+  template <class V, class T>
+  FS_INLINE static V update(const Uniform<T>& u, V g, V) {
+    return u.rate * g;
+  }
+};
+
 // A step whose length depends on sums over the tensor, of squares and of values.
 struct TrustRatio {
   static constexpr const char* name = "trust_ratio";
@@ -93,6 +122,6 @@ struct TrustRatio {
   }
 };
 
-using ExtraRules = TypeList<LaneOps, Product, TrustRatio>;
+using ExtraRules = TypeList<LaneOps, Product, Shared, TrustRatio>;
 
 }  // namespace fusedstep

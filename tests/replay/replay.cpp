@@ -1,6 +1,7 @@
 // Replays calls on the core alone, without Python, so that it runs on any machine and emulator: tests/test_replay.py
-// writes the calls with what the specification says they give. Every available target, bit for bit (a NaN equals a
-// NaN), with guard elements around each array and an inaccessible page behind it. Exit status 1 after a difference.
+// writes the calls with what the specification says they give. Every available target, or with --cuda the CUDA kernels
+// on the CPU, bit for bit (a NaN equals a NaN), with guard elements around each array and an inaccessible page behind
+// it. Exit status 1 after a difference.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include <deque>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -20,7 +22,11 @@
 #include "../../csrc/cpu/dispatch.h"
 #include "../../csrc/cpu/run.h"
 #include "../../csrc/cpu/threads.h"
+#include "../../csrc/cuda/run.h"
 #include "../../csrc/kernels/registry.h"
+#if defined(FS_CUDA_ON_HOST)
+#include "../cuda_host/host.h"
+#endif
 
 namespace fs = fusedstep;
 
@@ -74,7 +80,6 @@ class Arena {
 
 std::deque<Arena> arenas;
 long calls, differences;
-std::vector<bool> seen(fs::all_rules().size());
 
 template <class T>
 void compare(const T* got, const char* want, std::int64_t n, int gap, const std::string& what) {
@@ -89,115 +94,189 @@ void compare(const T* got, const char* want, std::int64_t n, int gap, const std:
   }
 }
 
-// A rule, and what is constant during its step.
-struct Prepared {
+// Of the target that runs, or "cuda".
+std::string target;
+
+std::unique_ptr<fs::Run> start(fs::Call& call) {
+#if defined(FS_CUDA_ON_HOST)
+  if (target == "cuda") {
+    for (fs::Tensor& t : call.tensors) t.device = 0;
+    call.streams = {{0, nullptr}};
+    return fs::cuda::start(call);
+  }
+#endif
+  return fs::cpu::start(call);
+}
+
+void wait() {
+#if defined(FS_CUDA_ON_HOST)
+  cuda_host::synchronize();
+  if (const std::string error = cuda_host::last_error(); !error.empty()) throw std::runtime_error(error);
+#endif
+}
+
+void compare(double got, double want, const std::string& what) {
+  if (got == want || (std::isnan(got) && std::isnan(want))) return;
+  std::printf("%s: %.17g, expected %.17g\n", what.c_str(), got, want);
+  ++differences;
+}
+
+// States of one number: where they lie, and the values expected after the step.
+struct StoredScalars {
+  std::vector<double> memory;  // 8 bytes each, of which a float32 takes 4
+  std::vector<fs::Scalar> at;
+  std::vector<double> expected;
+
+  // Value and whether it is float64 for each, then those expected.
+  StoredScalars(Reader& r, std::size_t count) : memory(count) {
+    for (double& number : memory) {
+      const double value = r.get<double>();
+      at.push_back({&number, r.get<double>() != 0.0});
+      at.back().write(value);
+    }
+    for (std::size_t k = 0; k < count; ++k) expected.push_back(r.get<double>());
+  }
+  // Another tensor's of the same values.
+  StoredScalars(const StoredScalars& other) : memory(other.memory), at(other.at), expected(other.expected) {
+    for (std::size_t k = 0; k < at.size(); ++k) at[k].at = &memory[k];
+  }
+  void check(const std::string& what) const {
+    for (std::size_t k = 0; k < at.size(); ++k) compare(at[k].read(), expected[k], what + std::to_string(k));
+  }
+};
+
+// A rule, and what is asked of its step: name, step, options (hyper first), norm, scalars of the tensor and the group.
+struct Asked {
   std::string name;
   int rule = -1, streams;
   std::int64_t step;
   fs::StepOptions options{};
   double norm;
-  fs::UniformBytes uniform;
+  std::deque<StoredScalars> scalars;  // of each tensor
+  std::deque<StoredScalars> group;    // one
+
+  explicit Asked(Reader& r) {
+    const auto length = r.get<std::int64_t>();
+    name = std::string(r.bytes(length), length);
+    for (std::size_t k = 0; k < fs::all_rules().size(); ++k) {
+      std::string key = fs::all_rules()[k].name;
+      for (const std::string& s : fs::all_rules()[k].state) key += "-" + s;
+      if (key == name) rule = static_cast<int>(k);
+    }
+    if (rule < 0) throw std::runtime_error("no rule " + name);
+    const fs::RuleInfo& info = fs::all_rules()[rule];
+    streams = 2 + static_cast<int>(info.state.size());
+    step = r.get<std::int64_t>();
+    for (std::size_t k = 0; k < info.hyper.size(); ++k) options.hyper[k] = r.get<double>();
+    for (double* x : {&options.weight_decay, &options.clip_value, &options.max_norm, &options.grad_scale}) {
+      *x = r.get<double>();
+    }
+    options.decoupled = r.get<double>() != 0.0;
+    options.maximize = r.get<double>() != 0.0;
+    norm = r.get<double>();
+    scalars.emplace_back(r, info.scalars.size());
+    group.emplace_back(r, info.group_scalars.size());
+  }
+
+  fs::Tensor tensor(fs::DType dtype, std::int64_t numel, const std::vector<fs::Stream>& stream,
+                    const fs::Strided* strided) const {
+    fs::Tensor t{{}, streams, dtype, rule, numel, nullptr, strided};
+    std::copy(stream.begin(), stream.end(), t.stream);
+    t.two_passes = fs::all_rules()[rule].sums > 0;
+    t.apart = fs::lies_apart(t);
+    t.step = step;
+    return t;
+  }
+
+  void run(std::vector<fs::Tensor> tensors) {
+    fs::Call call;
+    call.tensors = std::move(tensors);
+    call.in_place = name == "clip";
+    fs::Options& o = call.options.emplace_back(fs::Options{options});
+    std::copy(group[0].at.begin(), group[0].at.end(), o.scalars);
+    call.grad_scale.value = options.grad_scale;
+    for (fs::Tensor& t : call.tensors) {
+      if (scalars.size() < call.tensors.size()) scalars.push_back(scalars[0]);
+      const StoredScalars& own = scalars[&t - call.tensors.data()];
+      std::copy(own.at.begin(), own.at.end(), t.scalars);
+      if (options.max_norm >= 0.0) t.sum = call.sums++;
+    }
+    if (call.sums > 0) call.phases |= fs::kMeasure | fs::kFold;
+    const auto run = start(call);
+    if (call.sums > 0) compare(run->fold().total, norm, name + " norm");
+    run->prepare();
+    run->apply();
+    wait();
+    for (const auto& [at, value] : call.counts) at.write(value);
+    for (std::size_t k = 0; k < call.tensors.size(); ++k) scalars[k].check(target + " " + name + " scalar ");
+    group[0].check(target + " " + name + " group scalar ");
+  }
 };
 
-// name, step, options (hyper first), norm, scalars (value, whether float64), those expected.
-Prepared prepare(Reader& r, fs::DType dtype) {
-  Prepared out;
-  const auto length = r.get<std::int64_t>();
-  out.name = std::string(r.bytes(length), length);
-  for (std::size_t k = 0; k < fs::all_rules().size(); ++k) {
-    std::string key = fs::all_rules()[k].name;
-    for (const std::string& s : fs::all_rules()[k].state) key += "-" + s;
-    if (key == out.name) out.rule = static_cast<int>(k);
-  }
-  if (out.rule < 0) throw std::runtime_error("no rule " + out.name);
-  seen[out.rule] = true;
-  const fs::RuleInfo& info = fs::all_rules()[out.rule];
-  out.streams = 2 + static_cast<int>(info.state.size());
-  out.step = r.get<std::int64_t>();
-  fs::StepOptions& options = out.options;
-  for (std::size_t k = 0; k < info.hyper.size(); ++k) options.hyper[k] = r.get<double>();
-  for (double* x : {&options.weight_decay, &options.clip_value, &options.max_norm, &options.grad_scale}) {
-    *x = r.get<double>();
-  }
-  options.decoupled = r.get<double>() != 0.0;
-  options.maximize = r.get<double>() != 0.0;
-  out.norm = r.get<double>();
-  fs::Scalars scalars{};
-  for (std::size_t k = 0; k < info.scalars.size(); ++k) {
-    scalars.at[k] = r.get<double>();
-    scalars.wide[k] = r.get<double>() != 0.0;
-  }
-  fs::prepare(out.rule, dtype, options, out.norm, out.step, out.uniform.bytes, &scalars);
-  for (std::size_t k = 0; k < info.scalars.size(); ++k) {
-    if (scalars.at[k] == r.get<double>()) continue;
-    std::printf("%s scalar %zu: %.17g\n", out.name.c_str(), k, scalars.at[k]);
-    ++differences;
-  }
-  return out;
-}
-
-// One pass over the elements, or two, as a call makes them.
-void run(const Prepared& prepared, std::vector<fs::Tensor>& work, const std::vector<std::int64_t>& numels) {
-  if (fs::all_rules()[prepared.rule].sums == 0) {
-    fs::run_step(work, fs::Plan(numels), prepared.step % 2 == 0);
-    return;
-  }
+// Of each array, then of all.
+std::vector<double> norms_of(std::vector<fs::Tensor> tensors, double type) {
   fs::Call call;
-  call.tensors = work;
-  for (fs::Tensor& t : call.tensors) t.step = prepared.step;
-  call.options.push_back({prepared.options});
-  call.given_norm.value = prepared.norm;
-  const auto run = fs::cpu::start(call);
-  run->fold();
-  run->prepare();
-  run->apply();
+  call.tensors = std::move(tensors);
+  call.phases = fs::kMeasure | fs::kFold;
+  call.options.push_back({{{}, 0.0, INFINITY, INFINITY, 1.0, false, false}});
+  call.norm_type = type;
+  for (fs::Tensor& t : call.tensors) t.sum = call.sums++;
+  call.per_tensor = true;
+  std::vector<double> norms = start(call)->fold().each;
+  call.per_tensor = false;
+  norms.push_back(start(call)->fold().total);
+  return norms;
 }
 
 // A rule; for every tensor p, g, states and the expected p, states.
 template <class T>
 void replay_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& numels, int gap) {
-  const Prepared prepared = prepare(r, dtype);
-  const auto& [name, rule, streams, step, options, norm, uniform] = prepared;
+  Asked asked(r);
+  const int streams = asked.streams;
   std::vector<fs::Tensor> work;
   std::vector<const char*> given, expected;
   arenas.resize(std::max(arenas.size(), numels.size() * streams));
   for (const std::int64_t n : numels) {
-    fs::Tensor& w = work.emplace_back(fs::Tensor{{}, streams, dtype, rule, n, uniform.bytes, nullptr});
+    std::vector<fs::Stream> stream;
     for (int k = 0; k < streams; ++k) {
       given.push_back(r.bytes(n * sizeof(T)));
-      w.stream[k] = {arenas[given.size() - 1].place<T>(given.back(), n, gap), fs::plain_format(dtype)};
+      stream.push_back({arenas[given.size() - 1].place<T>(given.back(), n, gap), fs::plain_format(dtype)});
     }
     for (int k = 0; k < streams; ++k)
       expected.push_back(k == 1 ? given[given.size() - streams + 1] : r.bytes(n * sizeof(T)));
-    if (name == "clip") {  // in place: the gradient stream is the written array
-      w.stream[1] = w.stream[0];
+    if (asked.name == "clip") {  // in place: the gradient stream is the written array
+      stream[1] = stream[0];
       expected[expected.size() - 1] = expected[expected.size() - 2];
     }
+    work.push_back(asked.tensor(dtype, n, stream, nullptr));
   }
-  run(prepared, work, numels);
+  asked.run(work);
   for (std::size_t i = 0; i < work.size() * streams; ++i) {
     const fs::Tensor& w = work[i / streams];
     compare(static_cast<const T*>(w.stream[i % streams].data), expected[i], w.numel, gap,
-            fs::active_target().name + (" " + name) + " stream " + std::to_string(i % streams));
+            target + " " + asked.name + " stream " + std::to_string(i % streams));
   }
+}
+
+fs::Tensor gradient(const fs::Stream& stream, fs::DType dtype, std::int64_t n, const fs::Strided* strided) {
+  fs::Tensor t{{stream, stream}, 2, dtype, 0, n, nullptr, nullptr};
+  t.row_major = strided;
+  return t;
 }
 
 // norm_type; every tensor; the expected norms, then their total.
 template <class T>
 void replay_norm(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& numels, int gap) {
   const auto type = r.get<double>();
-  std::vector<fs::NormWork> work;
+  std::vector<fs::Tensor> work;
   arenas.resize(std::max(arenas.size(), numels.size()));
   for (const std::int64_t n : numels) {
-    const T* x = arenas[work.size()].place<T>(r.bytes(n * sizeof(T)), n, gap);
-    work.push_back({x, fs::plain_format(dtype), false, n, nullptr});
+    T* const x = arenas[work.size()].place<T>(r.bytes(n * sizeof(T)), n, gap);
+    work.push_back(gradient({x, fs::plain_format(dtype)}, dtype, n, nullptr));
   }
-  fs::Norms norms = fs::run_norm(work, type);
-  norms.each.push_back(norms.total);
-  std::vector<double> guarded(kBefore, -123.456);
-  guarded.insert(guarded.end(), norms.each.begin(), norms.each.end());
-  const std::string what = fs::active_target().name + (" norm " + std::to_string(type));
-  compare(guarded.data() + kBefore, r.bytes(norms.each.size() * sizeof(double)), norms.each.size(), 0, what);
+  for (const double norm : norms_of(work, type)) {
+    compare(norm, r.get<double>(), target + " norm " + std::to_string(type));
+  }
 }
 
 // Streams of one tensor that need be neither flat nor stored as they are computed with.
@@ -229,21 +308,21 @@ struct Stored {
 
 // A rule, then its tensors.
 void replay_stored_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& numels, int gap) {
-  const Prepared prepared = prepare(r, dtype);
-  const auto& [name, rule, streams, step, options, norm, uniform] = prepared;
+  Asked asked(r);
   std::deque<Stored> tensors;
+  std::deque<fs::Strided> row_major;
   std::vector<fs::Tensor> work;
   for (const std::int64_t n : numels) {
-    const Stored& t = tensors.emplace_back(r, streams, gap, tensors.size() * streams);
-    fs::Tensor& w = work.emplace_back(fs::Tensor{{}, streams, dtype, rule, n, uniform.bytes, t.strides()});
-    std::copy(t.stream.begin(), t.stream.end(), w.stream);
+    const Stored& t = tensors.emplace_back(r, asked.streams, gap, tensors.size() * asked.streams);
+    work.push_back(asked.tensor(dtype, n, t.stream, t.strides()));
+    if (t.strided) work.back().row_major = &row_major.emplace_back(fs::Strided{t.layout.size, {t.layout.stride[1]}});
   }
-  run(prepared, work, numels);
+  asked.run(work);
   for (const Stored& t : tensors) {
-    for (int k = 0; k < streams; ++k) {
+    for (int k = 0; k < asked.streams; ++k) {
       const int halves = fs::item_size(t.stream[k].format) / 2;
       compare(static_cast<const std::int16_t*>(t.stream[k].data), t.expected[k], t.items[k] * halves, gap * halves,
-              fs::active_target().name + (" " + name) + " stored stream " + std::to_string(k));
+              target + " " + asked.name + " stored stream " + std::to_string(k));
     }
   }
 }
@@ -252,17 +331,13 @@ void replay_stored_step(Reader& r, fs::DType dtype, const std::vector<std::int64
 void replay_stored_norm(Reader& r, const std::vector<std::int64_t>& numels, int gap) {
   const auto type = r.get<double>();
   std::deque<Stored> tensors;
-  std::vector<fs::NormWork> work;
+  std::vector<fs::Tensor> work;
   for (const std::int64_t n : numels) {
     const Stored& t = tensors.emplace_back(r, 1, gap, tensors.size());
-    work.push_back({t.stream[0].data, t.stream[0].format, false, n, t.strides()});
+    work.push_back(gradient(t.stream[0], fs::compute_type(t.stream[0].format), n, t.strides()));
   }
-  fs::Norms norms = fs::run_norm(work, type);
-  norms.each.push_back(norms.total);
-  for (const double norm : norms.each) {
-    if (norm == r.get<double>()) continue;
-    std::printf("%s stored norm %g: %.17g\n", fs::active_target().name, type, norm);
-    ++differences;
+  for (const double norm : norms_of(work, type)) {
+    compare(norm, r.get<double>(), target + " stored norm " + std::to_string(type));
   }
 }
 
@@ -297,24 +372,33 @@ void flush_subnormals() {
 #endif
 }
 
+// False after a difference.
+bool replay_files(char** first, char** last) {
+  calls = differences = 0;
+  for (char** file = first; file < last; ++file) {
+    std::ifstream stream(*file, std::ios::binary);
+    const std::string data{std::istreambuf_iterator<char>(stream), {}};
+    for (const int gap : kGaps) {
+      flush_subnormals();
+      replay({data.data(), data.data() + data.size()}, gap);
+    }
+  }
+  std::printf("%s: %ld calls, %ld differences\n", target.c_str(), calls, differences);
+  return differences == 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  for (const std::string& target : fs::available_targets()) {
-    fs::use_target(target);
-    calls = differences = 0;
-    for (int i = 1; i < argc; ++i) {
-      std::ifstream file(argv[i], std::ios::binary);
-      const std::string data{std::istreambuf_iterator<char>(file), {}};
-      for (const int gap : kGaps) {
-        flush_subnormals();
-        replay({data.data(), data.data() + data.size()}, gap);
-      }
-    }
-    std::printf("%s: %ld calls, %ld differences\n", fs::last_target(), calls, differences);
-    if (differences > 0) return 1;
+  if (argc > 1 && std::string(argv[1]) == "--cuda") {
+    if (fs::cuda::built_with() != "host") throw std::runtime_error("built without FUSEDSTEP_CUDA=HOST");
+    target = "cuda";
+    return replay_files(argv + 2, argv + argc) ? 0 : 1;
   }
-  std::size_t rules = 0;
-  for (const bool s : seen) rules += s;
-  std::printf("rules: %zu of %zu\n", rules, seen.size());
+  for (const std::string& name : fs::available_targets()) {
+    fs::use_target(name);
+    target = name;
+    if (!replay_files(argv + 1, argv + argc)) return 1;
+    if (fs::last_target() != name) throw std::runtime_error("target " + name + " did not run");
+  }
 }
