@@ -2,11 +2,11 @@
 
     python tests/machine_code.py [--arch 80 --arch 90]
 
-Needs nvcc, cuobjdump and nvdisasm: ``pip install ".[nvcc]"`` brings them. For each kernel of a step or a norm: nothing
-is kept in local memory; each stream of a step is loaded and stored 16 bytes at a time; the loop that does so has, for
-float32, no float64 arithmetic; and no multiply-add is contracted: there is none in the PTX, nor, in the machine code,
-in the rules that neither divide nor take roots (those two are made of multiply-adds). Nor does the PTX flush or
-approximate.
+Needs nvcc, cuobjdump and nvdisasm: ``pip install ".[nvcc]"`` brings them. For each kernel of a step, a norm or a first
+pass (of the rules in ``extras/``, since no shipped one has sums): nothing is kept in local memory; each stream of a
+step is loaded and stored 16 bytes at a time; the loop that does so has, for float32, no float64 arithmetic; and no
+multiply-add is contracted: there is none in the PTX, nor, in the machine code, in the rules that neither divide nor
+take roots (those two are made of multiply-adds). Nor does the PTX flush or approximate.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = ("80", "86", "89", "90", "100", "120")
 CONTRACT = ("-O3", "-std=c++20", "-fmad=false", "-prec-div=true", "-prec-sqrt=true", "-ftz=false")
+FILES: dict[str, tuple[str, ...]] = {
+    "step.cu": (),
+    "norm.cu": (),
+    "measure.cu": tuple(f'-DFS_EXTRA_{kind.upper()}="{ROOT}/tests/extras/{kind}.h"' for kind in ("rules", "formats")),
+}
 EXACT_RULES = ("Clip", "Sgd", "SgdMomentum")  # neither division nor root
 
 
@@ -93,7 +98,7 @@ def check(arch: str, file: str, folder: Path) -> tuple[int, list[str]]:
     source, cubin, ptx = ROOT / "csrc" / "cuda" / file, folder / f"{file}.{arch}.cubin", folder / f"{file}.{arch}.ptx"
     for flag, out in (("-cubin", cubin), ("-ptx", ptx)):
         if flag == "-cubin" or arch == ARCHITECTURES[0]:
-            run(tool("nvcc"), *CONTRACT, f"-arch=sm_{arch}", flag, source, "-o", out)
+            run(tool("nvcc"), *CONTRACT, *FILES[file], f"-arch=sm_{arch}", flag, source, "-o", out)
     wrong = []
     if ptx.exists():
         text = ptx.read_text()
@@ -106,7 +111,7 @@ def check(arch: str, file: str, folder: Path) -> tuple[int, list[str]]:
             wrong.append(f"{file}: no multiplication in the PTX: what has been read?")
     seen = 0
     for name, code in functions(run(tool("cuobjdump"), "-sass", cubin)):
-        if "step_kernel" in name or "norm_kernel" in name:
+        if re.search(r"(step|norm|measure)_kernel", name):
             seen += 1
             wrong += [f"sm_{arch}: {name} {fault}" for fault in faults(name, code)]
     return seen, wrong
@@ -118,7 +123,7 @@ def main() -> None:
     arguments = parser.parse_args()
     # The disassembler is found beside cuobjdump.
     os.environ["PATH"] = os.pathsep.join([str(Path(tool("nvdisasm")).parent), os.environ["PATH"]])
-    jobs = [(arch, file) for arch in arguments.arch or ARCHITECTURES for file in ("step.cu", "norm.cu")]
+    jobs = [(arch, file) for arch in arguments.arch or ARCHITECTURES for file in FILES]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(lambda job: check(*job, Path(folder)), jobs))
     wrong = [w for _, found in results for w in found]

@@ -50,18 +50,22 @@ __device__ __forceinline__ void locate(const Entry& e, const void* table, std::i
 
 // Element i of a stream. The format is the same for all threads of a block, so that choosing one by comparison costs
 // little: measured as fast as a kernel per format.
-template <class T, class... F>
-__device__ __forceinline__ T decode_one(TypeList<F...>, Format format, void* data, std::int64_t i) {
-  T x{};
-  const auto from = [&](int size) { return global<char>(data) + i * size; };
-  (void)((F::id == format && (F::decode(from(F::item_size), 1, 1, &x), true)) || ...);
+template <class T, class F, class... Rest>
+__device__ __forceinline__ T decode_one(TypeList<F, Rest...>, Format format, void* data, std::int64_t i) {
+  if constexpr (sizeof...(Rest) > 0) {
+    if (format != F::id) return decode_one<T>(TypeList<Rest...>{}, format, data, i);
+  }
+  T x;
+  F::decode(global<char>(data) + i * F::item_size, 1, 1, &x);
   return x;
 }
 
-template <class T, class... F>
-__device__ __forceinline__ void encode_one(TypeList<F...>, Format format, T x, void* data, std::int64_t i) {
-  const auto to = [&](int size) { return global<char>(data) + i * size; };
-  (void)((F::id == format && (F::encode(&x, 1, to(F::item_size), 1), true)) || ...);
+template <class T, class F, class... Rest>
+__device__ __forceinline__ void encode_one(TypeList<F, Rest...>, Format format, T x, void* data, std::int64_t i) {
+  if constexpr (sizeof...(Rest) > 0) {
+    if (format != F::id) return encode_one(TypeList<Rest...>{}, format, x, data, i);
+  }
+  F::encode(&x, 1, global<char>(data) + i * F::item_size, 1);
 }
 
 // One element of a tensor, wherever it lies and however it is stored.

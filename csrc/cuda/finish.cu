@@ -43,10 +43,10 @@ __device__ __forceinline__ void block_fold(Norm kind, double* x, std::uint32_t n
   }
 }
 
+template <class Rules>
+constexpr bool any_has_sums = false;
 template <class... Rule>
-constexpr bool any_has_sums(TypeList<Rule...>) {
-  return ((sum_count<Rule> > 0) || ...);
-}
+constexpr bool any_has_sums<TypeList<Rule...>> = ((sum_count<Rule> > 0) || ...);
 
 __device__ __forceinline__ double finish_norm(const FinishHead& head, double sum, double scale) {
   return (head.kind == Norm::two ? __builtin_sqrt(sum) : sum) / scale;
@@ -179,7 +179,7 @@ __global__ void __launch_bounds__(kFinishThreads)
     finish_kernel_of(const __grid_constant__ Args<FinishHead, kBytes> args) {
   const FinishHead& head = args.head;
   const double scale = head.grad_scale.at ? head.grad_scale.read() : head.scale;
-  if constexpr (any_has_sums(AllRules{})) {
+  if constexpr (any_has_sums<AllRules>) {
     if (head.scale_uniforms) {
       if (!(head.skip ? *head.skip != 0.0 : head.found_inf.at && head.found_inf.read() != 0.0)) scale_all(args, scale);
       return;

@@ -105,10 +105,10 @@ struct Of {
 };
 
 // f(Of<Rule>) for the rule of that index.
-template <class F, class... Rule>
-FS_INLINE void with_rule(TypeList<Rule...>, int rule, const F& f) {
-  int k = 0;
-  (void)((k++ == rule && (f(Of<Rule>{}), true)) || ...);
+template <class F, class Rule, class... Rest>
+FS_INLINE void with_rule(TypeList<Rule, Rest...>, int rule, const F& f) {
+  if (rule == 0) return f(Of<Rule>{});
+  if constexpr (sizeof...(Rest) > 0) with_rule(TypeList<Rest...>{}, rule - 1, f);
 }
 
 // Fills StepUniform<Rule, T> at `out` (kMaxUniformBytes) for the rule of that index in AllRules. `scalars` are those of
