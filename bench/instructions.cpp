@@ -74,11 +74,14 @@ void count_all(fs::DType dtype) {
   for (int norm = 0; norm < fs::kNorms; ++norm) {
     volatile double sink;
     count(fs::kNormNames[norm], dtype, "loop", [&] { sink = target.norm[norm][d](x.data(), fs::kNormBlock); });
-    std::vector<fs::NormWork> work;
+    std::vector<fs::Tensor> work;
     for (std::int64_t t = 0; t < kTensors; ++t) {
-      work.push_back({x.data() + t * kLargest, fs::plain_format(dtype), false, numels[t], nullptr});
+      const fs::Stream g = {const_cast<T*>(x.data()) + t * kLargest, fs::plain_format(dtype)};
+      work.push_back({{g, g}, 2, dtype, 0, numels[t], nullptr, nullptr});
+      work[t].sum = static_cast<std::int32_t>(t);
     }
-    count(fs::kNormNames[norm], dtype, "tensors", [&] { sink = fs::run_norm(work, types[norm]).total; });
+    count(fs::kNormNames[norm], dtype, "tensors",
+          [&] { sink = fs::fold_sums(fs::run_sums(work, types[norm]), types[norm]).total; });
   }
 }
 

@@ -22,8 +22,9 @@ import fusedstep.torch as fst
 from bits import Array, assert_same_bits
 from devices import HOST, arrays_on_cuda, pretending, torch_pretending
 from fusedstep import _core, functional, reference
+from fusedstep.torch import _base
 from test_equality import RULES, check_case, hyper_of, random_arrays, rule_id
-from torch_spec import SHORT, assert_is, expect, make, make_params, set_grads, specified_norm
+from torch_spec import SHORT, assert_is, expect, make, make_params, set_grads, snapshot, specified_norm
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not HOST, reason="needs the build with FUSEDSTEP_CUDA=HOST")]
 ADAMW = {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1}
@@ -192,6 +193,26 @@ def test_numbers_on_another_device(overflow: float, max_norm: float | None, orde
             assert all(torch.equal(p, b) for p, b in zip(params, before, strict=True))
         else:
             assert_is(want, opt)
+
+
+@pytest.mark.parametrize("name", ["grad_scale", "found_inf"])
+def test_numbers_on_a_device_that_no_parameter_is_on(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host does not wait for them, so a step of parameters on the CPU cannot heed them."""
+    opt = make("AdamW", make_params())
+    params = opt.param_groups[0]["params"]
+    set_grads(params, 0)
+    opt.step()
+    before = snapshot(opt, params)
+    with pretending(True) as host:
+        for p in params:
+            for t in (p, p.grad, *opt.state[p].values()):
+                host.place(t.data_ptr(), max(t.numel(), 1) * 4, -1)
+        number = torch.tensor(1.0)
+        setattr(opt, name, number)
+        monkeypatch.setattr(_base, "on_gpu", lambda x: x is number)
+        with pytest.raises(ValueError, match=rf"{name} is on device cuda:0, expected cpu as the parameters are: pass"):
+            opt.step()
+    assert snapshot(opt, params) == before
 
 
 def test_the_norm_goes_where_it_is_wanted() -> None:

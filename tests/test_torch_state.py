@@ -406,12 +406,14 @@ def test_replaced_between_steps(what):
 
 SHRUNK = """
 import torch, fusedstep.torch
-for what, offset in (("param", 0), ("grad", 0), ("exp_avg", 0), ("param", 1000)):
+numbers = ("step", "mu_product", "found_inf")
+for what, offset in (("param", 0), ("grad", 0), ("exp_avg", 0), ("param", 1000), *((n, 0) for n in numbers)):
     p = torch.ones(offset + 100_000)[offset:].requires_grad_()
     p.grad = torch.ones(100_000)
-    opt = fusedstep.torch.Adam([p])
+    opt = fusedstep.torch.NAdam([p])
     opt.step()
-    tensors = {"param": p.data, "grad": p.grad, **opt.state[p]}
+    opt.found_inf = torch.zeros(())
+    tensors = {"param": p.data, "grad": p.grad, "found_inf": opt.found_inf, **opt.state[p]}
     tensors[what].untyped_storage().resize_(0)
     try:
         opt.step()
@@ -536,6 +538,22 @@ def test_memory_shared_between_tensors_raises():
         with pytest.raises(ValueError, match="share memory"):
             opt.step()
         assert snapshot(opt, params) == before
+
+
+@pytest.mark.usefixtures("reading")
+@pytest.mark.parametrize("with_what", ["param", "exp_avg", "number"])
+def test_a_number_of_the_state_that_shares_memory_raises(with_what):
+    params = make_params(shapes=[(9,), (9,)])
+    opt = make("NAdam", params)
+    set_grads(params, 0)
+    opt.step()
+    first, second = (opt.state[p] for p in params)
+    shared = {"param": params[1].detach(), "exp_avg": first["exp_avg"], "number": second["mu_product"]}[with_what]
+    first["mu_product"] = shared.reshape(-1)[:1].reshape(())
+    before = snapshot(opt, params)
+    with pytest.raises(ValueError, match=r"mu_product\[0\].*share memory|and mu_product\[0\] share memory"):
+        opt.step()
+    assert snapshot(opt, params) == before
 
 
 @pytest.mark.usefixtures("reading")

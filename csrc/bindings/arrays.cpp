@@ -82,6 +82,21 @@ void check_storage(PyObject* object, const Array& a, const Where& where) {
   throw py::value_error(where.text() + " has no memory: its storage was resized to 0 bytes");
 }
 
+bool is_torch(const TypeFacts& facts) {
+  return facts.kind == TypeFacts::exchange || facts.kind == TypeFacts::attributes;
+}
+
+void check_memory(PyObject* object, const TypeFacts& facts, const Array& a, const Where& where) {
+  if (is_torch(facts)) check_storage(object, a, where);
+  if (a.numel == 0) return;
+  if (!a.data) {
+    throw py::value_error(where.text() + " has no memory (a null address)" + (is_torch(facts) ? kOutside : ""));
+  }
+  if (reinterpret_cast<std::uintptr_t>(a.data) % item_size(a.format) != 0) {
+    throw py::value_error(where.text() + " is not aligned to its element size");
+  }
+}
+
 }  // namespace
 
 Reader::~Reader() {
@@ -130,10 +145,6 @@ Array Reader::fetch(PyObject* object, const TypeFacts& facts, const Where& where
                        ", expected a NumPy array, a torch tensor or another DLPack array");
 }
 
-[[noreturn]] void no_memory(const Where& where, bool torch) {
-  throw py::value_error(where.text() + " has no memory (a null address)" + (torch ? kOutside : ""));
-}
-
 Array Reader::resolved(PyObject* object, const Where& where, const Array& a, Lazy lazy) {
   if (lazy == Lazy::refuse) {
     throw py::value_error(where.text() + " is a lazily negated or conjugated view, expected a plain tensor: call " +
@@ -154,16 +165,10 @@ Array Reader::read(PyObject* object, const Where& where, Lazy lazy) {
   Array a = fetch(object, facts, where);
   if (placed_device) a.device = placed_device(a.data, false);
   if (a.device != kHost && !streams_.contains(a.device)) note_stream(facts, a);
-  const bool torch = facts.kind == TypeFacts::exchange || facts.kind == TypeFacts::attributes;
-  if (torch) {
-    if (may_be_lazy(a) && lazy != Lazy::as_stored && is_lazy(object, a)) return resolved(object, where, a, lazy);
-    check_storage(object, a, where);
+  if (is_torch(facts) && may_be_lazy(a) && lazy != Lazy::as_stored && is_lazy(object, a)) {
+    return resolved(object, where, a, lazy);
   }
-  if (a.numel == 0) return a;
-  if (!a.data) no_memory(where, torch);
-  if (reinterpret_cast<std::uintptr_t>(a.data) % item_size(a.format) != 0) {
-    throw py::value_error(where.text() + " is not aligned to its element size");
-  }
+  check_memory(object, facts, a, where);
   return a;
 }
 
@@ -176,6 +181,7 @@ Array Reader::read_scalar(PyObject* object, const Where& where, bool beside_tens
     throw py::value_error(where.text() + " has shape " + a.shape_text() + " and dtype " + a.dtype_text() +
                           ", expected one real number");
   }
+  check_memory(object, facts, a, where);
   return a;
 }
 

@@ -113,7 +113,7 @@ void PyCall::add_gradients(const py::list& arrays, const Group& group, Phases ph
   call_.given_norm =
       on_cuda ? read_number(reader_, total_norm.ptr(), at) : Number{py::cast<double>(py::float_(total_norm))};
   if (on_cuda && call_.given_norm.device == kHost) {
-    throw py::value_error(at.text() + " is on device cpu, expected that of the gradients");
+    check_device(kHost, at.text(), given_.front().device(), " as the gradients");
   }
 }
 
@@ -131,6 +131,17 @@ py::object PyCall::run() {
   }
 }
 
+// Numbers that are read by the host alone, and not waited for on a device.
+void PyCall::check_on_host() const {
+  const std::pair<const char*, const Number*> numbers[] = {{"grad_scale", &call_.grad_scale},
+                                                           {"found_inf", &call_.found_inf}};
+  for (const auto& [name, number] : numbers) {
+    if (number->device == kHost) continue;
+    throw py::value_error(args_.label + ": " + name + " is on device " + device_text(number->device) +
+                          ", expected cpu as the parameters are: pass its .item(), or use a GradScaler of the CPU");
+  }
+}
+
 // Whether the host has to have the norm: nobody takes it on the device, an error may follow from it, or state is made
 // that a skipped step must leave no trace of.
 bool PyCall::waits_for_norm() const {
@@ -141,13 +152,19 @@ bool PyCall::waits_for_norm() const {
 
 py::object PyCall::run_phases() {
   if ((report_device_ == kHost) != call_.on_cuda()) call_.report = report_;
+  if (!call_.on_cuda() && !given_.empty()) check_on_host();
   for (const Given& t : given_) {
     if (lr_[t.options]) read_lr(t);
   }
   if (call_.on_cuda()) place_on_cuda();
   const bool waits = waits_for_norm();
   call_.skips = overflowed(waits);
-  const std::unique_ptr<Run> run = call_.on_cuda() ? cuda::start(call_) : cpu::start(call_);
+  std::unique_ptr<Run> run;
+  if (call_.on_cuda()) {
+    without_lock([&] { run = cuda::start(call_); });
+  } else {
+    run = cpu::start(call_);
+  }
   if (!args_.over_ranks.is_none()) {
     std::vector<double> sums;
     without_lock([&] { sums = run->measure(); });

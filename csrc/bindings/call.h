@@ -85,6 +85,7 @@ class PyCall {
   void take_back();
   void commit();
 
+  void check_on_host() const;
   void place_on_cuda();
   void read_lr(const Given& t);
   void read_norm_out();
@@ -104,12 +105,12 @@ class PyCall {
   std::unique_ptr<TorchWalk> walk_;
   py::object state_;                                          // of a torch optimizer: a mapping
   std::vector<std::pair<py::object, py::object>> new_state_;  // parameter, its dict
-  struct Moved {
+  struct Item {
     py::object entry, key, value;
   };
-  std::vector<Moved> moved_;                             // numbers of a parameter's dict, now on its device
-  std::vector<std::pair<py::object, py::object>> kept_;  // what keep_state() has added: mapping, key
-  bool has_kept_ = false, committed_ = false;            // committed: nothing that follows can fail
+  std::vector<Item> moved_;  // numbers of a parameter's dict, now on its device
+  std::vector<Item> kept_;   // what keep_state() has set, and the value before, null where there was none
+  bool has_kept_ = false, committed_ = false;  // committed: nothing that follows can fail
 };
 
 }  // namespace fusedstep

@@ -41,14 +41,11 @@ void PyCall::read_lr(const Given& t) {
   const Given* const before = &t == given_.data() ? nullptr : &t - 1;
   if (before && before->options == t.options) {
     if (!options.lr.at || before->device() == t.device()) return;
-    throw py::value_error(t.group->label + ": params[" + std::to_string(t.index) + "] is on device " +
-                          t.array[0].device_text() + ", expected that of the group's lr, " +
-                          before->array[0].device_text());
+    check_device(t.device(), t.where().text(), before->device(), ", where the group's lr is");
   }
   const Number lr = read_number(reader_, lr_[t.options].ptr(), {t.group->label.c_str(), "lr", 0});
-  if (lr.device != kHost && lr.device != t.device()) {
-    throw py::value_error(t.group->label + ": lr is on device cuda:" + std::to_string(lr.device) + ", expected " +
-                          t.array[0].device_text() + " to match params[" + std::to_string(t.index) + "]");
+  if (lr.device != kHost) {
+    check_device(lr.device, t.group->label + ": lr", t.device(), " to match params[" + std::to_string(t.index) + "]");
   }
   options.lr = lr.at;
 }
@@ -60,7 +57,7 @@ void PyCall::read_norm_out() {
   const std::int64_t count = call_.per_tensor ? call_.sums : 1;
   if (out.device == kHost || out.format != Format::float64 || out.is_complex || !out.contiguous || out.numel != count) {
     throw py::value_error(where.text() + " is " + out.dtype_text() + " of shape " + out.shape_text() + " on " +
-                          out.device_text() + ", expected " + std::to_string(count) +
+                          device_text(out.device) + ", expected " + std::to_string(count) +
                           " contiguous float64 on the CUDA device of the gradients");
   }
   check_writable(out, where);

@@ -115,20 +115,25 @@ void PyCall::keep_state() {
     py::object entry = find_item(state_, param);
     if (!entry || py::len(entry) == 0) {
       state_[param] = fresh;
-      kept_.emplace_back(state_, param);
+      kept_.push_back({state_, param, {}});
       continue;
     }
     for (const auto& [key, value] : py::cast<py::dict>(fresh)) {
       entry[key] = value;
-      kept_.emplace_back(entry, py::reinterpret_borrow<py::object>(key));
+      kept_.push_back({entry, py::reinterpret_borrow<py::object>(key), {}});
     }
   }
-  for (const auto& [entry, key, value] : moved_) entry[key] = value;
+  for (const auto& [entry, key, value] : moved_) {
+    kept_.push_back({entry, key, find_item(entry, key)});
+    entry[key] = value;
+  }
 }
 
 void PyCall::take_back() {
-  for (const auto& [mapping, key] : kept_) {
-    if (PyObject_DelItem(mapping.ptr(), key.ptr()) != 0) PyErr_Clear();
+  for (const auto& [entry, key, before] : kept_) {
+    const int failed =
+        before ? PyObject_SetItem(entry.ptr(), key.ptr(), before.ptr()) : PyObject_DelItem(entry.ptr(), key.ptr());
+    if (failed) PyErr_Clear();
   }
   kept_.clear();
 }

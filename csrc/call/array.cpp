@@ -42,18 +42,23 @@ void check_ordered(const Array& a, const Where& where) {
                   ", expected real for clip_value: complex numbers have no order to clip by");
 }
 
+std::string device_text(int device) { return device == kHost ? "cpu" : "cuda:" + std::to_string(device); }
+
+void check_device(int device, const std::string& what, int expected, const std::string& why) {
+  if (device == expected) return;
+  throw std::invalid_argument(what + " is on device " + device_text(device) + ", expected " + device_text(expected) +
+                              why);
+}
+
 void check_one_kind(const Array& a, const Where& where, const Array& first) {
   if ((a.device == kHost) == (first.device == kHost)) return;
-  throw std::invalid_argument(where.text() + " is on device " + a.device_text() + ", expected " + first.device_text() +
-                              " as " + where.arg + "[0]; CPU and CUDA arrays need calls of their own");
+  check_device(a.device, where.text(), first.device,
+               std::string(" as ") + where.arg + "[0]; CPU and CUDA arrays need calls of their own");
 }
 
 void check_matches(const Array& a, const Where& where, const Array& param) {
   const auto to_match = [&where] { return " to match params[" + std::to_string(where.index) + "]"; };
-  if (a.device != param.device) {
-    throw std::invalid_argument(where.text() + " is on device " + a.device_text() + ", expected " +
-                                param.device_text() + to_match());
-  }
+  if (a.device != param.device) check_device(a.device, where.text(), param.device, to_match());
   if (a.format != param.format || a.is_complex != param.is_complex) {
     throw TypeError(where.text() + " has dtype " + a.dtype_text() + ", expected " + param.dtype_text() + to_match());
   }

@@ -42,16 +42,19 @@ struct Array {
 
   std::string shape_text() const;
   std::string dtype_text() const;
-  std::string device_text() const { return device == kHost ? "cpu" : "cuda:" + std::to_string(device); }
 
  private:
   std::int64_t dense_stride(int dim) const;
 };
 
+std::string device_text(int device);
+
 // Errors about an array that is written: read-only, or elements that share memory.
 void check_writable(const Array& a, const Where& where);
 // Errors for complex numbers, which have no order to clip by.
 void check_ordered(const Array& a, const Where& where);
+// Errors unless it is on this device. `why`: " to match params[3]".
+void check_device(int device, const std::string& what, int expected, const std::string& why);
 // Errors unless both are on the CPU, or both on CUDA devices: one call does not wait for the other kind.
 void check_one_kind(const Array& a, const Where& where, const Array& first);
 // Errors unless dtype and shape equal those of the parameter.

@@ -26,6 +26,8 @@ void collect(const std::vector<Given>& given, Call& call) {
       if (writes && !(k == 1 && call.in_place)) alias.add(g.array[k], k != 1, g.where(k));
       t.stream[k] = {g.array[k].data, g.array[k].format};
     }
+    for (int k = 0; k < g.group->scalars(); ++k) alias.add(g.scalars[k], g.where(t.streams + k));
+    if (g.step_at.at) alias.add(g.step_at, {g.group->label.c_str(), "step", g.index});
     t.compute = compute_type(param.format);
     t.rule = g.group->rule;
     t.numel = param.numel * (param.is_complex ? 2 : 1);
@@ -49,9 +51,7 @@ void collect(const std::vector<Given>& given, Call& call) {
 
 void check_beside(const Array& a, const Where& where, const Given& tensor) {
   check_writable(a, where);
-  if (a.device == tensor.device()) return;
-  throw std::invalid_argument(where.text() + " is on device " + a.device_text() + ", expected " +
-                              tensor.array[0].device_text() + " to match params[" + std::to_string(tensor.index) + "]");
+  check_device(a.device, where.text(), tensor.device(), " to match params[" + std::to_string(tensor.index) + "]");
 }
 
 void check_cuda_norms(const std::vector<Given>& given, const Call& call) {

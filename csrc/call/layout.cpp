@@ -194,6 +194,15 @@ void AliasCheck::add(const Array& a, bool written, const Where& where) {
   if (!a.contiguous) add_strides(a);
 }
 
+void AliasCheck::add(const Scalar& s, const Where& where) {
+  Array& a = numbers_.emplace_back(Array{});
+  a.data = s.at;
+  a.numel = 1;
+  a.format = s.wide ? Format::float64 : Format::float32;
+  a.contiguous = true;
+  add(a, true, where);
+}
+
 void AliasCheck::add_strides(const Array& a) {
   key_.push_back(static_cast<std::uintptr_t>(a.ndim) << 8 | static_cast<std::uintptr_t>(a.element_bytes()));
   for (int d = 0; d < a.ndim; ++d) {

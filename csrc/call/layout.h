@@ -26,6 +26,7 @@ class AliasCheck {
     key_.reserve(2 * n);
   }
   void add(const Array& a, bool written, const Where& where);  // `a` must stay in place until verify()
+  void add(const Scalar& s, const Where& where);               // written
   void verify();
 
  private:
@@ -39,6 +40,7 @@ class AliasCheck {
   void find_overlap();
 
   std::vector<Entry> entries_;
+  std::deque<Array> numbers_;  // what entries of scalars point to
   std::vector<std::uintptr_t> key_;
 };
 

@@ -52,13 +52,4 @@ inline bool lies_apart(const Tensor& t) {
                                   [&t](const Stream& s) { return s.format != plain_format(t.compute); });
 }
 
-// One array of a norm, in logical (row-major) order whatever its layout.
-struct NormWork {
-  const void* data;
-  Format format;
-  bool is_complex;  // pairs; |z| unless the 2-norm, which is that of the real and imaginary parts
-  std::int64_t numel;
-  const Strided* strided;  // stride[0]
-};
-
 }  // namespace fusedstep

@@ -37,42 +37,33 @@ Sums measure_block(const TargetTable& target, const Tensor& w, Tile& tile, std::
   return out;
 }
 
-Sums fold(const Sums* sums, std::int64_t n) {
-  Sums out{};
-  std::vector<double> one(n);
-  for (int k = 0; k < kMaxSums; ++k) {
-    for (std::int64_t i = 0; i < n; ++i) one[i] = sums[i][k];
-    out[k] = fold_tree(Norm::one, one.data(), n);
-  }
-  return out;
-}
-
 }  // namespace
 
-std::vector<double> run_first_pass(const std::vector<Tensor>& work, const Plan& plan) {
+void run_first_pass(const std::vector<Tensor>& work, const Plan& plan, double* sums) {
   const TargetTable& target = target_for_call();
-  std::vector<Sums> chunk_sums(plan.chunks());
+  const std::int64_t chunks = plan.chunks();
   parallel(threads_for(plan), [&](int thread, int threads) {
     const auto [first, last] = plan.span(thread, threads);
     plan.visit(first, last, false, [&](std::int64_t chunk, const Chunk& c) {
       const Tensor& w = work[c.tensor];
       if (!w.two_passes) return;
       Tile tile(target, w);
-      Sums block[kChunk / kNormBlock];
+      double block[kMaxSums][kChunk / kNormBlock];
       std::int64_t blocks = 0;
       for (std::int64_t begin = c.begin; begin < c.end; begin += kNormBlock) {
-        block[blocks++] = measure_block(target, w, tile, begin, std::min(begin + kNormBlock, c.end));
+        const Sums of_block = measure_block(target, w, tile, begin, std::min(begin + kNormBlock, c.end));
+        for (int k = 0; k < kMaxSums; ++k) block[k][blocks] = of_block[k];
+        ++blocks;
       }
-      chunk_sums[chunk] = fold(block, blocks);
+      for (int k = 0; k < kMaxSums; ++k) sums[k * chunks + chunk] = fold_tree(Norm::one, block[k], blocks);
     });
   });
-  std::vector<double> out;
   for (std::size_t t = 0; t < work.size(); ++t) {
     const std::int64_t first = plan.first_chunk(t);
-    const Sums sums = fold(chunk_sums.data() + first, plan.first_chunk(t + 1) - first);
-    out.insert(out.end(), sums.begin(), sums.end());
+    for (int k = 0; k < kMaxSums; ++k) {
+      fold_tree(Norm::one, sums + k * chunks + first, plan.first_chunk(t + 1) - first);
+    }
   }
-  return out;
 }
 
 }  // namespace fusedstep

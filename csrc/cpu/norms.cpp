@@ -27,9 +27,12 @@ double slow_block(const NormCall& call, double scale, const T* x, std::int64_t n
   return sum;
 }
 
+// Of the gradient, in logical (row-major) order whatever its layout. A complex number is a pair; its |z| counts unless
+// the norm is the 2-norm, which is that of the real and imaginary parts.
 template <class T>
-double sum_chunk(const NormCall& call, const NormWork& w, double scale, std::int64_t begin, std::int64_t end) {
+double sum_chunk(const NormCall& call, const Tensor& w, double scale, std::int64_t begin, std::int64_t end) {
   constexpr DType compute = sizeof(T) == 4 ? DType::float32 : DType::float64;
+  const Stream& g = w.stream[1];
   const int width = w.is_complex && call.norm != Norm::two ? 2 : 1;  // Ts per element
   const bool slow = call.norm == Norm::pow || width == 2;
   const NormFn block = slow ? nullptr : call.target.norm[static_cast<int>(call.norm)][static_cast<int>(compute)];
@@ -38,12 +41,12 @@ double sum_chunk(const NormCall& call, const NormWork& w, double scale, std::int
   T buffer[2 * kNormBlock];
   for (; begin < end; begin += kNormBlock) {
     const std::int64_t n = std::min<std::int64_t>(kNormBlock, end - begin);
-    const T* x = static_cast<const T*>(w.data) + begin * width;
-    if (w.strided || w.format != plain_format(compute)) {
-      const DecodeFn decode = call.target.decode[static_cast<int>(w.format)][static_cast<int>(compute)];
+    const T* x = static_cast<const T*>(g.data) + begin * width;
+    if (w.row_major || g.format != plain_format(compute)) {
+      const DecodeFn decode = call.target.decode[static_cast<int>(g.format)][static_cast<int>(compute)];
       std::int64_t at = 0;
-      visit_runs(w.strided, 1, begin * width, (begin + n) * width, [&](const std::int64_t* offset, std::int64_t run) {
-        decode(static_cast<const char*>(w.data) + offset[0] * item_size(w.format), run_stride(w.strided, 0), run,
+      visit_runs(w.row_major, 1, begin * width, (begin + n) * width, [&](const std::int64_t* offset, std::int64_t run) {
+        decode(static_cast<const char*>(g.data) + offset[0] * item_size(g.format), run_stride(w.row_major, 0), run,
                buffer + at);
         at += run;
       });
@@ -54,21 +57,20 @@ double sum_chunk(const NormCall& call, const NormWork& w, double scale, std::int
   return fold_tree(call.norm, sum, blocks);
 }
 
-std::vector<double> norm_sums(const std::vector<NormWork>& work, const NormCall& call) {
+std::vector<double> norm_sums(const std::vector<const Tensor*>& work, const NormCall& call) {
   std::vector<std::int64_t> numels;
   numels.reserve(work.size());
-  for (const NormWork& w : work) {
-    numels.push_back(w.is_complex && call.norm == Norm::two ? 2 * w.numel : w.numel);
-  }
+  for (const Tensor* w : work) numels.push_back(w->is_complex && call.norm != Norm::two ? w->numel / 2 : w->numel);
   const Plan plan(numels);
   std::vector<double> chunk_sum(plan.chunks());
   parallel(threads_for(plan), [&](int thread, int threads) {
     const auto [first, last] = plan.span(thread, threads);
     plan.visit(first, last, false, [&](std::int64_t chunk, const Chunk& c) {
-      const NormWork& w = work[c.tensor];
+      const Tensor& w = *work[c.tensor];
       const double scale = call.scale.empty() ? 1.0 : call.scale[c.tensor];
-      chunk_sum[chunk] = compute_type(w.format) == DType::float32 ? sum_chunk<float>(call, w, scale, c.begin, c.end)
-                                                                  : sum_chunk<double>(call, w, scale, c.begin, c.end);
+      chunk_sum[chunk] = compute_type(w.stream[1].format) == DType::float32
+                             ? sum_chunk<float>(call, w, scale, c.begin, c.end)
+                             : sum_chunk<double>(call, w, scale, c.begin, c.end);
     });
   });
   std::vector<double> sums(work.size());
@@ -79,7 +81,7 @@ std::vector<double> norm_sums(const std::vector<NormWork>& work, const NormCall&
   return sums;
 }
 
-std::vector<double> pow_norms(const std::vector<NormWork>& work, double p) {
+std::vector<double> pow_norms(const std::vector<const Tensor*>& work, double p) {
   const TargetTable& target = target_for_call();
   const std::vector<double> largest = norm_sums(work, {target, Norm::inf});
   std::vector<double> out = norm_sums(work, {target, Norm::pow, p, largest});
@@ -92,7 +94,12 @@ std::vector<double> pow_norms(const std::vector<NormWork>& work, double p) {
 
 }  // namespace
 
-std::vector<double> run_sums(const std::vector<NormWork>& work, double norm_type) {
+std::vector<double> run_sums(const std::vector<Tensor>& tensors, double norm_type) {
+  std::vector<const Tensor*> work;
+  work.reserve(tensors.size());
+  for (const Tensor& t : tensors) {
+    if (t.normed()) work.push_back(&t);
+  }
   const Norm norm = norm_of(norm_type);
   return norm == Norm::pow ? pow_norms(work, norm_type) : norm_sums(work, {target_for_call(), norm});
 }

@@ -14,15 +14,7 @@ class CpuRun final : public Run {
  public:
   explicit CpuRun(Call& call) : call_(call) {}
 
-  std::vector<double> measure() override {
-    std::vector<NormWork> work;
-    for (const Tensor& t : call_.tensors) {
-      if (!t.normed()) continue;
-      const Stream& g = t.stream[1];
-      work.push_back({g.data, g.format, t.is_complex, t.numel / (t.is_complex ? 2 : 1), t.row_major});
-    }
-    return run_sums(work, call_.norm_type);
-  }
+  std::vector<double> measure() override { return run_sums(call_.tensors, call_.norm_type); }
 
   void use_sums(std::vector<double> sums) override { sums_ = std::move(sums); }
 
@@ -56,6 +48,7 @@ class CpuRun final : public Run {
       last_norm = norm;
     }
     plan_.emplace(numels);
+    if (!scaled_.empty()) rule_sums_.resize(kMaxSums * plan_->chunks());
   }
 
   void apply() override {
@@ -89,11 +82,12 @@ class CpuRun final : public Run {
 
   // Of rules with sums over a tensor, which complete its uniform.
   void run_first_passes() {
-    const std::vector<double> sums = run_first_pass(call_.tensors, *plan_);
+    run_first_pass(call_.tensors, *plan_, rule_sums_.data());
     for (const auto& [t, uniform] : scaled_) {
-      const std::size_t index = t - call_.tensors.data();
-      scale(t->rule, t->compute, call_.options[t->options].host, t->step, &sums[index * kMaxSums], t->numel,
-            uniform->bytes);
+      double sums[kMaxSums] = {};  // of no elements
+      const std::int64_t first = plan_->first_chunk(t - call_.tensors.data());
+      for (int k = 0; k < kMaxSums && t->numel > 0; ++k) sums[k] = rule_sums_[k * plan_->chunks() + first];
+      scale(t->rule, t->compute, call_.options[t->options].host, t->step, sums, t->numel, uniform->bytes);
     }
   }
 
@@ -121,6 +115,7 @@ class CpuRun final : public Run {
   Norms norms_;
   std::deque<UniformBytes> uniforms_;                            // what tensors point to
   std::vector<std::pair<const Tensor*, UniformBytes*>> scaled_;  // of rules with sums
+  std::vector<double> rule_sums_;
   std::optional<Plan> plan_;
 };
 

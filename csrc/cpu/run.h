@@ -16,14 +16,12 @@ std::unique_ptr<Run> start(Call& call);
 // Gradients are read last to first when a norm has just read them first to last: the tail is still in cache.
 void run_step(const std::vector<Tensor>& work, const Plan& plan, bool reverse);
 
-// Of rules with sums: moves their states and measures. kMaxSums per tensor, for scale() to complete its uniform, after
-// which run_step makes the second pass. Their layouts are in row-major order, as those of norms are.
-std::vector<double> run_first_pass(const std::vector<Tensor>& work, const Plan& plan);
+// Of rules with sums: moves their states and measures, after which run_step makes the second pass. Their layouts are in
+// row-major order, as those of norms are. `sums` has room for kMaxSums per chunk; sum k of a tensor is then at
+// [k * plan.chunks() + its first chunk], for scale() to complete its uniform.
+void run_first_pass(const std::vector<Tensor>& work, const Plan& plan, double* sums);
 
-// What each array adds to a norm, as fold_sums() takes it.
-std::vector<double> run_sums(const std::vector<NormWork>& work, double norm_type);
-inline Norms run_norm(const std::vector<NormWork>& work, double norm_type) {
-  return fold_sums(run_sums(work, norm_type), norm_type);
-}
+// What the gradient of each tensor that is part of the norm adds to it, as fold_sums() takes it.
+std::vector<double> run_sums(const std::vector<Tensor>& tensors, double norm_type);
 
 }  // namespace fusedstep

@@ -63,8 +63,6 @@ struct Fold {
   std::uint32_t first, count, into;
 };
 
-using DeviceOptions = Options;
-
 // One StepUniform to prepare.
 struct Record {
   Scalar step_at;     // null, or: the step count, advanced by one
@@ -78,10 +76,10 @@ struct Record {
 };
 
 // A tensor of a rule with sums, those of its chunks to become the scale of its uniform: sum k of its chunk c is
-// rule_sums[first + k * apart + c].
+// rule_sums[first + k * stride + c].
 struct Scaled {
   std::int64_t numel;
-  std::uint32_t first, chunks, apart, record;
+  std::uint32_t first, chunks, stride, record;
 };
 
 // Options with scalars, and the rule that moves them on.
@@ -90,7 +88,7 @@ struct Advance {
 };
 
 struct FinishHead {
-  Ref folds, records, options;  // Fold[folds_count], the `large` ones first; Record[]; DeviceOptions[]
+  Ref folds, records, options;  // Fold[folds_count], the `large` ones first; Record[]; Options[]
   Ref advances, scaled;         // Advance[]; Scaled[]
   double *chunk_sums, *sums, *rule_sums;
   double* norm;  // result: the total, or one per tensor; null if nobody asks
@@ -104,10 +102,10 @@ struct FinishHead {
   std::uint32_t fold_count, large, sum_count, record_count, advance_count, scaled_count;
   Norm kind;
   bool per_tensor;
-  bool has_norm, has_given_total;  // given_total: the norm, but for the scale, in place of that of `sums`
-  bool skips, skip_nonfinite;      // the step is skipped; it is if the norm is not finite
-  bool fold, total, prepare;       // which phases run: several devices share their sums in between
-  bool scale_uniforms;             // nothing but this runs, between the passes of rules with sums
+  bool has_norm, has_given_total;           // given_total: the norm, but for the scale, in place of that of `sums`
+  bool skips, skip_nonfinite;               // the step is skipped; it is if the norm is not finite
+  bool fold_chunks, fold_tensors, prepare;  // which phases run: several devices share their sums in between
+  bool scale_uniforms;                      // nothing but this runs, between the passes of rules with sums
 };
 
 // At most this many chunk sums are folded by one warp.
@@ -124,8 +122,7 @@ inline constexpr int kSmallArgs = 4080, kLargeArgs = 32752;
 static_assert(300 * (sizeof(StepEntry) + sizeof(void*)) + sizeof(UniformBytes) <
               sizeof(Args<StepHead, kLargeArgs>::bytes));
 static_assert(300 * (sizeof(NormEntry) + sizeof(void*)) < sizeof(Args<NormHead, kLargeArgs>::bytes));
-static_assert(300 * (sizeof(Record) + sizeof(Fold)) + sizeof(DeviceOptions) <
-              sizeof(Args<FinishHead, kLargeArgs>::bytes));
+static_assert(300 * (sizeof(Record) + sizeof(Fold)) + sizeof(Options) < sizeof(Args<FinishHead, kLargeArgs>::bytes));
 
 template <class T, class A>
 FS_DEVICE const T* resolve(const A& args, const Ref& ref) {

@@ -48,8 +48,8 @@ constexpr bool any_has_sums = false;
 template <class... Rule>
 constexpr bool any_has_sums<TypeList<Rule...>> = ((sum_count<Rule> > 0) || ...);
 
-__device__ __forceinline__ double finish_norm(const FinishHead& head, double sum, double scale) {
-  return (head.kind == Norm::two ? __builtin_sqrt(sum) : sum) / scale;
+__device__ __forceinline__ double finish_norm(const FinishHead& head, double sum, double grad_scale) {
+  return (head.kind == Norm::two ? __builtin_sqrt(sum) : sum) / grad_scale;
 }
 
 // Whether the step is skipped, told to the step kernels and the report by one thread.
@@ -92,10 +92,10 @@ __device__ __forceinline__ void fold_chunks(const A& args) {
 }
 
 // From those to the norm, or to a norm each.
-__device__ __forceinline__ void fold_tensors(const FinishHead& head, double scale) {
+__device__ __forceinline__ void fold_tensors(const FinishHead& head, double grad_scale) {
   if (head.per_tensor) {
     for (std::uint32_t k = threadIdx.x; k < head.sum_count; k += kFinishThreads) {
-      head.sums[k] = finish_norm(head, head.sums[k], scale);
+      head.sums[k] = finish_norm(head, head.sums[k], grad_scale);
       if (head.norm) head.norm[k] = head.sums[k];
     }
   } else {
@@ -103,8 +103,8 @@ __device__ __forceinline__ void fold_tensors(const FinishHead& head, double scal
     if (threadIdx.x == 0) {
       const double sum = head.sum_count > 0 ? head.sums[0] : 0.0;
       head.sums[0] = head.given_norm.at     ? head.given_norm.read()
-                     : head.has_given_total ? head.given_total / scale
-                                            : finish_norm(head, sum, scale);
+                     : head.has_given_total ? head.given_total / grad_scale
+                                            : finish_norm(head, sum, grad_scale);
       if (head.norm) head.norm[0] = head.sums[0];
     }
   }
@@ -112,10 +112,10 @@ __device__ __forceinline__ void fold_tensors(const FinishHead& head, double scal
 }
 
 // With the numbers that are on the device.
-__device__ __forceinline__ StepOptions options_of(const DeviceOptions& o, double scale) {
+__device__ __forceinline__ StepOptions options_of(const Options& o, double grad_scale) {
   StepOptions out = o.host;
   if (o.lr.at) out.hyper[0] = o.lr.read();
-  out.grad_scale = scale;
+  out.grad_scale = grad_scale;
   return out;
 }
 
@@ -125,21 +125,21 @@ __device__ __forceinline__ void write_all(const Scalar (&scalars)[N], const Numb
 }
 
 template <class A>
-__device__ __forceinline__ void prepare_all(const A& args, double scale) {
+__device__ __forceinline__ void prepare_all(const A& args, double grad_scale) {
   const FinishHead& head = args.head;
-  const DeviceOptions* const options = resolve<DeviceOptions>(args, head.options);
+  const Options* const options = resolve<Options>(args, head.options);
   const Advance* const advances = resolve<Advance>(args, head.advances);
   for (std::uint32_t k = threadIdx.x; k < head.advance_count; k += kFinishThreads) {
-    const DeviceOptions& o = options[advances[k].options];
+    const Options& o = options[advances[k].options];
     head.groups[k] = read_all(o.scalars);
-    advance_any(static_cast<int>(advances[k].rule), options_of(o, scale), head.groups[k]);
+    advance(static_cast<int>(advances[k].rule), options_of(o, grad_scale), head.groups[k]);
     write_all(o.scalars, head.groups[k]);
   }
   __syncthreads();
   const Record* const records = resolve<Record>(args, head.records);
   for (std::uint32_t k = threadIdx.x; k < head.record_count; k += kFinishThreads) {
     const Record& r = records[k];
-    const StepOptions o = options_of(options[r.options], scale);
+    const StepOptions o = options_of(options[r.options], grad_scale);
     std::int64_t step = r.step;
     if (r.step_at.at) {
       step = static_cast<std::int64_t>(r.step_at.read()) + 1;
@@ -148,29 +148,29 @@ __device__ __forceinline__ void prepare_all(const A& args, double scale) {
     const double norm = o.max_norm >= 0.0 ? head.sums[head.per_tensor ? r.sum : 0] : 0.0;
     Scalars scalars = read_all(r.scalars);
     const GroupScalars* const group = r.advance < 0 ? nullptr : head.groups + r.advance;
-    prepare_any(r.rule, r.dtype, o, norm, step, head.uniforms[k].bytes, &scalars, group);
+    prepare(r.rule, r.dtype, o, norm, step, head.uniforms[k].bytes, &scalars, group);
     write_all(r.scalars, scalars);
   }
 }
 
 // Between the passes of rules with sums: what the first has left of each chunk becomes the scale of a uniform.
 template <class A>
-__device__ __forceinline__ void scale_all(const A& args, double scale) {
+__device__ __forceinline__ void scale_all(const A& args, double grad_scale) {
   const FinishHead& head = args.head;
   const Scaled* const scaled = resolve<Scaled>(args, head.scaled);
   for (std::uint32_t k = threadIdx.x / kWarp; k < head.scaled_count * kMaxSums; k += kFinishThreads / kWarp) {
     const Scaled& s = scaled[k / kMaxSums];
-    warp_fold(Norm::one, head.rule_sums + s.first + k % kMaxSums * s.apart, s.chunks);
+    warp_fold(Norm::one, head.rule_sums + s.first + k % kMaxSums * s.stride, s.chunks);
   }
   __syncthreads();
   for (std::uint32_t k = threadIdx.x; k < head.scaled_count; k += kFinishThreads) {
     const Scaled& s = scaled[k];
     const Record& r = resolve<Record>(args, head.records)[s.record];
-    const StepOptions o = options_of(resolve<DeviceOptions>(args, head.options)[r.options], scale);
+    const StepOptions o = options_of(resolve<Options>(args, head.options)[r.options], grad_scale);
     const auto step = r.step_at.at ? static_cast<std::int64_t>(r.step_at.read()) : r.step;
     double sums[kMaxSums];
-    for (std::uint32_t j = 0; j < kMaxSums; ++j) sums[j] = s.chunks > 0 ? head.rule_sums[s.first + j * s.apart] : 0.0;
-    scale_any(r.rule, r.dtype, o, step, sums, s.numel, head.uniforms[s.record].bytes);
+    for (std::uint32_t j = 0; j < kMaxSums; ++j) sums[j] = s.chunks > 0 ? head.rule_sums[s.first + j * s.stride] : 0.0;
+    scale(r.rule, r.dtype, o, step, sums, s.numel, head.uniforms[s.record].bytes);
   }
 }
 
@@ -178,16 +178,17 @@ template <int kBytes>
 __global__ void __launch_bounds__(kFinishThreads)
     finish_kernel_of(const __grid_constant__ Args<FinishHead, kBytes> args) {
   const FinishHead& head = args.head;
-  const double scale = head.grad_scale.at ? head.grad_scale.read() : head.scale;
+  const double grad_scale = head.grad_scale.at ? head.grad_scale.read() : head.scale;
   if constexpr (any_has_sums<AllRules>) {
     if (head.scale_uniforms) {
-      if (!(head.skip ? *head.skip != 0.0 : head.found_inf.at && head.found_inf.read() != 0.0)) scale_all(args, scale);
+      if (!(head.skip ? *head.skip != 0.0 : head.found_inf.at && head.found_inf.read() != 0.0))
+        scale_all(args, grad_scale);
       return;
     }
   }
-  if (head.fold) fold_chunks(args);
-  if (head.total) fold_tensors(head, scale);
-  if (head.prepare && !report_and_skip(head)) prepare_all(args, scale);
+  if (head.fold_chunks) fold_chunks(args);
+  if (head.fold_tensors) fold_tensors(head, grad_scale);
+  if (head.prepare && !report_and_skip(head)) prepare_all(args, grad_scale);
 }
 
 // ------------------------------------------------------------------------------------------------ filling memory

@@ -125,8 +125,8 @@ class CudaRun final : public Run {
   // The end of kMeasure (chunk sums to each tensor's), kFold and kPrepare, in one launch.
   void finish(Part& part, Phases phases) {
     FinishHead& head = part.finish.head();
-    head.fold = phases & kMeasure;
-    head.total = phases & kFold;
+    head.fold_chunks = phases & kMeasure;
+    head.fold_tensors = phases & kFold;
     head.prepare = phases & kPrepare;
     launch(part.finish.fitting(finish_kernel()), "cudaLaunchKernelEx(finish)", 1, kFinishThreads, part.stream,
            part.finish.data());

@@ -113,25 +113,25 @@ FS_INLINE void with_rule(TypeList<Rule, Rest...>, int rule, const F& f) {
 
 // Fills StepUniform<Rule, T> at `out` (kMaxUniformBytes) for the rule of that index in AllRules. `scalars` are those of
 // the tensor, which move one step on, `group` those of its group, which have; null for a rule that has none.
-FS_INLINE void prepare_any(int rule, DType dtype, const StepOptions& options, double norm, std::int64_t step, void* out,
-                           Scalars* scalars = nullptr, const GroupScalars* group = nullptr) {
+FS_INLINE void prepare(int rule, DType dtype, const StepOptions& options, double norm, std::int64_t step, void* out,
+                       Scalars* scalars = nullptr, const GroupScalars* group = nullptr) {
   with_rule(AllRules{}, rule, [&](auto of) {
     prepare_rule<typename decltype(of)::type>(dtype, options, norm, step, out, scalars, group);
   });
 }
 
 // Moves the scalars of a group one step on; of a rule without any nothing.
-FS_INLINE void advance_any(int rule, const StepOptions& options, GroupScalars& group) {
+FS_INLINE void advance(int rule, const StepOptions& options, GroupScalars& group) {
   with_rule(AllRules{}, rule, [&](auto of) {
     using Rule = typename decltype(of)::type;
     if constexpr (has_group_scalars<Rule>) Rule::advance(hyper_of<Rule>(options), group);
   });
 }
 
-// Fills the scale of the StepUniform<Rule, T> at `out`, which prepare_any has prepared, from the sums of the first
+// Fills the scale of the StepUniform<Rule, T> at `out`, which prepare has prepared, from the sums of the first
 // pass; of a rule without sums nothing.
-FS_INLINE void scale_any(int rule, DType dtype, const StepOptions& options, std::int64_t step, const double* sums,
-                         std::int64_t numel, void* out) {
+FS_INLINE void scale(int rule, DType dtype, const StepOptions& options, std::int64_t step, const double* sums,
+                     std::int64_t numel, void* out) {
   with_rule(AllRules{}, rule, [&](auto of) {
     using Rule = typename decltype(of)::type;
     if constexpr (sum_count<Rule> > 0) {

@@ -29,16 +29,4 @@ int find_rule(const std::string& name, const std::vector<std::string>& state) {
   return -1;
 }
 
-void prepare(int rule, DType dtype, const StepOptions& options, double norm, std::int64_t step, void* out,
-             Scalars* scalars, const GroupScalars* group) {
-  prepare_any(rule, dtype, options, norm, step, out, scalars, group);
-}
-
-void advance(int rule, const StepOptions& options, GroupScalars& group) { advance_any(rule, options, group); }
-
-void scale(int rule, DType dtype, const StepOptions& options, std::int64_t step, const double* sums, std::int64_t numel,
-           void* out) {
-  scale_any(rule, dtype, options, step, sums, numel, out);
-}
-
 }  // namespace fusedstep
