@@ -1,4 +1,4 @@
-// What a call on CUDA devices needs beside: numbers that live there, and what a graph or a skipped step must not do.
+// What a call needs where numbers or arrays live on CUDA devices, and what a graph or a skipped step must not do.
 
 #include <algorithm>
 

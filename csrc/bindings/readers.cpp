@@ -1,5 +1,6 @@
 // The ways into an array: DLPack's exchange API, the attributes of a torch tensor, the buffer protocol, __dlpack__.
 
+#include <algorithm>
 #include <cstring>
 #include <iterator>
 
@@ -11,6 +12,29 @@ namespace {
 
 std::string str(py::handle h) { return py::cast<std::string>(py::str(h)); }
 
+// What is read, and what each way in calls it.
+struct Known {
+  Format format;
+  bool is_complex;
+  const char* name;         // of NumPy and torch
+  const char* buffer;       // of the buffer protocol
+  std::uint8_t code, bits;  // of DLPack
+};
+constexpr Known kKnown[] = {{Format::float32, false, "float32", "f", dlpack::kFloat, 32},
+                            {Format::float64, false, "float64", "d", dlpack::kFloat, 64},
+                            {Format::float32, true, "complex64", "Zf", dlpack::kComplex, 64},
+                            {Format::float64, true, "complex128", "Zd", dlpack::kComplex, 128}};
+
+// Sets the format of an array to the one that fits; false if there is none.
+template <class Fits>
+bool set_format(Array& a, const Fits& fits) {
+  const auto found = std::find_if(std::begin(kKnown), std::end(kKnown), fits);
+  if (found == std::end(kKnown)) return false;
+  a.format = found->format;
+  a.is_complex = found->is_complex;
+  return true;
+}
+
 // "float16" of numpy.dtype('float16') and of torch.float16.
 std::string dtype_of(PyObject* object) {
   std::string name = str(py::handle(object).attr("dtype"));
@@ -20,7 +44,7 @@ std::string dtype_of(PyObject* object) {
 [[noreturn]] void wrong_dtype(PyObject* object, const Where& where, std::string name = "") {
   if (py::hasattr(object, "dtype")) name = dtype_of(object);
   if (name.empty()) name = "of a " + type_name(object);
-  throw py::type_error(where.text() + " has dtype " + name + ", expected float32 or float64");
+  throw py::type_error(where.text() + " has dtype " + name + ", expected float32, float64 or complex of them");
 }
 
 [[noreturn]] void wrong_device(const std::string& device, const Where& where) {
@@ -30,7 +54,7 @@ std::string dtype_of(PyObject* object) {
 }
 
 // Fills what follows from shape and strides.
-void measure(Array& a) {
+void complete(Array& a) {
   a.numel = 1;
   bool dense = true;
   for (int k = a.ndim - 1; k >= 0; --k) {
@@ -65,21 +89,18 @@ Array Reader::from_dlpack(PyObject* object, const dlpack::Tensor& t, const Where
     wrong_device(device, where);
   }
   Array a{};
-  const int bits = t.dtype.code == dlpack::kComplex ? t.dtype.bits / 2 : t.dtype.bits;
-  if ((t.dtype.code != dlpack::kFloat && t.dtype.code != dlpack::kComplex) || t.dtype.lanes != 1 ||
-      (bits != 32 && bits != 64)) {
+  const auto fits = [&t](const Known& k) { return k.code == t.dtype.code && k.bits == t.dtype.bits; };
+  if (t.dtype.lanes != 1 || !set_format(a, fits)) {
     static const char* const kinds[] = {"int", "uint", "float", "opaque", "bfloat", "complex", "bool"};
     const std::string kind = t.dtype.code < std::size(kinds) ? kinds[t.dtype.code] : "unknown";
     wrong_dtype(object, where, kind + std::to_string(t.dtype.bits));
   }
-  a.format = bits == 32 ? Format::float32 : Format::float64;
-  a.is_complex = t.dtype.code == dlpack::kComplex;
   a.device = on_cuda ? t.device.id : kHost;
   a.data = static_cast<char*>(t.data) + t.byte_offset;
   a.ndim = t.ndim;
   a.shape = t.shape;
   a.stride = t.strides;
-  measure(a);
+  complete(a);
   return a;
 }
 
@@ -107,14 +128,7 @@ Array Reader::from_attributes(PyObject* object, const Where& where) {
     a.device = py::cast<int>(device.attr("index"));
   }
   const std::string name = dtype_of(object);
-  a.is_complex = name == "complex64" || name == "complex128";
-  if (name == "float32" || name == "complex64") {
-    a.format = Format::float32;
-  } else if (name == "float64" || name == "complex128") {
-    a.format = Format::float64;
-  } else {
-    wrong_dtype(object, where);
-  }
+  if (!set_format(a, [&name](const Known& k) { return name == k.name; })) wrong_dtype(object, where);
   try {
     a.data = reinterpret_cast<void*>(py::cast<std::uintptr_t>(t.attr("data_ptr")()));
   } catch (py::error_already_set& e) {
@@ -126,7 +140,7 @@ Array Reader::from_attributes(PyObject* object, const Where& where) {
   a.ndim = static_cast<int>(shape.size());
   a.shape = shape.data();
   a.stride = stride.data();
-  measure(a);
+  complete(a);
   return a;
 }
 
@@ -141,13 +155,7 @@ Array Reader::from_buffer(PyObject* object, const Where& where) {
   a.device = kHost;
   const char* format = view.format ? view.format : "B";
   if (*format == '@' || *format == '=') ++format;
-  a.is_complex = *format == 'Z';
-  if (a.is_complex) ++format;
-  if (std::strcmp(format, "f") == 0) {
-    a.format = Format::float32;
-  } else if (std::strcmp(format, "d") == 0) {
-    a.format = Format::float64;
-  } else {
+  if (!set_format(a, [format](const Known& k) { return std::strcmp(format, k.buffer) == 0; })) {
     wrong_dtype(object, where);
   }
   a.data = view.buf;
@@ -163,7 +171,7 @@ Array Reader::from_buffer(PyObject* object, const Where& where) {
   }
   a.shape = dims.data();
   a.stride = dims.data() + view.ndim;
-  measure(a);
+  complete(a);
   return a;
 }
 

@@ -1,5 +1,5 @@
 // Powers of constants, for prepare(). libm's differ between platforms; these are multiplications, additions, divisions
-// and exact moves of the exponent, in the order of reference.py, and so have the same bits everywhere.
+// and exact moves of the exponent, in the order of fusedstep.reference, and so have the same bits everywhere.
 #pragma once
 #include <cstring>
 
