@@ -202,10 +202,11 @@ struct Asked {
       if (options.max_norm >= 0.0) t.sum = call.sums++;
     }
     if (call.sums > 0) call.phases |= fs::kMeasure | fs::kFold;
-    const auto run = start(call);
+    auto run = start(call);
     if (call.sums > 0) compare(run->fold().total, norm, name + " norm");
     run->prepare();
     run->apply();
+    run.reset();
     wait();
     for (const auto& [at, value] : call.counts) at.write(value);
     for (std::size_t k = 0; k < call.tensors.size(); ++k) scalars[k].check(target + " " + name + " scalar ");
@@ -225,6 +226,7 @@ std::vector<double> norms_of(std::vector<fs::Tensor> tensors, double type) {
   std::vector<double> norms = start(call)->fold().each;
   call.per_tensor = false;
   norms.push_back(start(call)->fold().total);
+  wait();
   return norms;
 }
 
