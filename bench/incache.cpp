@@ -26,7 +26,7 @@ double seconds(const Kernel& kernel, const fs::TargetTable& target, int repeats)
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-void report(const std::string& name, fs::DType dtype, std::int64_t n, int rounds, const Kernel& kernel) {
+void report(const std::string& name, fs::Compute compute, std::int64_t n, int rounds, const Kernel& kernel) {
   std::vector<const fs::TargetTable*> targets;
   for (const std::string& target : fs::available_targets()) {
     fs::use_target(target);
@@ -45,8 +45,8 @@ void report(const std::string& name, fs::DType dtype, std::int64_t n, int rounds
       samples[t].push_back(nanoseconds / repeats[t] / static_cast<double>(n) * 1000.0);
     }
   }
-  std::printf(R"({"name": "%s", "dtype": "%s", "elements": %lld, "samples": {)", name.c_str(), fs::dtype_name(dtype),
-              static_cast<long long>(n));
+  std::printf(R"({"name": "%s", "dtype": "%s", "elements": %lld, "samples": {)", name.c_str(),
+              fs::format_name(fs::plain_format(compute)), static_cast<long long>(n));
   for (std::size_t t = 0; t < targets.size(); ++t) {
     std::printf("%s\"%s\": [", t ? ", " : "", targets[t]->name);
     for (int r = 0; r < rounds; ++r) std::printf("%s%.2f", r ? ", " : "", samples[t][r]);
@@ -57,19 +57,19 @@ void report(const std::string& name, fs::DType dtype, std::int64_t n, int rounds
 }
 
 template <class T>
-void run(fs::DType dtype, std::int64_t bytes, int rounds) {
-  const int d = static_cast<int>(dtype);
+void run(fs::Compute compute, std::int64_t bytes, int rounds) {
+  const int d = static_cast<int>(compute);
   for (std::size_t rule = 0; rule < fs::all_rules().size(); ++rule) {
     const std::int64_t streams = 2 + static_cast<std::int64_t>(fs::all_rules()[rule].state.size());
     const std::int64_t n = bytes / (streams * static_cast<std::int64_t>(sizeof(T)));
-    const fs::RuleArrays<T> a(rule, dtype, n);
-    report(a.name, dtype, n, rounds,
+    const fs::RuleArrays<T> a(rule, compute, n);
+    report(a.name, compute, n, rounds,
            [&](const fs::TargetTable& t) { t.step[rule][d](a.uniform.bytes, a.streams.data(), n); });
   }
   const std::vector<T> x(fs::kNormBlock, T(0.5));
   for (int norm = 0; norm < fs::kNorms; ++norm) {
     volatile double sink;
-    report(fs::kNormNames[norm], dtype, fs::kNormBlock, rounds,
+    report(fs::kNormNames[norm], compute, fs::kNormBlock, rounds,
            [&](const fs::TargetTable& t) { sink = t.norm[norm][d](x.data(), fs::kNormBlock); });
   }
 }
@@ -78,6 +78,6 @@ void run(fs::DType dtype, std::int64_t bytes, int rounds) {
 
 int main(int argc, char** argv) {
   if (argc != 3) return 2;
-  run<float>(fs::DType::float32, std::atoll(argv[1]), std::atoi(argv[2]));
-  run<double>(fs::DType::float64, std::atoll(argv[1]), std::atoi(argv[2]));
+  run<float>(fs::Compute::float32, std::atoll(argv[1]), std::atoi(argv[2]));
+  run<double>(fs::Compute::float64, std::atoll(argv[1]), std::atoi(argv[2]));
 }

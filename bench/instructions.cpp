@@ -45,42 +45,43 @@ constexpr const char* kMachine = "aarch64";
 constexpr const char* kMachine = "unknown";
 #endif
 
-void count(const std::string& name, fs::DType dtype, const char* kind, const std::function<void()>& call) {
+void count(const std::string& name, fs::Compute compute, const char* kind, const std::function<void()>& call) {
   call();  // what only a first call does is not counted
   counted(call);
-  std::printf("%s %s %s %s\n", fs::active_target().name, name.c_str(), fs::dtype_name(dtype), kind);
+  std::printf("%s %s %s %s\n", fs::active_target().name, name.c_str(), fs::format_name(fs::plain_format(compute)),
+              kind);
 }
 
 template <class T>
-void count_all(fs::DType dtype) {
-  const int d = static_cast<int>(dtype);
+void count_all(fs::Compute compute) {
+  const int d = static_cast<int>(compute);
   const fs::TargetTable& target = fs::active_target();
   std::vector<std::int64_t> numels;
   for (std::int64_t t = 0; t < kTensors; ++t) numels.push_back(t % (kLargest + 1));
   for (std::size_t rule = 0; rule < fs::all_rules().size(); ++rule) {
-    const fs::RuleArrays<T> a(rule, dtype, kElements);
-    count(a.name, dtype, "loop", [&] { target.step[rule][d](a.uniform.bytes, a.streams.data(), kElements); });
+    const fs::RuleArrays<T> a(rule, compute, kElements);
+    count(a.name, compute, "loop", [&] { target.step[rule][d](a.uniform.bytes, a.streams.data(), kElements); });
     const int streams = static_cast<int>(a.streams.size());
     std::vector<fs::Tensor> work;
     for (std::int64_t t = 0; t < kTensors; ++t) {
-      work.push_back({{}, streams, dtype, static_cast<int>(rule), numels[t], a.uniform.bytes, nullptr});
+      work.push_back({{}, streams, compute, static_cast<int>(rule), numels[t], a.uniform.bytes, nullptr});
       for (int k = 0; k < streams; ++k)
-        work[t].stream[k] = {static_cast<T*>(a.streams[k]) + t * kLargest, fs::plain_format(dtype)};
+        work[t].stream[k] = {static_cast<T*>(a.streams[k]) + t * kLargest, fs::plain_format(compute)};
     }
-    count(a.name, dtype, "tensors", [&] { fs::run_step(work, fs::Plan(numels), false); });
+    count(a.name, compute, "tensors", [&] { fs::run_step(work, fs::Plan(numels), false); });
   }
   const std::vector<T> x(kElements, T(0.5));
   const double types[fs::kNorms] = {1.0, 2.0, INFINITY};
   for (int norm = 0; norm < fs::kNorms; ++norm) {
     volatile double sink;
-    count(fs::kNormNames[norm], dtype, "loop", [&] { sink = target.norm[norm][d](x.data(), fs::kNormBlock); });
+    count(fs::kNormNames[norm], compute, "loop", [&] { sink = target.norm[norm][d](x.data(), fs::kNormBlock); });
     std::vector<fs::Tensor> work;
     for (std::int64_t t = 0; t < kTensors; ++t) {
-      const fs::Stream g = {const_cast<T*>(x.data()) + t * kLargest, fs::plain_format(dtype)};
-      work.push_back({{g, g}, 2, dtype, 0, numels[t], nullptr, nullptr});
+      const fs::Stream g = {const_cast<T*>(x.data()) + t * kLargest, fs::plain_format(compute)};
+      work.push_back({{g, g}, 2, compute, 0, numels[t], nullptr, nullptr});
       work[t].sum = static_cast<std::int32_t>(t);
     }
-    count(fs::kNormNames[norm], dtype, "tensors",
+    count(fs::kNormNames[norm], compute, "tensors",
           [&] { sink = fs::fold_sums(fs::run_sums(work, types[norm]), types[norm]).total; });
   }
 }
@@ -93,7 +94,7 @@ int main(int argc, char** argv) {
   for (const std::string& target : fs::available_targets()) {
     if (std::find(argv + 1, argv + argc, target) == argv + argc) continue;
     fs::use_target(target);
-    count_all<float>(fs::DType::float32);
-    count_all<double>(fs::DType::float64);
+    count_all<float>(fs::Compute::float32);
+    count_all<double>(fs::Compute::float64);
   }
 }

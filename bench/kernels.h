@@ -18,7 +18,7 @@ struct RuleArrays {
   std::vector<void*> streams;
   UniformBytes uniform;
 
-  RuleArrays(std::size_t rule, DType dtype, std::int64_t n) {
+  RuleArrays(std::size_t rule, Compute compute, std::int64_t n) {
     const RuleInfo& info = all_rules()[rule];
     name = info.name;
     for (const std::string& s : info.state) name += "-" + s;
@@ -31,7 +31,7 @@ struct RuleArrays {
     }
     Scalars scalars{};
     for (double& x : scalars.at) x = 0.5;
-    prepare(static_cast<int>(rule), dtype, options, 0.0, 10, uniform.bytes, &scalars);
+    prepare(static_cast<int>(rule), compute, options, 0.0, 10, uniform.bytes, &scalars);
   }
   RuleArrays(const RuleArrays&) = delete;
   RuleArrays& operator=(const RuleArrays&) = delete;

@@ -22,10 +22,9 @@
 namespace fusedstep {
 
 // What a rule computes in, whatever its arrays are stored as: float64 for float64 parameters, float32 for all others.
-enum class DType : std::uint8_t { float32, float64 };
-inline constexpr int kDTypes = 2;
-inline constexpr int size_of(DType t) { return 4 << static_cast<int>(t); }
-inline constexpr const char* dtype_name(DType t) { return t == DType::float32 ? "float32" : "float64"; }
+enum class Compute : std::uint8_t { float32, float64 };
+inline constexpr int kComputes = 2;
+inline constexpr int size_of(Compute t) { return 4 << static_cast<int>(t); }
 
 // At most this many state arrays, and states of one number, of a tensor, and numbers that the tensors of a group share:
 // tables and tiles are sized by it.

@@ -28,8 +28,8 @@ struct Scalar {
 
 // Those of an array that there are: the ones before the first null.
 template <int N>
-FS_DEVICE Numbers<N> read_all(const Scalar (&scalars)[N]) {
-  Numbers<N> out{};
+FS_DEVICE ScalarValues<N> read_all(const Scalar (&scalars)[N]) {
+  ScalarValues<N> out{};
   for (int k = 0; k < N && scalars[k].at; ++k) {
     out.at[k] = scalars[k].read();
     out.wide[k] = scalars[k].wide;

@@ -25,7 +25,7 @@ struct Stream {
 struct Tensor {
   Stream stream[kMaxStreams];  // parameter, gradient, state
   int streams;
-  DType compute;
+  Compute compute;
   int rule;
   std::int64_t numel;      // real numbers: a complex one is two
   const void* uniform;     // StepUniform<rule, compute>, where the host has prepared it

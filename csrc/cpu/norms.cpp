@@ -31,7 +31,7 @@ double slow_block(const NormCall& call, double scale, const T* x, std::int64_t n
 // the norm is the 2-norm, which is that of the real and imaginary parts.
 template <class T>
 double sum_chunk(const NormCall& call, const Tensor& w, double scale, std::int64_t begin, std::int64_t end) {
-  constexpr DType compute = sizeof(T) == 4 ? DType::float32 : DType::float64;
+  constexpr Compute compute = sizeof(T) == 4 ? Compute::float32 : Compute::float64;
   const Stream& g = w.stream[1];
   const int width = w.is_complex && call.norm != Norm::two ? 2 : 1;  // Ts per element
   const bool slow = call.norm == Norm::pow || width == 2;
@@ -68,7 +68,7 @@ std::vector<double> norm_sums(const std::vector<const Tensor*>& work, const Norm
     plan.visit(first, last, false, [&](std::int64_t chunk, const Chunk& c) {
       const Tensor& w = *work[c.tensor];
       const double scale = call.scale.empty() ? 1.0 : call.scale[c.tensor];
-      chunk_sum[chunk] = compute_type(w.stream[1].format) == DType::float32
+      chunk_sum[chunk] = compute_type(w.stream[1].format) == Compute::float32
                              ? sum_chunk<float>(call, w, scale, c.begin, c.end)
                              : sum_chunk<double>(call, w, scale, c.begin, c.end);
     });

@@ -76,7 +76,7 @@ class CpuRun final : public Run {
   }
 
   template <int N>
-  void count(const Scalar (&at)[N], const Numbers<N>& next) {
+  void count(const Scalar (&at)[N], const ScalarValues<N>& next) {
     for (int k = 0; k < N && at[k].at; ++k) call_.counts.emplace_back(at[k], next.at[k]);
   }
 

@@ -71,7 +71,7 @@ struct Record {
   std::int32_t advance;  // index of the group's scalars; -1: it has none
   std::int32_t sum;      // whose norm limits it with per_tensor
   std::uint8_t rule;
-  DType dtype;
+  Compute compute;
   Scalar scalars[kMaxScalars] = {};  // the rule's, of the one tensor whose record this is; null: it has fewer
 };
 

@@ -58,7 +58,7 @@ void NormBatch::build(const Call& call) {
   fill<NormEntry>(*this, call, [&](const Tensor& t, std::uint32_t, NormEntry& e) {
     e.layout = add_layout(entries, t.row_major, 1);
     e.format = t.stream[1].format;
-    e.apart = t.row_major || e.format != plain_format(dtype);
+    e.apart = t.row_major || e.format != plain_format(compute);
   });
 }
 

@@ -75,20 +75,20 @@ struct Table {
 // Those of one rule and one compute type.
 struct Batch : Table<StepHead> {
   int rule;
-  DType dtype;
+  Compute compute;
   bool two_passes;
   std::uint32_t first_sum = 0;  // of this device's sums of rules
 
-  explicit Batch(const Tensor& t) : rule(t.rule), dtype(t.compute), two_passes(t.two_passes) {}
+  explicit Batch(const Tensor& t) : rule(t.rule), compute(t.compute), two_passes(t.two_passes) {}
   void build(const Call& call, const std::vector<std::uint32_t>& uniform_of);
 };
 
 // Those that are part of the norm, and whose gradients share a compute type.
 struct NormBatch : Table<NormHead> {
-  DType dtype;
+  Compute compute;
   std::uint32_t first_sum = 0;  // of this device's chunk sums
 
-  explicit NormBatch(DType dtype) : dtype(dtype) {}
+  explicit NormBatch(Compute compute) : compute(compute) {}
   void build(const Call& call);
 };
 

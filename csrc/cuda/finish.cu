@@ -120,7 +120,7 @@ __device__ __forceinline__ StepOptions options_of(const Options& o, double grad_
 }
 
 template <int N>
-__device__ __forceinline__ void write_all(const Scalar (&scalars)[N], const Numbers<N>& values) {
+__device__ __forceinline__ void write_all(const Scalar (&scalars)[N], const ScalarValues<N>& values) {
   for (int k = 0; k < N && scalars[k].at; ++k) scalars[k].write(values.at[k]);
 }
 
@@ -148,7 +148,7 @@ __device__ __forceinline__ void prepare_all(const A& args, double grad_scale) {
     const double norm = o.max_norm >= 0.0 ? head.sums[head.per_tensor ? r.sum : 0] : 0.0;
     Scalars scalars = read_all(r.scalars);
     const GroupScalars* const group = r.advance < 0 ? nullptr : head.groups + r.advance;
-    prepare(r.rule, r.dtype, o, norm, step, head.uniforms[k].bytes, &scalars, group);
+    prepare(r.rule, r.compute, o, norm, step, head.uniforms[k].bytes, &scalars, group);
     write_all(r.scalars, scalars);
   }
 }
@@ -170,7 +170,7 @@ __device__ __forceinline__ void scale_all(const A& args, double grad_scale) {
     const auto step = r.step_at.at ? static_cast<std::int64_t>(r.step_at.read()) : r.step;
     double sums[kMaxSums];
     for (std::uint32_t j = 0; j < kMaxSums; ++j) sums[j] = s.chunks > 0 ? head.rule_sums[s.first + j * s.stride] : 0.0;
-    scale(r.rule, r.dtype, o, step, sums, s.numel, head.uniforms[s.record].bytes);
+    scale(r.rule, r.compute, o, step, sums, s.numel, head.uniforms[s.record].bytes);
   }
 }
 

@@ -28,9 +28,9 @@ struct KernelPair {
   Kernel small, large;
 };
 
-const KernelPair& step_kernel_of(int rule, DType dtype);
-const KernelPair& measure_kernel_of(int rule, DType dtype);  // of rules with sums alone
-const KernelPair& norm_kernel_of(Norm norm, DType dtype);
+const KernelPair& step_kernel_of(int rule, Compute compute);
+const KernelPair& measure_kernel_of(int rule, Compute compute);  // of rules with sums alone
+const KernelPair& norm_kernel_of(Norm norm, Compute compute);
 const KernelPair& finish_kernel();
 const Kernel& fill_kernel();
 

@@ -62,17 +62,17 @@ constexpr KernelPair both_sizes() {
 }
 
 template <Norm kNorm>
-const KernelPair& pick(DType dtype) {
-  static const KernelPair kernels[kDTypes] = {both_sizes<kNorm, float>(), both_sizes<kNorm, double>()};
-  return kernels[static_cast<int>(dtype)];
+const KernelPair& pick(Compute compute) {
+  static const KernelPair kernels[kComputes] = {both_sizes<kNorm, float>(), both_sizes<kNorm, double>()};
+  return kernels[static_cast<int>(compute)];
 }
 
 }  // namespace
 
-const KernelPair& norm_kernel_of(Norm norm, DType dtype) {
-  return norm == Norm::one   ? pick<Norm::one>(dtype)
-         : norm == Norm::two ? pick<Norm::two>(dtype)
-                             : pick<Norm::inf>(dtype);
+const KernelPair& norm_kernel_of(Norm norm, Compute compute) {
+  return norm == Norm::one   ? pick<Norm::one>(compute)
+         : norm == Norm::two ? pick<Norm::two>(compute)
+                             : pick<Norm::inf>(compute);
 }
 
 }  // namespace fusedstep::cuda

@@ -70,7 +70,7 @@ std::vector<std::uint32_t> Part::add_uniforms(const Call& call) {
 }
 
 void Part::add_batches(const Call& call, const std::vector<std::uint32_t>& uniform_of) {
-  std::map<std::pair<int, DType>, Batch*> batch_of;
+  std::map<std::pair<int, Compute>, Batch*> batch_of;
   for (std::uint32_t i = 0; i < call.tensors.size(); ++i) {
     const Tensor& t = call.tensors[i];
     if (t.device != device) continue;
@@ -96,13 +96,13 @@ void Part::add_batches(const Call& call, const std::vector<std::uint32_t>& unifo
 
 // Large tensors first: those are folded by the whole block.
 void Part::add_norm_batches(const Call& call) {
-  NormBatch* batch_of[kDTypes] = {};
+  NormBatch* batch_of[kComputes] = {};
   for (std::uint32_t i = 0; i < call.tensors.size(); ++i) {
     const Tensor& t = call.tensors[i];
     if (t.device != device || !t.normed()) continue;
-    const DType dtype = compute_type(t.stream[1].format);
-    NormBatch*& batch = batch_of[static_cast<int>(dtype)];
-    if (!batch) batch = &norm_batches.emplace_back(dtype);
+    const Compute compute = compute_type(t.stream[1].format);
+    NormBatch*& batch = batch_of[static_cast<int>(compute)];
+    if (!batch) batch = &norm_batches.emplace_back(compute);
     batch->tensors.push_back(i);
   }
   std::vector<Fold> folds;
@@ -156,12 +156,12 @@ void Part::place_tables(const Call& call) {
   for (Batch& batch : batches) {
     if (!has_finish) place(batch.args, batch.args.head().uniforms, uniforms_, false);
     place(batch);
-    resident_blocks(batch.args.fitting(step_kernel_of(batch.rule, batch.dtype)), device);
-    if (batch.two_passes) resident_blocks(batch.args.fitting(measure_kernel_of(batch.rule, batch.dtype)), device);
+    resident_blocks(batch.args.fitting(step_kernel_of(batch.rule, batch.compute)), device);
+    if (batch.two_passes) resident_blocks(batch.args.fitting(measure_kernel_of(batch.rule, batch.compute)), device);
   }
   for (NormBatch& batch : norm_batches) {
     place(batch);
-    resident_blocks(batch.args.fitting(norm_kernel_of(norm_of(call.norm_type), batch.dtype)), device);
+    resident_blocks(batch.args.fitting(norm_kernel_of(norm_of(call.norm_type), batch.compute)), device);
   }
   if (!uploads_.empty()) resident_blocks(fill_kernel(), device);
 }

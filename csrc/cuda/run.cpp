@@ -97,7 +97,7 @@ class CudaRun final : public Run {
       if (!call_.does(kApply) || call_.skips) continue;
       run_first_passes(part);
       for (const Batch& batch : part.batches) {
-        run_table(part, batch, step_kernel_of(batch.rule, batch.dtype), "cudaLaunchKernelEx(step)");
+        run_table(part, batch, step_kernel_of(batch.rule, batch.compute), "cudaLaunchKernelEx(step)");
       }
     }
   }
@@ -115,7 +115,7 @@ class CudaRun final : public Run {
     if (part.finish.head().scaled_count == 0) return;
     for (const Batch& batch : part.batches) {
       if (!batch.two_passes) continue;
-      run_table(part, batch, measure_kernel_of(batch.rule, batch.dtype), "cudaLaunchKernelEx(measure)");
+      run_table(part, batch, measure_kernel_of(batch.rule, batch.compute), "cudaLaunchKernelEx(measure)");
     }
     part.finish.head().scale_uniforms = true;
     finish(part, 0);
@@ -159,7 +159,7 @@ class CudaRun final : public Run {
     for (Part& part : parts_) {
       const DeviceGuard guard(part.device);
       for (const NormBatch& batch : part.norm_batches) {
-        run_table(part, batch, norm_kernel_of(norm_of(call_.norm_type), batch.dtype), "cudaLaunchKernelEx(norm)");
+        run_table(part, batch, norm_kernel_of(norm_of(call_.norm_type), batch.compute), "cudaLaunchKernelEx(norm)");
       }
       if (parts_.size() > 1) finish(part, kMeasure);
     }

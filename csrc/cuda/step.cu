@@ -96,13 +96,13 @@ constexpr KernelPair both_sizes() {
 }
 
 template <class... Rule>
-const KernelPair& pick(TypeList<Rule...>, int rule, DType dtype) {
-  static const KernelPair kernels[][kDTypes] = {{both_sizes<Rule, float>(), both_sizes<Rule, double>()}...};
-  return kernels[rule][static_cast<int>(dtype)];
+const KernelPair& pick(TypeList<Rule...>, int rule, Compute compute) {
+  static const KernelPair kernels[][kComputes] = {{both_sizes<Rule, float>(), both_sizes<Rule, double>()}...};
+  return kernels[rule][static_cast<int>(compute)];
 }
 
 }  // namespace
 
-const KernelPair& step_kernel_of(int rule, DType dtype) { return pick(AllRules{}, rule, dtype); }
+const KernelPair& step_kernel_of(int rule, Compute compute) { return pick(AllRules{}, rule, compute); }
 
 }  // namespace fusedstep::cuda

@@ -19,7 +19,7 @@ inline constexpr int kFormats = AllFormats::size;
 struct FormatFacts {
   Format id;
   const char* name;
-  DType compute;
+  Compute compute;
   int item_size, tile;
 };
 
@@ -34,9 +34,9 @@ inline constexpr const FormatFacts& facts(Format f) { return FormatTable<AllForm
 inline constexpr const char* format_name(Format f) { return facts(f).name; }
 inline constexpr int item_size(Format f) { return facts(f).item_size; }
 // The type that rules compute in, and that norms read, for what is stored like this.
-inline constexpr DType compute_type(Format f) { return facts(f).compute; }
+inline constexpr Compute compute_type(Format f) { return facts(f).compute; }
 // The format that is the compute type itself: no decoding.
-inline constexpr Format plain_format(DType t) { return static_cast<Format>(t); }
+inline constexpr Format plain_format(Compute t) { return static_cast<Format>(t); }
 
 constexpr bool formats_are_in_order() {
   for (int k = 0; k < kFormats; ++k) {
@@ -45,7 +45,7 @@ constexpr bool formats_are_in_order() {
   return true;
 }
 static_assert(formats_are_in_order());
-static_assert(plain_format(DType::float32) == Format::float32 && plain_format(DType::float64) == Format::float64);
+static_assert(plain_format(Compute::float32) == Format::float32 && plain_format(Compute::float64) == Format::float64);
 
 // Of a tile of any format.
 constexpr int largest_tile() {

@@ -7,7 +7,7 @@ namespace fusedstep {
 struct Float32 : ElementFormat<Float32, float> {
   static constexpr Format id = Format::float32;
   static constexpr const char* name = "float32";
-  static constexpr DType compute = DType::float32;
+  static constexpr Compute compute = Compute::float32;
 };
 
 }  // namespace fusedstep

@@ -3,7 +3,7 @@
 //   struct Name {
 //     static constexpr Format id = Format::name;
 //     static constexpr const char* name = "name";
-//     static constexpr DType compute = ...;   what rules compute in for a parameter that is stored like this
+//     static constexpr Compute compute = ...;   what rules compute in for a parameter that is stored like this
 //     static constexpr int item_size = ...;   bytes
 //     static constexpr int tile = ...;        elements that are decoded at a time
 //     template <class T>

@@ -81,7 +81,7 @@ FS_INLINE auto prepare_own(const typename Rule::Hyper& hyper, std::int64_t step,
 }
 
 template <class Rule>
-FS_INLINE void prepare_rule(DType dtype, const StepOptions& options, double norm, std::int64_t step, void* out,
+FS_INLINE void prepare_rule(Compute compute, const StepOptions& options, double norm, std::int64_t step, void* out,
                             Scalars* scalars, const GroupScalars* group) {
   using Wide = StepUniform<Rule, double>;
   using Narrow = StepUniform<Rule, float>;
@@ -89,7 +89,7 @@ FS_INLINE void prepare_rule(DType dtype, const StepOptions& options, double norm
   Wide wide{};
   wide.common = prepare_common(options, norm);
   wide.rule = prepare_own<Rule>(hyper_of<Rule>(options), step, scalars, group);
-  if (dtype == DType::float64) {
+  if (compute == Compute::float64) {
     std::memcpy(out, &wide, sizeof wide);
     return;
   }
@@ -113,10 +113,10 @@ FS_INLINE void with_rule(TypeList<Rule, Rest...>, int rule, const F& f) {
 
 // Fills StepUniform<Rule, T> at `out` (kMaxUniformBytes) for the rule of that index in AllRules. `scalars` are those of
 // the tensor, which move one step on, `group` those of its group, which have; null for a rule that has none.
-FS_INLINE void prepare(int rule, DType dtype, const StepOptions& options, double norm, std::int64_t step, void* out,
+FS_INLINE void prepare(int rule, Compute compute, const StepOptions& options, double norm, std::int64_t step, void* out,
                        Scalars* scalars = nullptr, const GroupScalars* group = nullptr) {
   with_rule(AllRules{}, rule, [&](auto of) {
-    prepare_rule<typename decltype(of)::type>(dtype, options, norm, step, out, scalars, group);
+    prepare_rule<typename decltype(of)::type>(compute, options, norm, step, out, scalars, group);
   });
 }
 
@@ -130,13 +130,13 @@ FS_INLINE void advance(int rule, const StepOptions& options, GroupScalars& group
 
 // Fills the scale of the StepUniform<Rule, T> at `out`, which prepare has prepared, from the sums of the first
 // pass; of a rule without sums nothing.
-FS_INLINE void scale(int rule, DType dtype, const StepOptions& options, std::int64_t step, const double* sums,
+FS_INLINE void scale(int rule, Compute compute, const StepOptions& options, std::int64_t step, const double* sums,
                      std::int64_t numel, void* out) {
   with_rule(AllRules{}, rule, [&](auto of) {
     using Rule = typename decltype(of)::type;
     if constexpr (sum_count<Rule> > 0) {
       const auto scale = Rule::scale(hyper_of<Rule>(options), step, sums, numel);
-      if (dtype == DType::float64) {
+      if (compute == Compute::float64) {
         static_cast<StepUniform<Rule, double>*>(out)->scale = scale;
       } else {
         round_each(&scale, &static_cast<StepUniform<Rule, float>*>(out)->scale);

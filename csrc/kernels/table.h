@@ -35,11 +35,11 @@ struct FirstPass {
 
 struct TargetTable {
   const char* name;
-  StepFn step[AllRules::size][kDTypes];
-  NormFn norm[kNorms][kDTypes];
-  DecodeFn decode[kFormats][kDTypes];
-  EncodeFn encode[kFormats][kDTypes];
-  FirstPass first_pass[AllRules::size][kDTypes];
+  StepFn step[AllRules::size][kComputes];
+  NormFn norm[kNorms][kComputes];
+  DecodeFn decode[kFormats][kComputes];
+  EncodeFn encode[kFormats][kComputes];
+  FirstPass first_pass[AllRules::size][kComputes];
 };
 
 }  // namespace fusedstep

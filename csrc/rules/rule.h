@@ -58,7 +58,7 @@ constexpr Names<sizeof...(S)> names(S... s) {
 
 // States of one number: read before prepare() and written after it, as float32 or float64.
 template <int N>
-struct Numbers {
+struct ScalarValues {
   double at[N];
   bool wide[N];
 
@@ -66,8 +66,8 @@ struct Numbers {
   FS_INLINE void set(int k, double x) { at[k] = wide[k] ? x : static_cast<double>(static_cast<float>(x)); }
 };
 
-using Scalars = Numbers<kMaxScalars>;            // of a tensor
-using GroupScalars = Numbers<kMaxGroupScalars>;  // of a group
+using Scalars = ScalarValues<kMaxScalars>;            // of a tensor
+using GroupScalars = ScalarValues<kMaxGroupScalars>;  // of a group
 
 template <class Rule>
 constexpr auto scalars_of() {

@@ -55,7 +55,7 @@ struct Arrays {
   }
 
   void add_to(Call& call, int device) const {
-    Tensor& t = call.tensors.emplace_back(Tensor{{}, 4, DType::float32, adam(), n, nullptr, nullptr});
+    Tensor& t = call.tensors.emplace_back(Tensor{{}, 4, Compute::float32, adam(), n, nullptr, nullptr});
     for (int k = 0; k < 4; ++k) t.stream[k] = {stream[k], Format::float32};
     t.sum = call.sums++;
     t.device = device;

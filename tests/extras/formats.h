@@ -10,7 +10,7 @@ namespace fusedstep {
 struct Upper16 : ElementFormat<Upper16, std::uint16_t> {
   static constexpr Format id = static_cast<Format>(2);
   static constexpr const char* name = "upper16";
-  static constexpr DType compute = DType::float32;
+  static constexpr Compute compute = Compute::float32;
 
   template <class T>
   FS_INLINE static T load(std::uint16_t x) {

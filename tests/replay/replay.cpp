@@ -178,9 +178,9 @@ struct Asked {
     group.emplace_back(r, info.group_scalars.size());
   }
 
-  fs::Tensor tensor(fs::DType dtype, std::int64_t numel, const std::vector<fs::Stream>& stream,
+  fs::Tensor tensor(fs::Compute compute, std::int64_t numel, const std::vector<fs::Stream>& stream,
                     const fs::Strided* strided) const {
-    fs::Tensor t{{}, streams, dtype, rule, numel, nullptr, strided};
+    fs::Tensor t{{}, streams, compute, rule, numel, nullptr, strided};
     std::copy(stream.begin(), stream.end(), t.stream);
     t.two_passes = fs::all_rules()[rule].sums > 0;
     t.apart = fs::lies_apart(t);
@@ -232,7 +232,7 @@ std::vector<double> norms_of(std::vector<fs::Tensor> tensors, double type) {
 
 // A rule; for every tensor p, g, states and the expected p, states.
 template <class T>
-void replay_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& numels, int gap) {
+void replay_step(Reader& r, fs::Compute compute, const std::vector<std::int64_t>& numels, int gap) {
   Asked asked(r);
   const int streams = asked.streams;
   std::vector<fs::Tensor> work;
@@ -242,7 +242,7 @@ void replay_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& nu
     std::vector<fs::Stream> stream;
     for (int k = 0; k < streams; ++k) {
       given.push_back(r.bytes(n * sizeof(T)));
-      stream.push_back({arenas[given.size() - 1].place<T>(given.back(), n, gap), fs::plain_format(dtype)});
+      stream.push_back({arenas[given.size() - 1].place<T>(given.back(), n, gap), fs::plain_format(compute)});
     }
     for (int k = 0; k < streams; ++k)
       expected.push_back(k == 1 ? given[given.size() - streams + 1] : r.bytes(n * sizeof(T)));
@@ -250,7 +250,7 @@ void replay_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& nu
       stream[1] = stream[0];
       expected[expected.size() - 1] = expected[expected.size() - 2];
     }
-    work.push_back(asked.tensor(dtype, n, stream, nullptr));
+    work.push_back(asked.tensor(compute, n, stream, nullptr));
   }
   asked.run(work);
   for (std::size_t i = 0; i < work.size() * streams; ++i) {
@@ -260,21 +260,21 @@ void replay_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& nu
   }
 }
 
-fs::Tensor gradient(const fs::Stream& stream, fs::DType dtype, std::int64_t n, const fs::Strided* strided) {
-  fs::Tensor t{{stream, stream}, 2, dtype, 0, n, nullptr, nullptr};
+fs::Tensor gradient(const fs::Stream& stream, fs::Compute compute, std::int64_t n, const fs::Strided* strided) {
+  fs::Tensor t{{stream, stream}, 2, compute, 0, n, nullptr, nullptr};
   t.row_major = strided;
   return t;
 }
 
 // norm_type; every tensor; the expected norms, then their total.
 template <class T>
-void replay_norm(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& numels, int gap) {
+void replay_norm(Reader& r, fs::Compute compute, const std::vector<std::int64_t>& numels, int gap) {
   const auto type = r.get<double>();
   std::vector<fs::Tensor> work;
   arenas.resize(std::max(arenas.size(), numels.size()));
   for (const std::int64_t n : numels) {
     T* const x = arenas[work.size()].place<T>(r.bytes(n * sizeof(T)), n, gap);
-    work.push_back(gradient({x, fs::plain_format(dtype)}, dtype, n, nullptr));
+    work.push_back(gradient({x, fs::plain_format(compute)}, compute, n, nullptr));
   }
   for (const double norm : norms_of(work, type)) {
     compare(norm, r.get<double>(), target + " norm " + std::to_string(type));
@@ -309,14 +309,14 @@ struct Stored {
 };
 
 // A rule, then its tensors.
-void replay_stored_step(Reader& r, fs::DType dtype, const std::vector<std::int64_t>& numels, int gap) {
+void replay_stored_step(Reader& r, fs::Compute compute, const std::vector<std::int64_t>& numels, int gap) {
   Asked asked(r);
   std::deque<Stored> tensors;
   std::deque<fs::Strided> row_major;
   std::vector<fs::Tensor> work;
   for (const std::int64_t n : numels) {
     const Stored& t = tensors.emplace_back(r, asked.streams, gap, tensors.size() * asked.streams);
-    work.push_back(asked.tensor(dtype, n, t.stream, t.strides()));
+    work.push_back(asked.tensor(compute, n, t.stream, t.strides()));
     if (t.strided) work.back().row_major = &row_major.emplace_back(fs::Strided{t.layout.size, {t.layout.stride[1]}});
   }
   asked.run(work);
@@ -347,18 +347,18 @@ void replay(Reader r, int gap) {
   while (r.at < r.end) {
     const auto kind = r.get<std::int64_t>();  // 0: step, 1: norm, 2 and 3: of stored streams
     const bool norm = kind == 1;
-    const auto dtype = static_cast<fs::DType>(r.get<std::int64_t>());
+    const auto compute = static_cast<fs::Compute>(r.get<std::int64_t>());
     std::vector<std::int64_t> numels(r.get<std::int64_t>());
     for (std::int64_t& n : numels) n = r.get<std::int64_t>();
     const fs::FloatEnvironment environment;
     if (kind == 2) {
-      replay_stored_step(r, dtype, numels, gap);
+      replay_stored_step(r, compute, numels, gap);
     } else if (kind == 3) {
       replay_stored_norm(r, numels, gap);
-    } else if (dtype == fs::DType::float32) {
-      (norm ? replay_norm<float> : replay_step<float>)(r, dtype, numels, gap);
+    } else if (compute == fs::Compute::float32) {
+      (norm ? replay_norm<float> : replay_step<float>)(r, compute, numels, gap);
     } else {
-      (norm ? replay_norm<double> : replay_step<double>)(r, dtype, numels, gap);
+      (norm ? replay_norm<double> : replay_step<double>)(r, compute, numels, gap);
     }
     ++calls;
   }
