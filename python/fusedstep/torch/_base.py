@@ -196,7 +196,17 @@ class FusedOptimizer(torch.optim.Optimizer):
             "_lost_norm_group": lost,
         }
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's. A state of one number keeps the dtype it was saved in, as a step count does."""
+        # torch casts all but "step" to the parameter's dtype. Registered now, this hook sees what other hooks return.
+        hook = self.register_load_state_dict_pre_hook(_hide_numbers)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            hook.remove()
+
     def __setstate__(self, state: dict[str, Any]) -> None:
+        _show_numbers(state["state"])
         present = self.__dict__.get("param_groups", state["param_groups"])
         super().__setstate__(state)
         if "_run" not in self.__dict__:
@@ -368,6 +378,34 @@ class FusedOptimizer(torch.optim.Optimizer):
         )
         if norm is not None and on_gpu(report):
             self._run.fill(norm, min(max_norms))
+
+
+class _Hidden:
+    """A number of the state, in a form that torch's ``load_state_dict`` passes on as it is."""
+
+    def __init__(self, number: torch.Tensor) -> None:
+        self.number = number
+
+
+def _hide_numbers(opt: Any, state_dict: dict[str, Any]) -> dict[str, Any] | None:
+    names = {n.name for n in opt._rule.numbers}
+    if not names:
+        return None
+
+    def hidden(state: Any) -> Any:
+        if not isinstance(state, dict):
+            return state
+        return {k: _Hidden(v) if k in names and isinstance(v, torch.Tensor) else v for k, v in state.items()}
+
+    return {**state_dict, "state": {key: hidden(state) for key, state in state_dict["state"].items()}}
+
+
+def _show_numbers(state: Any) -> None:
+    for key, entry in state.items() if isinstance(state, dict) else ():
+        for name, value in entry.items() if isinstance(entry, dict) else ():
+            if isinstance(value, _Hidden):
+                like = key if isinstance(key, torch.Tensor) else value.number
+                entry[name] = value.number.to(like.device)
 
 
 def new_step(device: torch.device | str) -> torch.Tensor:
