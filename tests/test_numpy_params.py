@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import copy
 import math
+import pickle
 import types
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 import fusedstep.numpy as fnp
 from bits import assert_same_bits
+from declared import RULES
 from fusedstep import functional, reference
 
 CLASSES = ["SGD", "Adagrad", "RMSprop", "Adam", "AdamW"]
@@ -286,3 +288,37 @@ def test_what_is_no_array(bad: Any) -> None:
     with pytest.raises(ValueError, match="SGD: grads has 3 arrays, expected 1 to match params"):
         opt.step(iter([w, w, w]))
     assert (w == 1).all()
+
+
+# ------------------------------------------------------------------------------------ step counts that are set by hand
+
+
+@pytest.mark.parametrize(
+    "bad", [-5, -1, 2**53 - 1, 2**62, 10**30, 1.5, math.nan, None, "x", [1], np.array([1, 2])], ids=str
+)
+@pytest.mark.parametrize("cls", RULES)
+def test_a_wrong_step_count_is_named_and_changes_nothing(cls: str, bad: Any) -> None:
+    params = [np.ones(3), np.ones(4)]
+    opt = getattr(fnp, cls)(params, max_norm=1.0)
+    grads = [np.full(3, 0.5), np.full(4, 0.25)]
+    opt.step(grads)
+    opt.state[1]["step"] = bad
+    before = pickle.dumps((params, opt.state, opt.total_norm))
+    with pytest.raises((TypeError, ValueError), match=rf"^{cls}: state\[1\]\.step is .*, expected an integer"):
+        opt.step(grads)
+    assert pickle.dumps((params, opt.state, opt.total_norm)) == before
+    opt.step([grads[0], None])
+    assert opt.state[0]["step"] == 2
+
+
+@pytest.mark.parametrize("count", [0, 7, 2**53 - 2])
+@pytest.mark.parametrize("kind", [int, np.int64, np.array], ids=lambda kind: kind.__name__)
+def test_a_step_count_may_be_any_integer(kind: Any, count: int) -> None:
+    w, expected = np.ones(3), np.ones(3)
+    opt = fnp.Adagrad(w, lr=0.5, lr_decay=0.1)
+    opt.state[0]["step"] = kind(count)
+    opt.step(np.ones(3))
+    functional.adagrad(expected, np.ones(3), np.zeros(3), step=count + 1, lr=0.5, lr_decay=0.1)
+    assert_same_bits(w, expected)
+    assert type(opt.state[0]["step"]) is int
+    assert opt.state[0]["step"] == count + 1

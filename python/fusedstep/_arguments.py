@@ -128,21 +128,24 @@ def stream(label: str, value: Any) -> int | None:
 LARGEST_STEP = _core.most_steps - 1  # a count that a step can still advance
 
 
+def step_count(label: str, name: str, value: Any, least: int) -> int:
+    """A step number (``least`` 1), or how many steps were taken before one (0)."""
+    try:
+        count = operator.index(value)
+    except Exception as error:  # whatever an object's __index__ raises
+        raise TypeError(f"{label}: {name} is {value!r}, expected an integer >= {least}") from error
+    if not least <= count < LARGEST_STEP + least:
+        raise ValueError(f"{label}: {name} is {value}, expected an integer from {least} to 2**53 - {2 - least}")
+    return count
+
+
 def steps(label: str, value: Any, count: int) -> int | list[int]:
     """A step number >= 1, or one for each of ``count`` parameters."""
     many = isinstance(value, (list, tuple))
     given: Sequence[Any] = value if many else [value]
     if many and len(given) != count:
         raise ValueError(f"{label}: step has {len(given)} numbers, expected {count} to match params")
-    checked = []
-    for k, item in enumerate(given):
-        name = f"step[{k}]" if many else "step"
-        try:
-            checked.append(operator.index(item))
-        except Exception as error:  # whatever an object's __index__ raises
-            raise TypeError(f"{label}: {name} is {item!r}, expected an integer >= 1") from error
-        if not 1 <= checked[-1] <= LARGEST_STEP:
-            raise ValueError(f"{label}: {name} is {item}, expected an integer from 1 to 2**53 - 1")
+    checked = [step_count(label, f"step[{k}]" if many else "step", item, 1) for k, item in enumerate(given)]
     return checked if many else checked[0]
 
 

@@ -150,7 +150,7 @@ class Optimizer:
         if len(given) != len(params):
             raise ValueError(f"{self._label}: grads has {len(given)} arrays, expected {len(params)} to match params")
         groups: list[_core.ListsGroup] = []
-        stepped: list[int] = []
+        counts: dict[int, int] = {}  # after the step
         start = 0
         for index, group in enumerate(all_groups):
             options = group if lr is None else {**group, "lr": lr}
@@ -167,9 +167,9 @@ class Optimizer:
                         "state.clear() starts anew"
                     )
             arrays = [[self.state[k][name] for k in live] for name in names]
-            steps = [self.state[k]["step"] + 1 for k in live]
+            steps = [1 + check.step_count(self._label, f"state[{k}].step", self.state[k]["step"], 0) for k in live]
             groups.append((core, [params[k] for k in live], [given[k] for k in live], arrays, steps, live))
-            stepped += live
+            counts |= zip(live, steps, strict=True)
         nonfinite = check.strictest(all_groups)
         has_norm = any(g["max_norm"] is not None for g in all_groups)
         check.needs_norm(self._label, nonfinite, has_norm)
@@ -180,8 +180,8 @@ class Optimizer:
         self.total_norm = norm
         self.clip_coefficient = float(self._report[1]) if has_norm else None
         if self.skipped_steps == skipped:
-            for k in stepped:
-                self.state[k]["step"] += 1
+            for k, count in counts.items():
+                self.state[k]["step"] = count
         return norm
 
     def state_dict(self) -> dict[str, Any]:
@@ -234,8 +234,7 @@ class Optimizer:
         old, label = self.state[k], f"{self._label}: state[{k}]"
         if new.keys() != {"step", *names}:
             raise ValueError(f"{label} has {sorted(new)}, expected {sorted(['step', *names])}")
-        if not isinstance(new["step"], int) or not 0 <= new["step"] < check.LARGEST_STEP:
-            raise ValueError(f"{label}.step is {new['step']!r}, expected an integer >= 0")
+        check.step_count(self._label, f"state[{k}].step", new["step"], 0)
         like = next((v for n, v in old.items() if n != "step"), None)
         for name in names:
             got, expected = new[name], old.get(name, like)
