@@ -322,3 +322,24 @@ def test_a_step_count_may_be_any_integer(kind: Any, count: int) -> None:
     assert_same_bits(w, expected)
     assert type(opt.state[0]["step"]) is int
     assert opt.state[0]["step"] == count + 1
+
+
+# ------------------------------------------------------------------------------------------------- keys of checkpoints
+
+
+@pytest.mark.parametrize("cls", RULES)
+def test_every_option_has_to_be_in_a_checkpoint(cls: str) -> None:
+    groups = [{"params": [np.ones(3)]}, {"params": [np.ones(2)], "lr": 0.5}]
+    opt = getattr(fnp, cls)(groups)
+    saved = opt.state_dict()
+    before = pickle.dumps((opt.param_groups, opt.state))
+    for key in [key for key in saved if key.startswith("group.1.")]:
+        with pytest.raises(ValueError, match=rf"^{cls}: state_dict has no key '{key}'$"):
+            opt.load_state_dict({k: v for k, v in saved.items() if k != key})
+    with pytest.raises(ValueError, match=rf"^{cls}: state_dict has the key 'group\.1\.foo', expected "):
+        opt.load_state_dict({**saved, "group.1.foo": np.zeros(1)})
+    assert pickle.dumps((opt.param_groups, opt.state)) == before
+    opt.load_state_dict({**saved, "group.0.max_norm": np.array(3.0), "group.1.nonfinite": np.array("skip")})
+    assert opt.param_groups[0]["max_norm"] is None
+    assert opt.param_groups[1]["nonfinite"] == "propagate"
+    assert {k: v.tolist() for k, v in opt.state_dict().items()} == {k: v.tolist() for k, v in saved.items()}

@@ -201,7 +201,7 @@ class Optimizer:
         dtypes.
         """
         current = self._follow_params()
-        groups = [dict.fromkeys(n for n in g if n != "params" and n not in RUN_TIME) for g in current]
+        groups: list[dict[str, Any]] = [{} for _ in current]
         state: list[dict[str, Any]] = [{} for _ in self.state]
         for key in state_dict:
             kind, index, name = (*str(key).split(".", 2), "", "")[:3]
@@ -220,8 +220,15 @@ class Optimizer:
             else:
                 target[int(index)][name] = value
         k = 0
-        for group, options in zip(current, groups, strict=True):
-            self._check_names(options)
+        for i, (group, options) in enumerate(zip(current, groups, strict=True)):
+            expected = group.keys() - {"params", *RUN_TIME}
+            if missing := expected - options.keys():
+                raise ValueError(f"{self._label}: state_dict has no key 'group.{i}.{min(missing)}'")
+            if unknown := options.keys() - expected:
+                name = min(unknown)
+                raise ValueError(
+                    f"{self._label}: state_dict has the key 'group.{i}.{name}', expected {sorted(expected)}"
+                )
             self._rule.check(self._label, options)
             for _ in group["params"]:
                 self._check_state(k, state[k], self._rule.state_keys(options))
