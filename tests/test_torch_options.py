@@ -11,6 +11,7 @@ from torch.nn import utils
 
 import declared
 import fusedstep.torch as fst
+from fusedstep.torch import _groups
 from torch_spec import (
     CASES,
     NAMES,
@@ -63,6 +64,40 @@ def test_options_of_the_run_are_read_and_set_and_are_no_keys():
         other["max_norm"] = 9.0
         assert group["max_norm"] is None
     repr(opt)
+
+
+def test_merging_a_group():
+    opt = make("SGD", params := make_params(), lr=1.0)
+    keys = list(opt.param_groups[0])
+    opt.param_groups[0] |= {"max_norm": 0.5, "lr": 0.25}
+    group = opt.param_groups[0]
+    group |= [("clip_value", 2.0)]
+    assert group is opt.param_groups[0]
+    assert {k: group[k] for k in ("max_norm", "clip_value", "lr")} == {"max_norm": 0.5, "clip_value": 2.0, "lr": 0.25}
+    assert list(group) == keys
+    assert set(opt.state_dict()["param_groups"][0]) == set(keys)
+    set_grads(params, 0, scale=100.0)
+    opt.step()
+    assert opt.clipped_steps == 1
+
+    plain = {"max_norm": 9.0, "nonfinite": "skip", "lr": 7.0, "more": 1}
+    for other in (group | plain, group | _groups.ParamGroup(plain)):
+        assert type(other) is type(group)
+        assert list(other) == [*keys, "more"]
+        assert (other["lr"], other["clip_value"], group["max_norm"], group["lr"]) == (7.0, 2.0, 0.5, 0.25)
+    assert (group | plain)["max_norm"] == 9.0
+    assert (group | plain)["nonfinite"] == "skip"
+    assert (group | _groups.ParamGroup(plain))["max_norm"] == 0.5  # an option of the run is no key of the other group
+    other = plain | group
+    assert type(other) is type(group)
+    assert (other["lr"], other["max_norm"], other["nonfinite"], other["more"]) == (0.25, 0.5, "propagate", 1)
+    assert set(other) == {*keys, "more"}
+    assert plain["max_norm"] == 9.0
+    for wrong in (3, None, ["ab"]):
+        with pytest.raises(TypeError):
+            group | wrong
+        with pytest.raises(TypeError):
+            wrong | group
 
 
 def test_the_two_words_for_raising():

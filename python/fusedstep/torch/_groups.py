@@ -15,7 +15,8 @@ class ParamGroup(dict[str, Any]):
 
     ``max_norm``, ``clip_value``, ``nonfinite`` and ``error_if_nonfinite`` can be read and set like keys, but are none:
     iteration, ``len``, ``dict(group)`` and ``state_dict`` do not see them. So a checkpoint has torch's keys, and
-    loading one leaves these options as they are. ``error_if_nonfinite`` is ``nonfinite == "raise"``.
+    loading one leaves these options as they are. A merged group (``group | other``) has those of the group.
+    ``error_if_nonfinite`` is ``nonfinite == "raise"``.
     """
 
     __slots__ = ("run_time",)
@@ -58,6 +59,20 @@ class ParamGroup(dict[str, Any]):
     def update(self, *args: Any, **kwargs: Any) -> None:
         for key, value in dict(*args, **kwargs).items():
             self[key] = value
+
+    def __ior__(self, other: Any) -> ParamGroup:  # type: ignore[override]
+        self.update(other)
+        return self
+
+    def __or__(self, other: Any) -> ParamGroup:  # type: ignore[override]
+        if not isinstance(other, dict):
+            return NotImplemented
+        merged = self.copy()
+        merged.update(other)
+        return merged
+
+    def __ror__(self, other: Any) -> ParamGroup:  # type: ignore[override]
+        return ParamGroup({**other, **self}, self.run_time) if isinstance(other, dict) else NotImplemented
 
     def pop(self, key: str, default: Any = _MISSING) -> Any:
         """Of an option of the run: its value, and it is off from then on."""
