@@ -219,6 +219,41 @@ def test_foreign_groups_without_torchs_keys_either():
     assert_close(opt, other, rtol=0, atol=0)
 
 
+# ----------------------------------------------------------------------------- defaults, and options that torch lacks
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_defaults_that_were_changed_count_for_groups_added_later(name):
+    opt = make(name, make_params(), lr=0.5, **({"fused": True} if "fused" in declared.RULES[name].options else {}))
+    assert opt.param_groups[0].get("fused", True)
+    changed = {"lr": 0.125, "weight_decay": 0.25} | ({"fused": False} if "fused" in opt.defaults else {})
+    opt.defaults.update(changed)
+    for each in (opt, copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))):
+        each.add_param_group({"params": make_params()})
+        assert {k: each.param_groups[-1][k] for k in changed} == changed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rate_of_several_elements_is_named(name):
+    with pytest.raises((TypeError, ValueError), match=r"(?i)lr"):
+        make(name, make_params(), lr=torch.ones(2))
+
+
+class Far(float):
+    """A number that has to be waited for where it is compared."""
+
+    def __eq__(self, other):
+        raise AssertionError("waited")
+
+    __ne__ = __eq__
+    __hash__ = float.__hash__
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_option_is_compared_with_its_default(name):
+    assert make(name, make_params(), fst, lr=Far(0.5)).param_groups[0]["lr"].hex() == (0.5).hex()
+
+
 # ------------------------------------------------------------------------------------------------------ AMP contract
 
 

@@ -152,12 +152,14 @@ class FusedOptimizer(torch.optim.Optimizer):
         # What torch's constructor does not take: an option that this torch is too old for (then groups, and so
         # checkpoints, are without the key unless it is used), and ``fused``, with which it would check for kernels of
         # its own. Groups are made in that constructor and are to have them too.
-        known = _taken(rule.torch_class)
-        self._torchs = {
-            k: v for k, v in options.items() if k == "fused" or (k not in known and v != rule.options[k].default)
-        }
-        kept = {name: value for name, value in options.items() if name in known and name != "fused"}
         if rule.torch_class:
+            known = inspect.signature(getattr(torch.optim, rule.torch_class)).parameters
+            self._torchs = {  # compared by identity: a value may be a tensor that the host would have to wait for
+                k: v
+                for k, v in options.items()
+                if k == "fused" or (k not in known and v is not rule.options[k].default)
+            }
+            kept = {k: v for k, v in options.items() if k in known and k != "fused"}
             super().__init__(params, **kept)
         else:
             super().__init__(params, options)
@@ -166,7 +168,7 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         label = type(self).__name__
-        self.defaults.update(self.__dict__.get("_torchs", {}))
+        self.defaults.update(self.__dict__.pop("_torchs", {}))
         if not isinstance(cast(Any, param_group), dict):
             raise TypeError(f"{label}: param_group is a {type(param_group).__name__}, expected a dict with 'params'")
         keys, run_time = _groups.split(param_group, self._run_time)
@@ -192,7 +194,6 @@ class FusedOptimizer(torch.optim.Optimizer):
         return {
             **super().__getstate__(),
             "_run_time": self._run_time,
-            "_torchs": self._torchs,
             "_lost_norm_group": lost,
         }
 
@@ -418,11 +419,6 @@ def _two(label: str, o: Option, value: Any) -> Any:
     """Any sequence of two, as torch's constructor takes them: a tuple of numbers or tensors."""
     o.numbers(label, value)
     return tuple(x if isinstance(x, torch.Tensor) else float(x) for x in (value[0], value[1]))
-
-
-def _taken(torch_class: str) -> frozenset[str]:
-    """The options that the constructor of torch's class takes; none without such a class."""
-    return frozenset(inspect.signature(getattr(torch.optim, torch_class)).parameters if torch_class else ())
 
 
 def _on_host(options: dict[str, Any]) -> dict[str, Any]:
