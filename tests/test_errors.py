@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import as_strided
 
 import declared
 from bits import assert_same_bits
-from fusedstep import functional, reference
+from fusedstep import _core, functional, reference
 from fusedstep import numpy as fnp
 from fusedstep._rule import Option
 from fusedstep.functional._updates import options_of
@@ -419,6 +419,20 @@ def test_error_if_nonfinite(function: str, value: float) -> None:
     for options in ({"norm_type": p, "per_tensor": each} for p in (1, 2, 2.5, inf) for each in (False, True)):
         options |= {"error_if_nonfinite": True, **({} if function == "total_norm" else {"max_norm": 1.0})}
         refuses(RuntimeError, arrays, (f"{function}: ", "norm"), invoke, function, arrays, **options)
+
+
+@pytest.mark.skipif(_core.cuda == "host", reason="memory of the CPU may count as a device's in this build")
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy, memoryview], ids=["numpy", "torch", "buffer"])
+@pytest.mark.parametrize("function", [*UPDATES, "clip_grad_norm", "total_norm"])
+def test_norm_out_is_for_cuda_devices(function: str, kind: Callable[[np.ndarray], Any]) -> None:
+    arrays = make(function)
+    options = {} if function == "total_norm" else {"max_norm": 1.0}
+    first = FUNCTIONS[function][0][0]
+    arrays[first] = [kind(x) for x in arrays[first]]
+    for out in (np.zeros(1), torch.zeros(1, dtype=torch.float64), "junk"):
+        parts = (f"{function}: norm_out", "on the CPU", "returned")
+        refuses(ValueError, [arrays, out], parts, invoke, function, arrays, norm_out=out, **options)
+    assert invoke(function, arrays, stream=0, **options) > 0  # has no meaning there, and no result depends on it
 
 
 # -------------------------------------------------------------------------------------------------- fusedstep.numpy
