@@ -16,7 +16,7 @@ import declared
 from bits import assert_same_bits
 from fusedstep import _core, functional, reference
 from fusedstep import numpy as fnp
-from fusedstep._rule import Option
+from fusedstep._rule import Option, StateArray
 from fusedstep.functional._updates import options_of
 from fusedstep.rules import Rule
 
@@ -409,6 +409,20 @@ def test_options_that_contradict() -> None:
     refuses(ValueError, arrays, ("sgd: nesterov",), invoke, "sgd", arrays, nesterov=True, dampening=0.1)
     del arrays["momentum_buffers"]
     refuses(ValueError, arrays, ("sgd: nesterov",), invoke, "sgd", arrays, nesterov=True, momentum=0.0)
+
+
+OF_A_NUMBER = [(f, s) for f, rule in declared.FUNCTIONS.items() for s in rule.states if s.when in rule.hyper_names]
+
+
+@pytest.mark.parametrize(("function", "state"), OF_A_NUMBER, ids=lambda x: x if isinstance(x, str) else x.name)
+def test_the_specification_is_not_that_of_another_variant(function: str, state: StateArray) -> None:
+    hyper = declared.numbers_of(declared.FUNCTIONS[function], {"lr": 0.1, state.when: 0.9})
+    ones = [np.ones(3) for n in declared.arrays_of(declared.FUNCTIONS[function]) if n != f"{state.name}s"]
+    message = f"{function}: {state.when} is 0.9 with no {state.name}, expected both or neither"
+    with pytest.raises(ValueError, match=message):
+        getattr(reference, function)(*ones[:3], **hyper)
+    getattr(reference, function)(*ones[:3], **{**hyper, state.when: 0.0})
+    getattr(reference, function)(*ones[:3], **hyper, **{state.name: np.ones(3)})
 
 
 @pytest.mark.parametrize("value", [nan, inf, -inf])
