@@ -351,10 +351,10 @@ def test_own_number(function: str, option: Option) -> None:
 def test_own_pair(function: str, option: Option) -> None:
     arrays = make(function)
     for both in declared.bad_values(option):
-        which = option.into[0] if both[1] == option.default[0] else option.into[1]
-        refuses(ValueError, arrays, (f"{function}: {which} is ",), invoke, function, arrays, **{option.name: both})
+        parts = (f"{function}: {option.name}[{int(both[1] != option.default[0])}] is ",)
+        refuses(ValueError, arrays, parts, invoke, function, arrays, **{option.name: both})
     for value in (0.9, None, "ab", (0.9,), (0.9,) * 3, ("x", 0.9)):
-        refuses(BOTH, arrays, (f"{function}: {option.name[:-1]}",), invoke, function, arrays, **{option.name: value})
+        refuses(BOTH, arrays, (f"{function}: {option.name}",), invoke, function, arrays, **{option.name: value})
 
 
 COUNTING = [f for f, (_, options) in UPDATES.items() if "step" in options]
@@ -507,7 +507,7 @@ def test_class_options(cls: str) -> None:
     for name, o in rule.own().items():
         if o.kind == "pair":
             for both in (*declared.bad_values(o), ("x", 0.9), 0.9, None, "ab", (0.9,), (0.9,) * 3):
-                refuses(BOTH, data, (f"{cls}: {name[:-1]}",), new, params, **{name: both})
+                refuses(BOTH, data, (f"{cls}: {name}",), new, params, **{name: both})
     refuses(TypeError, data, (cls, "foo"), new, params, foo=1)
     refuses(TypeError, data, (cls, "foo"), new, [{"params": params, "foo": 1}])
 

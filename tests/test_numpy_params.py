@@ -290,6 +290,16 @@ def test_what_is_no_array(bad: Any) -> None:
     assert (w == 1).all()
 
 
+@pytest.mark.parametrize("cls", RULES)
+def test_a_list_is_of_groups_or_of_arrays(cls: str) -> None:
+    w = np.ones(3)
+    for mixed, index in (([{"params": [w]}, 5], 1), ([{"params": [w]}, np.ones(2)], 1), ([w, w, {"params": [w]}], 0)):
+        message = rf"^{cls}: params mixes groups and arrays: params\[{index}\] is a {type(mixed[index]).__name__}, "
+        with pytest.raises(TypeError, match=message + "expected all dicts or none"):
+            getattr(fnp, cls)(mixed)
+    assert len(getattr(fnp, cls)([{"params": w}, {"params": [np.ones(2)]}]).param_groups) == 2
+
+
 # ------------------------------------------------------------------------------------ step counts that are set by hand
 
 

@@ -45,8 +45,8 @@ class Option:
             return (float(check.flag(label, self.name, value)),)
         assert self.range is not None
         if self.kind == "pair":
-            both = zip(self.into, check.pair(label, self.name, value), strict=True)
-            return tuple(self.range.check(label, name, v) for name, v in both)
+            both = enumerate(check.pair(label, self.name, value))
+            return tuple(self.range.check(label, f"{self.name}[{k}]", v) for k, v in both)
         return (self.range.check(label, self.name, value),)
 
 

@@ -61,8 +61,13 @@ class Optimizer:
         self.clip_coefficient: float | None = None
         self._report = np.zeros(4)  # norm and coefficient of a step; counts of those clipped and of those skipped
         given = check.arrays(params)
-        groups = given if given and all(isinstance(g, Mapping) for g in given) else [{"params": given}]
-        for group in groups:
+        other = next((k for k, g in enumerate(given) if not isinstance(g, Mapping)), None)
+        if other is not None and any(isinstance(g, Mapping) for g in given):
+            raise TypeError(
+                f"{self._label}: params mixes groups and arrays: params[{other}] is a {type(given[other]).__name__}, "
+                "expected all dicts or none"
+            )
+        for group in given if given and other is None else [{"params": given}]:
             self.add_param_group(group)
 
     def _check_names(self, options: Mapping[str, Any]) -> None:
