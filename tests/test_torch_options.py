@@ -131,6 +131,8 @@ def test_groups_of_their_own():
     opt = make("SGD", [{"params": params[:1]}, given], max_norm=1.0)
     opt.add_param_group({"params": params[2:], "max_norm": None, "nonfinite": "skip"})
     assert [g["max_norm"] for g in opt.param_groups] == [1.0, 2.0, None]
+    given["lr"] = 9.0  # a copy was taken
+    assert opt.param_groups[1]["lr"] == 0.5
     assert [g["nonfinite"] for g in opt.param_groups] == ["propagate", "raise", "skip"]
     for bad, error in (
         ({"max_norm": -1.0}, ValueError),
