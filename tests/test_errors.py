@@ -494,7 +494,7 @@ def test_class_options(cls: str) -> None:
     rule = declared.RULES[cls]
     opt = new(params, **list(rule.variants().values())[-1])
     data = [params, grads, opt.state]
-    numbers = {n: [*wrong(o), (None, TypeError)] for n, o in rule.own().items() if o.kind == "number"}
+    numbers = {n: [*wrong(o), (None, TypeError)] for n, o in rule.own.items() if o.kind == "number"}
     for name, values in {**numbers, **{n: wrong_numbers(n) for n in ("max_norm", "clip_value")}}.items():
         for value, error in values:
             refuses(error, data, (f"{cls}: {name} is ",), new, params, **{name: value})
@@ -504,7 +504,7 @@ def test_class_options(cls: str) -> None:
             opt.param_groups[0][name] = good
     for value, error in wrong(rule.options["lr"]):
         refuses(error, data, (f"{cls}: lr is ",), opt.step, grads, lr=value)
-    for name, o in rule.own().items():
+    for name, o in rule.own.items():
         if o.kind == "pair":
             for both in (*declared.bad_values(o), ("x", 0.9), 0.9, None, "ab", (0.9,), (0.9,) * 3):
                 refuses(BOTH, data, (f"{cls}: {name}",), new, params, **{name: both})

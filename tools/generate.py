@@ -104,10 +104,10 @@ def stubs() -> Iterator[tuple[Path, str]]:
 
 
 def table() -> str:
-    from fusedstep import rules
+    from fusedstep import _docs, rules
 
     rows = [
-        f"| [`{rule.__name__}`](docs/optimizers/{rule.name()}.md) | {rule.choices or '-'} | {rule.papers} |"
+        f"| [`{rule.__name__}`](docs/optimizers/{rule.name()}.md) | {rule.choices or '-'} | {_docs.papers_of(rule)} |"
         for rule in rules.ALL
     ]
     return "\n".join(["| class | variants | source |", "|---|---|---|", *rows])

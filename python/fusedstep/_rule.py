@@ -13,7 +13,10 @@ from . import _arguments as check
 from . import _core
 from ._arguments import FINITE, FRACTION, NON_NEGATIVE, Range
 
-__all__ = ["FINITE", "FRACTION", "KEYWORD_ONLY", "NON_NEGATIVE", "Options", "Rule", "array", "flag", "number", "pair"]
+# What declarations are written with.
+__all__ = ["CAPTURABLE", "DIFFERENTIABLE", "FINITE", "FOREACH", "FRACTION", "FUSED", "KEYWORD_ONLY", "MAXIMIZE"]
+__all__ += ["NON_NEGATIVE", "Options", "Rule", "StateNumber", "array", "decay", "flag", "learning_rate", "number"]
+__all__ += ["pair"]
 
 Options = Mapping[str, Any]
 KEYWORD_ONLY = object()  # in a declaration: what follows it is
@@ -119,10 +122,9 @@ class Rule:
     kernel: ClassVar[str]  # the family of kernels
     states: ClassVar[tuple[StateArray, ...]] = ()  # in the kernel's order
     numbers: ClassVar[tuple[StateNumber, ...]] = ()  # in the kernel's order
-    papers: ClassVar[str]
     choices: ClassVar[str] = ""  # what its options make of it, for the table of optimizers
     torch_class: ClassVar[str] = ""  # the class of torch.optim that the torch class is mixed with, if there is one
-    takes_sparse: ClassVar[str] = ""  # torch's class for sparse gradients, as this one takes none
+    takes_sparse: ClassVar[str] = "torch.optim.SparseAdam"  # torch's class for sparse gradients, as this one takes none
     has_step: ClassVar[bool] = True  # the state has a step count
     decoupled: ClassVar[bool] = False  # weight decay always is; else ``decoupled_weight_decay`` says so
 
@@ -130,9 +132,9 @@ class Rule:
     """``(g, p, *states, *numbers, **hyper)``, perhaps with ``step``: the direction ``d``, new states and numbers."""
 
     options: ClassVar[dict[str, Option]] = {}
+    own: ClassVar[dict[str, Option]]  # without those of torch alone
+    defaults: ClassVar[dict[str, Any]]  # of these, and of the options of the run
     hyper_names: ClassVar[tuple[str, ...]]  # the specification's keywords, without ``step``
-    _own: ClassVar[dict[str, Option]]
-    _defaults: ClassVar[dict[str, Any]]
 
     def __init_subclass__(cls) -> None:
         options, keyword_only = dict(cls.options), False
@@ -146,8 +148,8 @@ class Rule:
             elif name in options:
                 del options[name]
         cls.options = options
-        cls._own = {name: o for name, o in options.items() if o.kind != "torch"}
-        cls._defaults = {**{name: o.default for name, o in cls._own.items()}, **RUN_TIME}
+        cls.own = {name: o for name, o in options.items() if o.kind != "torch"}
+        cls.defaults = {**{name: o.default for name, o in cls.own.items()}, **RUN_TIME}
         arguments = inspect.signature(cls.specification).parameters.values()
         cls.hyper_names = tuple(a.name for a in arguments if a.kind is a.KEYWORD_ONLY and a.name != "step")
 
@@ -162,18 +164,9 @@ class Rule:
         return cls.__name__.lower()
 
     @classmethod
-    def own(cls) -> dict[str, Option]:
-        """The options without those of torch alone."""
-        return cls._own
-
-    @classmethod
-    def defaults(cls) -> dict[str, Any]:
-        return dict(cls._defaults)
-
-    @classmethod
     def check(cls, label: str, options: Options, least_lr: float = 0.0) -> None:
         """Raise ValueError or TypeError for an option that is out of range; those that are missing pass."""
-        for name, o in cls.own().items():
+        for name, o in cls.own.items():
             if name not in options or (name == "lr" and least_lr <= check.number(label, name, options[name]) < 0):
                 continue
             o.numbers(label, options[name])
@@ -181,7 +174,7 @@ class Rule:
             check.limit_or_none(label, name, options.get(name))
         if "nonfinite" in options:
             check.nonfinite(label, options["nonfinite"])
-        if cls.own().keys() <= options.keys():
+        if cls.own.keys() <= options.keys():
             cls.check_together(label, options)
 
     @classmethod
@@ -194,14 +187,9 @@ class Rule:
         return tuple(s.name for s in cls.state_of(options))
 
     @classmethod
-    def number_names(cls) -> tuple[str, ...]:
-        """Of the states of one number, but for the step count."""
-        return tuple(n.name for n in cls.numbers)
-
-    @classmethod
     def state_keys(cls, options: Options) -> tuple[str, ...]:
         """What a parameter's state has beside the step count, in the order in which the core takes it."""
-        return (*cls.state_names(options), *cls.number_names())
+        return (*cls.state_names(options), *(n.name for n in cls.numbers))
 
     @classmethod
     def starts(cls, options: Options) -> dict[str, float]:
@@ -217,7 +205,7 @@ class Rule:
     def hyper(cls, label: str, options: Options) -> dict[str, float]:
         """The kernel's hyper-parameters by its names."""
         found: dict[str, float] = {}
-        for name, o in cls.own().items():
+        for name, o in cls.own.items():
             if set(o.kernel_names) <= set(cls.hyper_names):
                 found |= zip(o.kernel_names, o.numbers(label, options[name]), strict=True)
         return found
@@ -229,7 +217,7 @@ class Rule:
         found: dict[tuple[str, ...], dict[str, Any]] = {}
         for on in sorted(itertools.product([False, True], repeat=len(switches)), key=sum):
             chosen = {n: True if cls.options[n].kind == "flag" else 0.9 for n in itertools.compress(switches, on)}
-            found.setdefault(cls.state_names({**cls.defaults(), **chosen}), chosen)
+            found.setdefault(cls.state_names({**cls.defaults, **chosen}), chosen)
         return found
 
     @classmethod

@@ -6,7 +6,7 @@ signatures; ``inspect``, ``help`` and pickle see an ordinary function of an ordi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from inspect import Parameter, Signature
 from typing import Any
 
@@ -16,10 +16,6 @@ REQUIRED = Parameter.empty
 
 def parameter(name: str, annotation: str = "Any", default: Any = REQUIRED, keyword_only: bool = False) -> Parameter:
     return Parameter(name, KEYWORD_ONLY if keyword_only else POSITIONAL, default=default, annotation=annotation)
-
-
-def signature(parameters: Sequence[Parameter], returns: str) -> Signature:
-    return Signature(parameters, return_annotation=returns)
 
 
 def make(

@@ -44,7 +44,7 @@ CALL: tuple[tuple[str, str, Any, str], ...] = (
 def options_of(rule: type[Rule]) -> dict[str, Option]:
     """Without those that only say which state there is, or what it starts from: here the arrays say so."""
     chosen = {s.when for s in rule.states if rule.options.get(s.when, rule.options["lr"]).kind == "flag"}
-    return {n: o for n, o in rule.own().items() if n not in chosen | {s.start for s in rule.states}}
+    return {n: o for n, o in rule.own.items() if n not in chosen | {s.start for s in rule.states}}
 
 
 def _required(rule: type[Rule]) -> list[str]:
@@ -102,7 +102,7 @@ def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], op
     for name in _required(rule):
         if given[name] is None:
             raise TypeError(f"{label}: {name} is None, expected an array or a list of arrays")
-    options = {**rule.defaults(), **options, "max_norm": call["max_norm"], "clip_value": call["clip_value"]}
+    options = {**rule.defaults, **options, "max_norm": call["max_norm"], "clip_value": call["clip_value"]}
     lists = {name: check.arrays(arrays) for name, arrays in given.items() if arrays is not None}
     group = rule.group(label, options, state_args=tuple(lists))
     has_norm = call.pop("max_norm") is not None

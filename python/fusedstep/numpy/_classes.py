@@ -16,14 +16,14 @@ _TYPES = {"max_norm": "float | None", "clip_value": "float | None", "nonfinite":
 
 
 def _signature_of(rule: type[Rule]) -> Signature:
-    options = [parameter(n, o.annotation, o.default, o.keyword_only) for n, o in rule.own().items()]
+    options = [parameter(n, o.annotation, o.default, o.keyword_only) for n, o in rule.own.items()]
     run_time = [parameter(n, _TYPES[n], default, True) for n, default in RUN_TIME.items()]
     return Signature([parameter("self"), parameter("params"), *options, *run_time], return_annotation="None")
 
 
 def _doc_of(rule: type[Rule]) -> str:
     entries = [("params", "one array, a list of arrays, or a list of dicts with ``params`` and options of their own")]
-    entries += [(n, o.text + _docs.default_of(o)) for n, o in rule.own().items()]
+    entries += [(n, o.text + _docs.default_of(o)) for n, o in rule.own.items()]
     entries.append((", ".join(RUN_TIME), "see :class:`Optimizer`"))
     return f"{_docs.text_of(rule)}\n\n{_docs.example_of(rule)}\n\n{_docs.arguments(entries)}\n"
 

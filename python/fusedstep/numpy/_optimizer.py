@@ -50,7 +50,7 @@ class Optimizer:
     def __init__(self, params: Any, **options: Any) -> None:
         self._label = type(self).__name__
         self._check_names(options)
-        self.defaults = {**self._rule.defaults(), **options}
+        self.defaults = {**self._rule.defaults, **options}
         self._rule.check(self._label, self.defaults)
         check.needs_norm(self._label, self.defaults["nonfinite"], self.defaults["max_norm"] is not None)
         self.param_groups: list[dict[str, Any]] = []
@@ -71,7 +71,7 @@ class Optimizer:
             self.add_param_group(group)
 
     def _check_names(self, options: Mapping[str, Any]) -> None:
-        known = self._rule.defaults()
+        known = self._rule.defaults
         if unknown := options.keys() - known.keys():
             raise TypeError(f"{self._label}: unexpected option {min(unknown)!r}, expected {sorted(known)}")
 
