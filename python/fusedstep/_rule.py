@@ -21,9 +21,6 @@ __all__ += ["pair"]
 Options = Mapping[str, Any]
 KEYWORD_ONLY = object()  # in a declaration: what follows it is
 
-# Options that belong to a run, not to what is trained: they are in no checkpoint. Every optimizer has them.
-RUN_TIME: dict[str, Any] = {"max_norm": None, "clip_value": None, "nonfinite": "propagate"}
-
 
 @dataclass(frozen=True)
 class Option:
@@ -31,12 +28,13 @@ class Option:
 
     default: Any
     text: str
-    kind: Literal["number", "flag", "pair", "torch"]  # torch: of the torch class alone
+    kind: Literal["number", "flag", "pair", "torch", "call"]  # torch: of the torch class alone; call: of no rule
     range: Range | None = None
     into: tuple[str, ...] = ()  # of a pair: the kernel's two names
     annotation: str = "float"  # of a torch option, and of others where no tensor is meant
     name: str = ""
     keyword_only: bool = False
+    checked: Callable[[str, str, Any], Any] | None = None  # of a call: label, name, value
 
     @property
     def kernel_names(self) -> tuple[str, ...]:
@@ -51,6 +49,46 @@ class Option:
             both = enumerate(check.pair(label, self.name, value))
             return tuple(self.range.check(label, f"{self.name}[{k}]", v) for k, v in both)
         return (self.range.check(label, self.name, value),)
+
+
+def of_call(
+    name: str, default: Any, annotation: str, text: str, checked: Callable[[str, str, Any], Any] | None = None
+) -> Option:
+    """An option that every optimizer has, and that belongs to what is called rather than to what is trained."""
+    return Option(default, text, "call", annotation=annotation, name=name, keyword_only=True, checked=checked)
+
+
+# Options of a run: they are in no checkpoint.
+RUN_TIME: dict[str, Option] = {
+    o.name: o
+    for o in (
+        of_call(
+            "max_norm",
+            None,
+            "float | None",
+            "clip the gradients, as one vector, to this norm, in the same pass over memory",
+            check.limit_or_none,
+        ),
+        of_call(
+            "clip_value",
+            None,
+            "float | None",
+            "bound on each element of the gradient, after ``max_norm``; not for complex ones",
+            check.limit_or_none,
+        ),
+        of_call(
+            "nonfinite",
+            "propagate",
+            'Literal["propagate", "skip", "raise"]',
+            'what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch\'s would be; '
+            '``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed. Needs a '
+            '``max_norm``; not ``"skip"`` with ``per_tensor``',
+            lambda label, _, value: check.nonfinite(label, value),
+        ),
+    )
+}
+# Torch's word for one of them.
+ERROR_IF_NONFINITE = of_call("error_if_nonfinite", False, "bool", 'torch\'s word for ``nonfinite="raise"``')
 
 
 def number(default: float, range: Range, text: str) -> Any:
@@ -149,7 +187,7 @@ class Rule:
                 del options[name]
         cls.options = options
         cls.own = {name: o for name, o in options.items() if o.kind != "torch"}
-        cls.defaults = {**{name: o.default for name, o in cls.own.items()}, **RUN_TIME}
+        cls.defaults = {name: o.default for name, o in (cls.own | RUN_TIME).items()}
         arguments = inspect.signature(cls.specification).parameters.values()
         cls.hyper_names = tuple(a.name for a in arguments if a.kind is a.KEYWORD_ONLY and a.name != "step")
 
@@ -170,10 +208,9 @@ class Rule:
             if name not in options or (name == "lr" and least_lr <= check.number(label, name, options[name]) < 0):
                 continue
             o.numbers(label, options[name])
-        for name in ("max_norm", "clip_value"):
-            check.limit_or_none(label, name, options.get(name))
-        if "nonfinite" in options:
-            check.nonfinite(label, options["nonfinite"])
+        for name, o in RUN_TIME.items():
+            if o.checked and name in options:
+                o.checked(label, name, options[name])
         if cls.own.keys() <= options.keys():
             cls.check_together(label, options)
 
