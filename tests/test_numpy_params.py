@@ -346,7 +346,7 @@ def test_every_option_has_to_be_in_a_checkpoint(cls: str) -> None:
     for key in [key for key in saved if key.startswith("group.1.")]:
         with pytest.raises(ValueError, match=rf"^{cls}: state_dict has no key '{key}'$"):
             opt.load_state_dict({k: v for k, v in saved.items() if k != key})
-    with pytest.raises(ValueError, match=rf"^{cls}: state_dict has the key 'group\.1\.foo', expected "):
+    with pytest.raises(ValueError, match=rf"^{cls}: state_dict has the unexpected key 'group\.1\.foo'$"):
         opt.load_state_dict({**saved, "group.1.foo": np.zeros(1)})
     assert pickle.dumps((opt.param_groups, opt.state)) == before
     opt.load_state_dict({**saved, "group.0.max_norm": np.array(3.0), "group.1.nonfinite": np.array("skip")})

@@ -227,13 +227,9 @@ class Optimizer:
         k = 0
         for i, (group, options) in enumerate(zip(current, groups, strict=True)):
             expected = group.keys() - {"params", *RUN_TIME}
-            if missing := expected - options.keys():
-                raise ValueError(f"{self._label}: state_dict has no key 'group.{i}.{min(missing)}'")
-            if unknown := options.keys() - expected:
-                name = min(unknown)
-                raise ValueError(
-                    f"{self._label}: state_dict has the key 'group.{i}.{name}', expected {sorted(expected)}"
-                )
+            if wrong := expected ^ options.keys():
+                has = "no key" if min(wrong) in expected else "the unexpected key"
+                raise ValueError(f"{self._label}: state_dict has {has} 'group.{i}.{min(wrong)}'")
             self._rule.check(self._label, options)
             for _ in group["params"]:
                 self._check_state(k, state[k], self._rule.state_keys(options))
