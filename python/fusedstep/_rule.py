@@ -19,6 +19,7 @@ __all__ += ["NON_NEGATIVE", "Options", "Rule", "StateNumber", "array", "decay", 
 __all__ += ["pair"]
 
 Options = Mapping[str, Any]
+Check = Callable[[str, str, Any], Any]  # label, name, value
 KEYWORD_ONLY = object()  # in a declaration: what follows it is
 
 
@@ -34,7 +35,7 @@ class Option:
     annotation: str = "float"  # of a torch option, and of others where no tensor is meant
     name: str = ""
     keyword_only: bool = False
-    checked: Callable[[str, str, Any], Any] | None = None  # of a call: label, name, value
+    checked: Check | None = None  # of a call
 
     @property
     def kernel_names(self) -> tuple[str, ...]:
@@ -51,42 +52,29 @@ class Option:
         return (self.range.check(label, self.name, value),)
 
 
-def of_call(
-    name: str, default: Any, annotation: str, text: str, checked: Callable[[str, str, Any], Any] | None = None
-) -> Option:
+def of_call(name: str, default: Any, annotation: str, text: str, checked: Check | None = None) -> Option:
     """An option that every optimizer has, and that belongs to what is called rather than to what is trained."""
     return Option(default, text, "call", annotation=annotation, name=name, keyword_only=True, checked=checked)
 
 
-# Options of a run: they are in no checkpoint.
-RUN_TIME: dict[str, Option] = {
-    o.name: o
-    for o in (
-        of_call(
-            "max_norm",
-            None,
-            "float | None",
-            "clip the gradients, as one vector, to this norm, in the same pass over memory",
-            check.limit_or_none,
-        ),
-        of_call(
-            "clip_value",
-            None,
-            "float | None",
-            "bound on each element of the gradient, after ``max_norm``; not for complex ones",
-            check.limit_or_none,
-        ),
-        of_call(
-            "nonfinite",
-            "propagate",
-            'Literal["propagate", "skip", "raise"]',
-            'what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch\'s would be; '
-            '``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed. Needs a '
-            '``max_norm``; not ``"skip"`` with ``per_tensor``',
-            lambda label, _, value: check.nonfinite(label, value),
-        ),
-    )
-}
+def _limit(name: str, text: str) -> Option:
+    return of_call(name, None, "float | None", text, check.limit_or_none)
+
+
+_OF_A_RUN = (
+    _limit("max_norm", "clip the gradients, as one vector, to this norm, in the same pass over memory"),
+    _limit("clip_value", "bound on each element of the gradient, after ``max_norm``; not for complex ones"),
+    of_call(
+        "nonfinite",
+        "propagate",
+        'Literal["propagate", "skip", "raise"]',
+        'what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch\'s would be; '
+        '``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed. Needs a '
+        '``max_norm``; not ``"skip"`` with ``per_tensor``',
+        lambda label, _, value: check.nonfinite(label, value),
+    ),
+)
+RUN_TIME = {o.name: o for o in _OF_A_RUN}  # in no checkpoint
 # Torch's word for one of them.
 ERROR_IF_NONFINITE = of_call("error_if_nonfinite", False, "bool", 'torch\'s word for ``nonfinite="raise"``')
 

@@ -18,10 +18,7 @@ _NAMES = {"__name__": "fusedstep.functional", "Any": Any, "Literal": Literal, "A
 # Keywords of every update.
 CALL: tuple[Option, ...] = (
     of_call(
-        "grad_scale",
-        1.0,
-        "float",
-        "what the gradients were multiplied by (loss scaling), > 0; they are divided by it",
+        "grad_scale", 1.0, "float", "what the gradients were multiplied by (loss scaling), > 0; they are divided by it"
     ),
     RUN_TIME["max_norm"],
     of_call("norm_type", 2.0, "float", "order of that norm: 1, 2, inf, or any p > 0"),
