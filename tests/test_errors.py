@@ -531,3 +531,11 @@ def test_class_calls(cls: str) -> None:
         getattr(fnp, cls)([params[0], params[1], params[0]]).step([grads[0], grads[1], grads[0].copy()])
 
     refuses(ValueError, data, (f"{cls}: ", "params[0]", "params[2]"), run)
+
+
+def test_norm_out_of_no_arrays_is_left_alone() -> None:
+    out = np.full(1, 7.0)
+    assert functional.total_norm([], norm_out=out) == 0.0
+    assert functional.clip_grad_norm([], 1.0, norm_out=out, per_tensor=True) == []
+    assert functional.sgd([], [], lr=0.1, max_norm=1.0, norm_out=out) == 0.0
+    assert out[0] == 7.0

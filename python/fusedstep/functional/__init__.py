@@ -16,7 +16,7 @@ On CUDA devices a call puts its work on ``stream`` (the address of a CUDA stream
 for torch tensors, else the legacy default stream) and returns without waiting, unless a norm is to be returned as a
 float. With ``norm_out``, a float64 array on the device of one element (``per_tensor``: one per gradient), the norm is
 left there, and nothing waits. Norms are of order 1, 2 or inf there. On the CPU ``norm_out`` is refused, and a
-``stream`` has no meaning. Empty lists are on no device: ``norm_out`` stays as it is, and 0.0 is returned.
+``stream`` has no meaning. Empty lists are on no device: ``norm_out`` stays as it is, and the norm is returned.
 """
 
 from __future__ import annotations
