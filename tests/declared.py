@@ -28,7 +28,7 @@ def altered(o: Option) -> Any:
 
 def is_valid(rule: type[Rule], options: dict[str, Any]) -> bool:
     try:
-        rule.check("", {**rule.defaults(), **options})
+        rule.check("", {**rule.defaults, **options})
     except ValueError:
         return False
     return True
@@ -37,7 +37,7 @@ def is_valid(rule: type[Rule], options: dict[str, Any]) -> bool:
 def cases(rule: type[Rule]) -> list[dict[str, Any]]:
     """Options for every variant: alone, with all numbers altered and maximize, with each flag."""
     found: list[dict[str, Any]] = []
-    own = rule.own()
+    own = rule.own
     numbers = {n: altered(o) for n, o in own.items() if o.kind != "flag" and n not in {"lr", *switches(rule)}}
     for chosen in rule.variants().values():
         found += [chosen, {**chosen, **numbers, "maximize": True}]
@@ -62,7 +62,7 @@ def number_arguments(rule: type[Rule], count: int, dtype: str = "float64") -> di
 
 def numbers_of(rule: type[Rule], options: dict[str, Any]) -> dict[str, Any]:
     """The specification's keywords for options of a class or a function."""
-    full = {**rule.defaults(), **options}
+    full = {**rule.defaults, **options}
     found: dict[str, Any] = dict(rule.hyper("", full))
     found |= {"weight_decay": float(full["weight_decay"]), "maximize": bool(full["maximize"])}
     return found | {"decoupled": rule.is_decoupled(full)}

@@ -106,6 +106,32 @@ def test_param_groups_asks_the_model() -> None:
         fusedstep.torch.param_groups(Own(), 0.1, no_decay="position")
 
 
+@pytest.mark.parametrize("name", ["tied.weight", "embedding.weight", "tied.*"])
+def test_param_groups_knows_every_name_of_a_tied_parameter(name: str) -> None:
+    model = Model()
+    groups = fusedstep.torch.param_groups(model, 0.1, no_decay=[name], decay_vectors=True)
+    assert [id(p) for p in groups[1]["params"]] == [id(model.embedding.weight)]
+
+
+def test_param_groups_names_what_it_cannot_use() -> None:
+    for patterns in (["positron"], ["pos*", "*.gain"], ["pos*", "Position"]):
+        wrong = patterns[-1].replace("*", r"\*")
+        with pytest.raises(ValueError, match=rf"param_groups: no_decay has '{wrong}', expected names or patterns"):
+            fusedstep.torch.param_groups(Model(), 0.1, no_decay=patterns)
+    fusedstep.torch.param_groups(Model(), 0.1, no_decay=["frozen.*"])  # a parameter, though not a trained one
+    with pytest.raises(TypeError, match=r"param_groups: no_decay\[1\] is 3, expected a name or a pattern"):
+        fusedstep.torch.param_groups(Model(), 0.1, no_decay=["pos*", 3])
+    for model in (Model().parameters(), list(Model().parameters()), None):
+        with pytest.raises(TypeError, match=rf"param_groups: model is a {type(model).__name__}, expected a torch.nn.M"):
+            fusedstep.torch.param_groups(model, 0.1)
+
+    class Own(Model):
+        def no_weight_decay(self) -> set[str]:
+            return {"position", "head.dist_token"}  # as timm's models list what other variants of them have
+
+    assert [len(g["params"]) for g in fusedstep.torch.param_groups(Own(), 0.1)] == [2, 4]
+
+
 def test_example_of_param_groups() -> None:
     assert doctest.testmod(_decay).attempted >= 4
     assert doctest.testmod(_decay).failed == 0

@@ -14,9 +14,9 @@ from numpy.lib.stride_tricks import as_strided
 
 import declared
 from bits import assert_same_bits
-from fusedstep import functional, reference
+from fusedstep import _core, functional, reference
 from fusedstep import numpy as fnp
-from fusedstep._rule import Option
+from fusedstep._rule import Option, StateArray
 from fusedstep.functional._updates import options_of
 from fusedstep.rules import Rule
 
@@ -351,10 +351,10 @@ def test_own_number(function: str, option: Option) -> None:
 def test_own_pair(function: str, option: Option) -> None:
     arrays = make(function)
     for both in declared.bad_values(option):
-        which = option.into[0] if both[1] == option.default[0] else option.into[1]
-        refuses(ValueError, arrays, (f"{function}: {which} is ",), invoke, function, arrays, **{option.name: both})
+        parts = (f"{function}: {option.name}[{int(both[1] != option.default[0])}] is ",)
+        refuses(ValueError, arrays, parts, invoke, function, arrays, **{option.name: both})
     for value in (0.9, None, "ab", (0.9,), (0.9,) * 3, ("x", 0.9)):
-        refuses(BOTH, arrays, (f"{function}: {option.name[:-1]}",), invoke, function, arrays, **{option.name: value})
+        refuses(BOTH, arrays, (f"{function}: {option.name}",), invoke, function, arrays, **{option.name: value})
 
 
 COUNTING = [f for f, (_, options) in UPDATES.items() if "step" in options]
@@ -411,6 +411,20 @@ def test_options_that_contradict() -> None:
     refuses(ValueError, arrays, ("sgd: nesterov",), invoke, "sgd", arrays, nesterov=True, momentum=0.0)
 
 
+OF_A_NUMBER = [(f, s) for f, rule in declared.FUNCTIONS.items() for s in rule.states if s.when in rule.hyper_names]
+
+
+@pytest.mark.parametrize(("function", "state"), OF_A_NUMBER, ids=lambda x: x if isinstance(x, str) else x.name)
+def test_the_specification_is_not_that_of_another_variant(function: str, state: StateArray) -> None:
+    hyper = declared.numbers_of(declared.FUNCTIONS[function], {"lr": 0.1, state.when: 0.9})
+    ones = [np.ones(3) for n in declared.arrays_of(declared.FUNCTIONS[function]) if n != f"{state.name}s"]
+    message = f"{function}: {state.when} is 0.9 with no {state.name}, expected both or neither"
+    with pytest.raises(ValueError, match=message):
+        getattr(reference, function)(*ones[:3], **hyper)
+    getattr(reference, function)(*ones[:3], **{**hyper, state.when: 0.0})
+    getattr(reference, function)(*ones[:3], **hyper, **{state.name: np.ones(3)})
+
+
 @pytest.mark.parametrize("value", [nan, inf, -inf])
 @pytest.mark.parametrize("function", [*UPDATES, "clip_grad_norm", "total_norm"])
 def test_error_if_nonfinite(function: str, value: float) -> None:
@@ -419,6 +433,20 @@ def test_error_if_nonfinite(function: str, value: float) -> None:
     for options in ({"norm_type": p, "per_tensor": each} for p in (1, 2, 2.5, inf) for each in (False, True)):
         options |= {"error_if_nonfinite": True, **({} if function == "total_norm" else {"max_norm": 1.0})}
         refuses(RuntimeError, arrays, (f"{function}: ", "norm"), invoke, function, arrays, **options)
+
+
+@pytest.mark.skipif(_core.cuda == "host", reason="memory of the CPU may count as a device's in this build")
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy, memoryview], ids=["numpy", "torch", "buffer"])
+@pytest.mark.parametrize("function", [*UPDATES, "clip_grad_norm", "total_norm"])
+def test_norm_out_is_for_cuda_devices(function: str, kind: Callable[[np.ndarray], Any]) -> None:
+    arrays = make(function)
+    options = {} if function == "total_norm" else {"max_norm": 1.0}
+    first = FUNCTIONS[function][0][0]
+    arrays[first] = [kind(x) for x in arrays[first]]
+    for out in (np.zeros(1), torch.zeros(1, dtype=torch.float64), "junk"):
+        parts = (f"{function}: norm_out", "on the CPU", "returned")
+        refuses(ValueError, [arrays, out], parts, invoke, function, arrays, norm_out=out, **options)
+    assert invoke(function, arrays, stream=0, **options) > 0  # has no meaning there, and no result depends on it
 
 
 # -------------------------------------------------------------------------------------------------- fusedstep.numpy
@@ -466,7 +494,7 @@ def test_class_options(cls: str) -> None:
     rule = declared.RULES[cls]
     opt = new(params, **list(rule.variants().values())[-1])
     data = [params, grads, opt.state]
-    numbers = {n: [*wrong(o), (None, TypeError)] for n, o in rule.own().items() if o.kind == "number"}
+    numbers = {n: [*wrong(o), (None, TypeError)] for n, o in rule.own.items() if o.kind == "number"}
     for name, values in {**numbers, **{n: wrong_numbers(n) for n in ("max_norm", "clip_value")}}.items():
         for value, error in values:
             refuses(error, data, (f"{cls}: {name} is ",), new, params, **{name: value})
@@ -476,10 +504,10 @@ def test_class_options(cls: str) -> None:
             opt.param_groups[0][name] = good
     for value, error in wrong(rule.options["lr"]):
         refuses(error, data, (f"{cls}: lr is ",), opt.step, grads, lr=value)
-    for name, o in rule.own().items():
+    for name, o in rule.own.items():
         if o.kind == "pair":
             for both in (*declared.bad_values(o), ("x", 0.9), 0.9, None, "ab", (0.9,), (0.9,) * 3):
-                refuses(BOTH, data, (f"{cls}: {name[:-1]}",), new, params, **{name: both})
+                refuses(BOTH, data, (f"{cls}: {name}",), new, params, **{name: both})
     refuses(TypeError, data, (cls, "foo"), new, params, foo=1)
     refuses(TypeError, data, (cls, "foo"), new, [{"params": params, "foo": 1}])
 
@@ -503,3 +531,11 @@ def test_class_calls(cls: str) -> None:
         getattr(fnp, cls)([params[0], params[1], params[0]]).step([grads[0], grads[1], grads[0].copy()])
 
     refuses(ValueError, data, (f"{cls}: ", "params[0]", "params[2]"), run)
+
+
+def test_norm_out_of_no_arrays_is_left_alone() -> None:
+    out = np.full(1, 7.0)
+    assert functional.total_norm([], norm_out=out) == 0.0
+    assert functional.clip_grad_norm([], 1.0, norm_out=out, per_tensor=True) == []
+    assert functional.sgd([], [], lr=0.1, max_norm=1.0, norm_out=out) == 0.0
+    assert out[0] == 7.0

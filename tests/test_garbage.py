@@ -94,7 +94,7 @@ def calls(draw: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
         for state in rule.states:
             if state.when in options_of(rule) and f"{state.name}s" in names:
                 options[state.when] = draw(st.floats(0.1, 2))
-        if not declared.is_valid(rule, {k: v for k, v in options.items() if k in rule.own()}):
+        if not declared.is_valid(rule, {k: v for k, v in options.items() if k in rule.own}):
             options = {k: v for k, v in options.items() if not isinstance(v, bool) or k in ("maximize", *NORM)}
         if any(dtype in "FD" for _, dtype in like):
             options = {k: v for k, v in options.items() if k not in ("norm_type", "clip_value")}
@@ -137,7 +137,7 @@ def expect(function: str, arrays: dict[str, list[np.ndarray]], options: dict[str
         return {"grads": done}, None if max_norm is None else norm
     declaration = declared.FUNCTIONS[function]
     options = {
-        **declared.numbers_of(declaration, {k: v for k, v in options.items() if k in declaration.own()}),
+        **declared.numbers_of(declaration, {k: v for k, v in options.items() if k in declaration.own}),
         "grad_scale": scale,
         "clip_value": options.get("clip_value"),
     }
@@ -227,7 +227,7 @@ things = st.one_of(
     st.builds(lambda kind: kind(), st.sampled_from([object, Hostile, dict, set, bytearray, Exception])),
 )
 garbage = st.recursive(things, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner))
-OWN = ("lr", "step", "foo", *(n for rule in declared.RULES.values() for n in rule.own()))
+OWN = ("lr", "step", "foo", *(n for rule in declared.RULES.values() for n in rule.own))
 option_names = st.sampled_from([*COMMON, *OWN, *chain(*(row[2] for row in UPDATES.values()))])
 
 

@@ -46,9 +46,9 @@ class Model:
         self.options: list[dict[str, Any]] = []
         for arrays, options in groups:
             self.params += [reals(a) for a in arrays]
-            self.options += [{**RULES[cls].defaults(), **options}] * len(arrays)
+            self.options += [{**RULES[cls].defaults, **options}] * len(arrays)
         rule = RULES[cls]
-        self.names = [(*rule.state_names(o), *rule.number_names()) for o in self.options]
+        self.names = [rule.state_keys(o) for o in self.options]
         self.states = [
             [*(np.full_like(p, v) for v in rule.starts(o).values()), *(np.array(n.start) for n in rule.numbers)]
             for p, o in zip(self.params, self.options, strict=True)
@@ -253,7 +253,7 @@ def test_signature(cls: str) -> None:
     parameters = inspect.signature(getattr(fnp, cls)).parameters
     assert next(iter(parameters)) == "params"
     shown = {k: p.default for k, p in parameters.items() if k != "params"}
-    assert shown == RULES[cls].defaults()
+    assert shown == RULES[cls].defaults
 
 
 # ------------------------------------------------------------------------------------------------------------- state

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import copy
 import math
+import pickle
 import types
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 import fusedstep.numpy as fnp
 from bits import assert_same_bits
+from declared import RULES
 from fusedstep import functional, reference
 
 CLASSES = ["SGD", "Adagrad", "RMSprop", "Adam", "AdamW"]
@@ -286,3 +288,68 @@ def test_what_is_no_array(bad: Any) -> None:
     with pytest.raises(ValueError, match="SGD: grads has 3 arrays, expected 1 to match params"):
         opt.step(iter([w, w, w]))
     assert (w == 1).all()
+
+
+@pytest.mark.parametrize("cls", RULES)
+def test_a_list_is_of_groups_or_of_arrays(cls: str) -> None:
+    w = np.ones(3)
+    for mixed, index in (([{"params": [w]}, 5], 1), ([{"params": [w]}, np.ones(2)], 1), ([w, w, {"params": [w]}], 0)):
+        message = rf"^{cls}: params mixes groups and arrays: params\[{index}\] is a {type(mixed[index]).__name__}, "
+        with pytest.raises(TypeError, match=message + "expected all dicts or none"):
+            getattr(fnp, cls)(mixed)
+    assert len(getattr(fnp, cls)([{"params": w}, {"params": [np.ones(2)]}]).param_groups) == 2
+
+
+# ------------------------------------------------------------------------------------ step counts that are set by hand
+
+
+@pytest.mark.parametrize(
+    "bad", [-5, -1, 2**53 - 1, 2**62, 10**30, 1.5, math.nan, None, "x", [1], np.array([1, 2])], ids=str
+)
+@pytest.mark.parametrize("cls", RULES)
+def test_a_wrong_step_count_is_named_and_changes_nothing(cls: str, bad: Any) -> None:
+    params = [np.ones(3), np.ones(4)]
+    opt = getattr(fnp, cls)(params, max_norm=1.0)
+    grads = [np.full(3, 0.5), np.full(4, 0.25)]
+    opt.step(grads)
+    opt.state[1]["step"] = bad
+    before = pickle.dumps((params, opt.state, opt.total_norm))
+    with pytest.raises((TypeError, ValueError), match=rf"^{cls}: state\[1\]\.step is .*, expected an integer"):
+        opt.step(grads)
+    assert pickle.dumps((params, opt.state, opt.total_norm)) == before
+    opt.step([grads[0], None])
+    assert opt.state[0]["step"] == 2
+
+
+@pytest.mark.parametrize("count", [0, 7, 2**53 - 2])
+@pytest.mark.parametrize("kind", [int, np.int64, np.array], ids=lambda kind: kind.__name__)
+def test_a_step_count_may_be_any_integer(kind: Any, count: int) -> None:
+    w, expected = np.ones(3), np.ones(3)
+    opt = fnp.Adagrad(w, lr=0.5, lr_decay=0.1)
+    opt.state[0]["step"] = kind(count)
+    opt.step(np.ones(3))
+    functional.adagrad(expected, np.ones(3), np.zeros(3), step=count + 1, lr=0.5, lr_decay=0.1)
+    assert_same_bits(w, expected)
+    assert type(opt.state[0]["step"]) is int
+    assert opt.state[0]["step"] == count + 1
+
+
+# ------------------------------------------------------------------------------------------------- keys of checkpoints
+
+
+@pytest.mark.parametrize("cls", RULES)
+def test_every_option_has_to_be_in_a_checkpoint(cls: str) -> None:
+    groups = [{"params": [np.ones(3)]}, {"params": [np.ones(2)], "lr": 0.5}]
+    opt = getattr(fnp, cls)(groups)
+    saved = opt.state_dict()
+    before = pickle.dumps((opt.param_groups, opt.state))
+    for key in [key for key in saved if key.startswith("group.1.")]:
+        with pytest.raises(ValueError, match=rf"^{cls}: state_dict has no key '{key}'$"):
+            opt.load_state_dict({k: v for k, v in saved.items() if k != key})
+    with pytest.raises(ValueError, match=rf"^{cls}: state_dict has the unexpected key 'group\.1\.foo'$"):
+        opt.load_state_dict({**saved, "group.1.foo": np.zeros(1)})
+    assert pickle.dumps((opt.param_groups, opt.state)) == before
+    opt.load_state_dict({**saved, "group.0.max_norm": np.array(3.0), "group.1.nonfinite": np.array("skip")})
+    assert opt.param_groups[0]["max_norm"] is None
+    assert opt.param_groups[1]["nonfinite"] == "propagate"
+    assert {k: v.tolist() for k, v in opt.state_dict().items()} == {k: v.tolist() for k, v in saved.items()}

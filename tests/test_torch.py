@@ -94,7 +94,7 @@ def test_what_changes_nothing_is_accepted(name, argument, value):
 BAD = [("lr", -1.0), ("weight_decay", -1.0), ("max_norm", -1.0), ("clip_value", -1.0)]
 BAD += [("lr", math.nan), ("weight_decay", math.nan), ("max_norm", math.nan), ("clip_value", math.nan)]
 OWN_BAD = {
-    name: [(o.name, value) for o in rule.own().values() if o.name != "lr" for value in declared.bad_values(o)]
+    name: [(o.name, value) for o in rule.own.values() if o.name != "lr" for value in declared.bad_values(o)]
     for name, rule in declared.RULES.items()
 }
 

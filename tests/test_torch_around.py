@@ -96,6 +96,17 @@ def test_betas_that_are_no_two(bad):
     assert snapshot(opt, params) == before
 
 
+@pytest.mark.parametrize(("betas", "which"), [((1.0, 0.5), 0), ((0.5, 2), 1), ([0.5, math.nan], 1), (("x", 0.5), 0)])
+def test_which_of_the_betas_is_wrong_is_said(betas, which):
+    opt = make("AdamW", make_params())
+    for call in (
+        lambda: make("AdamW", make_params(), betas=betas),
+        lambda: opt.add_param_group({"params": make_params(), "betas": betas}),
+    ):
+        with pytest.raises((TypeError, ValueError), match=rf"^AdamW: betas\[{which}\] is {betas[which]!r}, expected "):
+            call()
+
+
 # ------------------------------------------------------------------------------------------------------------- state
 
 

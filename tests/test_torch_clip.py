@@ -1,6 +1,7 @@
 """Clipping: folded into the step (``max_norm``, ``clip_value``), and the functions of ``torch.nn.utils``."""
 
 import inspect
+import itertools
 import math
 
 import numpy as np
@@ -315,6 +316,16 @@ def test_norm_of_mixed_dtypes(dtypes):
     ours, theirs = ([p for dt in dtypes for p in with_grads(dt, [(9,)])] for _ in range(2))
     torch.testing.assert_close(fst.clip_grad_norm_(ours, 0.5), utils.clip_grad_norm_(theirs, 0.5), rtol=1e-6, atol=0)
     torch.testing.assert_close(grads_of(ours), grads_of(theirs), rtol=1e-6, atol=0)
+
+
+MIXED = list(itertools.product([torch.float32, torch.float64, torch.complex64], repeat=2))
+
+
+@pytest.mark.parametrize("dtypes", MIXED, ids=str)
+def test_the_norm_has_the_dtype_of_torchs(dtypes):
+    tensors = [torch.full((3,), 2.0, dtype=dtype) for dtype in dtypes]
+    assert fst.get_total_norm(tensors).dtype == torch_total_norm(tensors).dtype
+    assert fst.get_total_norm(tensors) == pytest.approx(math.sqrt(24.0), rel=1e-6)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

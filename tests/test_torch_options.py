@@ -11,6 +11,7 @@ from torch.nn import utils
 
 import declared
 import fusedstep.torch as fst
+from fusedstep.torch import _groups
 from torch_spec import (
     CASES,
     NAMES,
@@ -65,6 +66,40 @@ def test_options_of_the_run_are_read_and_set_and_are_no_keys():
     repr(opt)
 
 
+def test_merging_a_group():
+    opt = make("SGD", params := make_params(), lr=1.0)
+    keys = list(opt.param_groups[0])
+    opt.param_groups[0] |= {"max_norm": 0.5, "lr": 0.25}
+    group = opt.param_groups[0]
+    group |= [("clip_value", 2.0)]
+    assert group is opt.param_groups[0]
+    assert {k: group[k] for k in ("max_norm", "clip_value", "lr")} == {"max_norm": 0.5, "clip_value": 2.0, "lr": 0.25}
+    assert list(group) == keys
+    assert set(opt.state_dict()["param_groups"][0]) == set(keys)
+    set_grads(params, 0, scale=100.0)
+    opt.step()
+    assert opt.clipped_steps == 1
+
+    plain = {"max_norm": 9.0, "nonfinite": "skip", "lr": 7.0, "more": 1}
+    for other in (group | plain, group | _groups.ParamGroup(plain)):
+        assert type(other) is type(group)
+        assert list(other) == [*keys, "more"]
+        assert (other["lr"], other["clip_value"], group["max_norm"], group["lr"]) == (7.0, 2.0, 0.5, 0.25)
+    assert (group | plain)["max_norm"] == 9.0
+    assert (group | plain)["nonfinite"] == "skip"
+    assert (group | _groups.ParamGroup(plain))["max_norm"] == 0.5  # an option of the run is no key of the other group
+    other = plain | group
+    assert type(other) is type(group)
+    assert (other["lr"], other["max_norm"], other["nonfinite"], other["more"]) == (0.25, 0.5, "propagate", 1)
+    assert set(other) == {*keys, "more"}
+    assert plain["max_norm"] == 9.0
+    for wrong in (3, None, ["ab"]):
+        with pytest.raises(TypeError):
+            group | wrong
+        with pytest.raises(TypeError):
+            wrong | group
+
+
 def test_the_two_words_for_raising():
     group = make("SGD", make_params(), max_norm=1.0).param_groups[0]
     group["error_if_nonfinite"] = True
@@ -96,6 +131,8 @@ def test_groups_of_their_own():
     opt = make("SGD", [{"params": params[:1]}, given], max_norm=1.0)
     opt.add_param_group({"params": params[2:], "max_norm": None, "nonfinite": "skip"})
     assert [g["max_norm"] for g in opt.param_groups] == [1.0, 2.0, None]
+    given["lr"] = 9.0  # a copy was taken
+    assert opt.param_groups[1]["lr"] == 0.5
     assert [g["nonfinite"] for g in opt.param_groups] == ["propagate", "raise", "skip"]
     for bad, error in (
         ({"max_norm": -1.0}, ValueError),
@@ -182,6 +219,41 @@ def test_foreign_groups_without_torchs_keys_either():
         set_grads(params_of(each), 0)
         each.step()
     assert_close(opt, other, rtol=0, atol=0)
+
+
+# ----------------------------------------------------------------------------- defaults, and options that torch lacks
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_defaults_that_were_changed_count_for_groups_added_later(name):
+    opt = make(name, make_params(), lr=0.5, **({"fused": True} if "fused" in declared.RULES[name].options else {}))
+    assert opt.param_groups[0].get("fused", True)
+    changed = {"lr": 0.125, "weight_decay": 0.25} | ({"fused": False} if "fused" in opt.defaults else {})
+    opt.defaults.update(changed)
+    for each in (opt, copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))):
+        each.add_param_group({"params": make_params()})
+        assert {k: each.param_groups[-1][k] for k in changed} == changed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rate_of_several_elements_is_named(name):
+    with pytest.raises((TypeError, ValueError), match=r"(?i)lr"):
+        make(name, make_params(), lr=torch.ones(2))
+
+
+class Far(float):
+    """A number that has to be waited for where it is compared."""
+
+    def __eq__(self, other):
+        raise AssertionError("waited")
+
+    __ne__ = __eq__
+    __hash__ = float.__hash__
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_option_is_compared_with_its_default(name):
+    assert make(name, make_params(), fst, lr=Far(0.5)).param_groups[0]["lr"].hex() == (0.5).hex()
 
 
 # ------------------------------------------------------------------------------------------------------ AMP contract

@@ -561,3 +561,56 @@ def test_a_gradient_may_be_shared():
     params = make_params(shapes=[(9,), (9,)])
     params[0].grad = params[1].grad = torch.randn(9)
     step_as_specified(make("SGD", params, momentum=0.9, max_norm=0.1))
+
+
+# -------------------------------------------------------------------------------- states of one number, when loaded
+
+WITH_NUMBERS = [case for case in CASES if declared.RULES[case.values[0]].numbers]
+
+
+@pytest.mark.parametrize("default", [torch.float32, torch.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex128], ids=str)
+@pytest.mark.parametrize(("name", "options"), WITH_NUMBERS)
+def test_numbers_are_loaded_in_the_dtype_they_were_saved_in(name, options, dtype, default):
+    """As torch does with a step count, and not with others: a number rounded elsewhere moves later steps."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)  # decides the dtype of the numbers
+    try:
+        source = make(name, make_params(dtype), **options)
+        train(source, 0, 3)
+        keys = [n.name for n in declared.RULES[name].numbers]
+        saved = copy.deepcopy(source.state_dict())
+        target = make(name, [nn.Parameter(p.detach().clone()) for p in params_of(source)], **options)
+        seen = []
+        target.register_load_state_dict_pre_hook(lambda opt, state: seen.append(type(state["state"][0][keys[0]])))
+        target.register_load_state_dict_post_hook(lambda opt: seen.append(opt.state[params_of(opt)[0]][keys[0]].dtype))
+        target.load_state_dict(saved)
+        assert seen == [torch.Tensor, default]
+        for each in (source, target):
+            train(each, 3, 3)
+    finally:
+        torch.set_default_dtype(before)
+    for p, q in zip(params_of(source), params_of(target), strict=True):
+        for key, value in {**source.state[p], "param": p}.items():
+            other = {**target.state[q], "param": q}[key]
+            assert other.dtype == value.dtype
+            assert torch.equal(other, value), key
+    for state in saved["state"].values():
+        assert all(type(state[key]) is torch.Tensor for key in keys), "the dict that was given"
+
+
+def test_a_pre_hook_may_replace_what_is_loaded():
+    source = make("NAdam", make_params(torch.float64))
+    train(source, 0, 2)
+    target = make("NAdam", make_params(torch.float64))
+
+    def halved(opt, state_dict):
+        state = {k: {**s, "mu_product": s["mu_product"] / 2} for k, s in state_dict["state"].items()}
+        return {**state_dict, "state": {**state, "more": 7}}
+
+    target.register_load_state_dict_pre_hook(halved)
+    target.load_state_dict(source.state_dict())
+    assert target.state.pop("more") == 7
+    for p, q in zip(params_of(source), params_of(target), strict=True):
+        assert target.state[q]["mu_product"].dtype == torch.float32
+        assert torch.equal(target.state[q]["mu_product"], source.state[p]["mu_product"] / 2)

@@ -71,9 +71,9 @@ def stubs() -> Iterator[tuple[Path, str]]:
     functions = [rule.name() for rule in rules.ALL]
     every = f"__all__ = {sorted(functions)!r}\n"
     text = "".join(function_stub(getattr(functional, n), n, getattr(functional, n).__doc__) for n in functions)
-    call = "CALL: tuple[tuple[str, str, Any, str], ...]\n\ndef options_of(rule: type[Rule]) -> dict[str, Option]: ...\n"
+    call = "CALL: tuple[Option, ...]\n\ndef options_of(rule: type[Rule]) -> dict[str, Option]: ...\n"
     step = function_stub(functional._updates.step_arrays, "step_arrays", "")
-    imports = "from collections.abc import Sequence\nfrom typing import Any\n\nfrom .. import _core\n"
+    imports = "from collections.abc import Sequence\nfrom typing import Any, Literal\n\nfrom .. import _core\n"
     imports += "from .._rule import Option\nfrom ..rules import Rule\n\nArrays = Any\n"
     yield PACKAGE / "functional/_updates.pyi", f"{BY}\n{imports}{every}{call}{step}{text}"
 
@@ -89,7 +89,7 @@ def stubs() -> Iterator[tuple[Path, str]]:
             PACKAGE / "torch/optimizers.pyi",
             fusedstep.torch,
             "FusedOptimizer",
-            "import torch\nfrom torch import Tensor\n\nfrom ._base import FusedOptimizer\n",
+            "import torch\nfrom torch import Tensor\n\nfrom .._rule import Option\nfrom ._base import FusedOptimizer\n",
         ),
     ):
         text = ""
@@ -98,16 +98,15 @@ def stubs() -> Iterator[tuple[Path, str]]:
             of_torch = f", torch.optim.{rule.torch_class}" if module is fusedstep.torch and rule.torch_class else ""
             text += f"class {rule.__name__}({base}{of_torch}):\n{docstring(cls.__doc__, '    ')}\n"
             text += function_stub(cls.__init__, "__init__", "", "    ") + "\n"
-        typing = "from typing import Any, Literal\n" if module is fusedstep.torch else "from typing import Any\n"
-        ours = "OURS: dict[str, tuple[str, Any]]\n\n" if module is fusedstep.torch else ""
-        yield path, f"{BY}\n{typing}\n{imports}\n{every}\n{ours}{text}"
+        ours = "OURS: dict[str, Option]\n\n" if module is fusedstep.torch else ""
+        yield path, f"{BY}\nfrom typing import Any, Literal\n\n{imports}\n{every}\n{ours}{text}"
 
 
 def table() -> str:
-    from fusedstep import rules
+    from fusedstep import _docs, rules
 
     rows = [
-        f"| [`{rule.__name__}`](docs/optimizers/{rule.name()}.md) | {rule.choices or '-'} | {rule.papers} |"
+        f"| [`{rule.__name__}`](docs/optimizers/{rule.name()}.md) | {rule.choices or '-'} | {_docs.papers_of(rule)} |"
         for rule in rules.ALL
     ]
     return "\n".join(["| class | variants | source |", "|---|---|---|", *rows])

@@ -37,7 +37,7 @@ class Rule:
 
     def reference(self, param: Any, grad: Any, *states: Any, step: int, clip_coef: float = 1.0) -> tuple[Any, ...]:
         """One step by the specification: the parameter and its state arrays."""
-        options = {**self.spec.defaults(), **self.options}
+        options = {**self.spec.defaults, **self.options}
         common = {"weight_decay": options["weight_decay"], "clip_coef": clip_coef}
         function = getattr(reference, self.spec.name())
         named = dict(zip(self.states, states, strict=True))  # by position, a momentum buffer would be a grad_avg

@@ -58,7 +58,7 @@ class Data:
 
     def state(self, case: Case) -> dict[Any, dict[str, Any]]:
         """What a torch optimizer of these parameters has after a step: one memory for all that keep these arrays."""
-        starts = case.rule.spec.starts({**case.rule.spec.defaults(), **case.rule.options})
+        starts = case.rule.spec.starts({**case.rule.spec.defaults, **case.rule.options})
         count = {"step": 1.0} if case.rule.spec.has_step else {}
         return {
             p: {

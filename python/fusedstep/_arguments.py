@@ -128,21 +128,24 @@ def stream(label: str, value: Any) -> int | None:
 LARGEST_STEP = _core.most_steps - 1  # a count that a step can still advance
 
 
+def step_count(label: str, name: str, value: Any, least: int) -> int:
+    """A step number (``least`` 1), or how many steps were taken before one (0)."""
+    try:
+        count = operator.index(value)
+    except Exception as error:  # whatever an object's __index__ raises
+        raise TypeError(f"{label}: {name} is {value!r}, expected an integer >= {least}") from error
+    if not least <= count < LARGEST_STEP + least:
+        raise ValueError(f"{label}: {name} is {value}, expected an integer from {least} to 2**53 - {2 - least}")
+    return count
+
+
 def steps(label: str, value: Any, count: int) -> int | list[int]:
     """A step number >= 1, or one for each of ``count`` parameters."""
     many = isinstance(value, (list, tuple))
     given: Sequence[Any] = value if many else [value]
     if many and len(given) != count:
         raise ValueError(f"{label}: step has {len(given)} numbers, expected {count} to match params")
-    checked = []
-    for k, item in enumerate(given):
-        name = f"step[{k}]" if many else "step"
-        try:
-            checked.append(operator.index(item))
-        except Exception as error:  # whatever an object's __index__ raises
-            raise TypeError(f"{label}: {name} is {item!r}, expected an integer >= 1") from error
-        if not 1 <= checked[-1] <= LARGEST_STEP:
-            raise ValueError(f"{label}: {name} is {item}, expected an integer from 1 to 2**53 - 1")
+    checked = [step_count(label, f"step[{k}]" if many else "step", item, 1) for k, item in enumerate(given)]
     return checked if many else checked[0]
 
 
@@ -158,9 +161,26 @@ def arrays(value: Any) -> list[Any]:
     return [value]
 
 
+def norm_out(label: str, value: Any, arrays: Sequence[Any]) -> Any:
+    """Where to leave a norm of these; ValueError if they are on the CPU, where the core returns it."""
+    # The host build takes some memory of the CPU for a device's, which the core alone can tell.
+    if value is not None and arrays and _core.cuda != "host" and _is_on_cpu(arrays[0]):
+        raise ValueError(f"{label}: norm_out with arrays on the CPU, expected None: there the norm is returned")
+    return value
+
+
+def _is_on_cpu(array: Any) -> bool:
+    try:
+        return bool(array.__dlpack_device__()[0] in (1, 3))  # kDLCPU, kDLCUDAHost
+    except Exception:  # whatever an object's __dlpack_device__ raises
+        return _is_buffer(array)
+
+
 def _is_array(value: Any) -> bool:
-    if any(hasattr(type(value), name) for name in ("dtype", "__dlpack__", "__array_interface__")):
-        return True
+    return any(hasattr(type(value), n) for n in ("dtype", "__dlpack__", "__array_interface__")) or _is_buffer(value)
+
+
+def _is_buffer(value: Any) -> bool:
     try:
         memoryview(value).release()
     except Exception:

@@ -18,6 +18,12 @@ def rounded(value: float, like: Array) -> Any:
         return like.dtype.type(value)
 
 
+def moving_average(old: Array, new: Array, beta: float) -> Array:
+    """``beta * old + (1 - beta) * new``."""
+    result: Array = rounded(beta, new) * old + rounded(1.0 - beta, new) * new
+    return result
+
+
 def power(beta: float, step: int) -> float:
     """``beta ** step`` by binary exponentiation in float64: multiplications only, so that every platform agrees."""
     result = 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
 from collections.abc import Iterable
 
@@ -17,6 +18,13 @@ def text_of(rule: type[Rule]) -> str:
 def example_of(rule: type[Rule]) -> str:
     """The example that runs on NumPy."""
     return ">>>" + inspect.cleandoc(rule.__doc__ or "").split("\n>>>", 1)[1]
+
+
+def papers_of(rule: type[Rule]) -> str:
+    """Authors and years of the declaration's line of papers: "Hinton 2012; Graves 2013"."""
+    found = re.search(r"^Papers?: (.*)", text_of(rule), re.MULTILINE)
+    assert found, rule
+    return "; ".join(re.findall(r"(?:^|; )(?:[^;:]*: )?([^;]*? \d{4})", found[1]))
 
 
 def range_of(o: Option, name: str) -> str:

@@ -13,13 +13,14 @@ from . import _arguments as check
 from . import _core
 from ._arguments import FINITE, FRACTION, NON_NEGATIVE, Range
 
-__all__ = ["FINITE", "FRACTION", "KEYWORD_ONLY", "NON_NEGATIVE", "Options", "Rule", "array", "flag", "number", "pair"]
+# What declarations are written with.
+__all__ = ["CAPTURABLE", "DIFFERENTIABLE", "FINITE", "FOREACH", "FRACTION", "FUSED", "KEYWORD_ONLY", "MAXIMIZE"]
+__all__ += ["NON_NEGATIVE", "Options", "Rule", "StateNumber", "array", "decay", "flag", "learning_rate", "number"]
+__all__ += ["pair"]
 
 Options = Mapping[str, Any]
+Check = Callable[[str, str, Any], Any]  # label, name, value
 KEYWORD_ONLY = object()  # in a declaration: what follows it is
-
-# Options that belong to a run, not to what is trained: they are in no checkpoint. Every optimizer has them.
-RUN_TIME: dict[str, Any] = {"max_norm": None, "clip_value": None, "nonfinite": "propagate"}
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,13 @@ class Option:
 
     default: Any
     text: str
-    kind: Literal["number", "flag", "pair", "torch"]  # torch: of the torch class alone
+    kind: Literal["number", "flag", "pair", "torch", "call"]  # torch: of the torch class alone; call: of no rule
     range: Range | None = None
     into: tuple[str, ...] = ()  # of a pair: the kernel's two names
     annotation: str = "float"  # of a torch option, and of others where no tensor is meant
     name: str = ""
     keyword_only: bool = False
+    checked: Check | None = None  # of a call
 
     @property
     def kernel_names(self) -> tuple[str, ...]:
@@ -45,9 +47,36 @@ class Option:
             return (float(check.flag(label, self.name, value)),)
         assert self.range is not None
         if self.kind == "pair":
-            both = zip(self.into, check.pair(label, self.name, value), strict=True)
-            return tuple(self.range.check(label, name, v) for name, v in both)
+            both = enumerate(check.pair(label, self.name, value))
+            return tuple(self.range.check(label, f"{self.name}[{k}]", v) for k, v in both)
         return (self.range.check(label, self.name, value),)
+
+
+def of_call(name: str, default: Any, annotation: str, text: str, checked: Check | None = None) -> Option:
+    """An option that every optimizer has, and that belongs to what is called rather than to what is trained."""
+    return Option(default, text, "call", annotation=annotation, name=name, keyword_only=True, checked=checked)
+
+
+def _limit(name: str, text: str) -> Option:
+    return of_call(name, None, "float | None", text, check.limit_or_none)
+
+
+_OF_A_RUN = (
+    _limit("max_norm", "clip the gradients, as one vector, to this norm, in the same pass over memory"),
+    _limit("clip_value", "bound on each element of the gradient, after ``max_norm``; not for complex ones"),
+    of_call(
+        "nonfinite",
+        "propagate",
+        'Literal["propagate", "skip", "raise"]',
+        'what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch\'s would be; '
+        '``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed. Needs a '
+        '``max_norm``; not ``"skip"`` with ``per_tensor``',
+        lambda label, _, value: check.nonfinite(label, value),
+    ),
+)
+RUN_TIME = {o.name: o for o in _OF_A_RUN}  # in no checkpoint
+# Torch's word for one of them.
+ERROR_IF_NONFINITE = of_call("error_if_nonfinite", False, "bool", 'torch\'s word for ``nonfinite="raise"``')
 
 
 def number(default: float, range: Range, text: str) -> Any:
@@ -119,10 +148,9 @@ class Rule:
     kernel: ClassVar[str]  # the family of kernels
     states: ClassVar[tuple[StateArray, ...]] = ()  # in the kernel's order
     numbers: ClassVar[tuple[StateNumber, ...]] = ()  # in the kernel's order
-    papers: ClassVar[str]
     choices: ClassVar[str] = ""  # what its options make of it, for the table of optimizers
     torch_class: ClassVar[str] = ""  # the class of torch.optim that the torch class is mixed with, if there is one
-    takes_sparse: ClassVar[str] = ""  # torch's class for sparse gradients, as this one takes none
+    takes_sparse: ClassVar[str] = "torch.optim.SparseAdam"  # torch's class for sparse gradients, as this one takes none
     has_step: ClassVar[bool] = True  # the state has a step count
     decoupled: ClassVar[bool] = False  # weight decay always is; else ``decoupled_weight_decay`` says so
 
@@ -130,9 +158,9 @@ class Rule:
     """``(g, p, *states, *numbers, **hyper)``, perhaps with ``step``: the direction ``d``, new states and numbers."""
 
     options: ClassVar[dict[str, Option]] = {}
+    own: ClassVar[dict[str, Option]]  # without those of torch alone
+    defaults: ClassVar[dict[str, Any]]  # of these, and of the options of the run
     hyper_names: ClassVar[tuple[str, ...]]  # the specification's keywords, without ``step``
-    _own: ClassVar[dict[str, Option]]
-    _defaults: ClassVar[dict[str, Any]]
 
     def __init_subclass__(cls) -> None:
         options, keyword_only = dict(cls.options), False
@@ -146,8 +174,8 @@ class Rule:
             elif name in options:
                 del options[name]
         cls.options = options
-        cls._own = {name: o for name, o in options.items() if o.kind != "torch"}
-        cls._defaults = {**{name: o.default for name, o in cls._own.items()}, **RUN_TIME}
+        cls.own = {name: o for name, o in options.items() if o.kind != "torch"}
+        cls.defaults = {name: o.default for name, o in (cls.own | RUN_TIME).items()}
         arguments = inspect.signature(cls.specification).parameters.values()
         cls.hyper_names = tuple(a.name for a in arguments if a.kind is a.KEYWORD_ONLY and a.name != "step")
 
@@ -162,26 +190,16 @@ class Rule:
         return cls.__name__.lower()
 
     @classmethod
-    def own(cls) -> dict[str, Option]:
-        """The options without those of torch alone."""
-        return cls._own
-
-    @classmethod
-    def defaults(cls) -> dict[str, Any]:
-        return dict(cls._defaults)
-
-    @classmethod
     def check(cls, label: str, options: Options, least_lr: float = 0.0) -> None:
         """Raise ValueError or TypeError for an option that is out of range; those that are missing pass."""
-        for name, o in cls.own().items():
+        for name, o in cls.own.items():
             if name not in options or (name == "lr" and least_lr <= check.number(label, name, options[name]) < 0):
                 continue
             o.numbers(label, options[name])
-        for name in ("max_norm", "clip_value"):
-            check.limit_or_none(label, name, options.get(name))
-        if "nonfinite" in options:
-            check.nonfinite(label, options["nonfinite"])
-        if cls.own().keys() <= options.keys():
+        for name, o in RUN_TIME.items():
+            if o.checked and name in options:
+                o.checked(label, name, options[name])
+        if cls.own.keys() <= options.keys():
             cls.check_together(label, options)
 
     @classmethod
@@ -194,14 +212,9 @@ class Rule:
         return tuple(s.name for s in cls.state_of(options))
 
     @classmethod
-    def number_names(cls) -> tuple[str, ...]:
-        """Of the states of one number, but for the step count."""
-        return tuple(n.name for n in cls.numbers)
-
-    @classmethod
     def state_keys(cls, options: Options) -> tuple[str, ...]:
         """What a parameter's state has beside the step count, in the order in which the core takes it."""
-        return (*cls.state_names(options), *cls.number_names())
+        return (*cls.state_names(options), *(n.name for n in cls.numbers))
 
     @classmethod
     def starts(cls, options: Options) -> dict[str, float]:
@@ -217,7 +230,7 @@ class Rule:
     def hyper(cls, label: str, options: Options) -> dict[str, float]:
         """The kernel's hyper-parameters by its names."""
         found: dict[str, float] = {}
-        for name, o in cls.own().items():
+        for name, o in cls.own.items():
             if set(o.kernel_names) <= set(cls.hyper_names):
                 found |= zip(o.kernel_names, o.numbers(label, options[name]), strict=True)
         return found
@@ -229,7 +242,7 @@ class Rule:
         found: dict[tuple[str, ...], dict[str, Any]] = {}
         for on in sorted(itertools.product([False, True], repeat=len(switches)), key=sum):
             chosen = {n: True if cls.options[n].kind == "flag" else 0.9 for n in itertools.compress(switches, on)}
-            found.setdefault(cls.state_names({**cls.defaults(), **chosen}), chosen)
+            found.setdefault(cls.state_names({**cls.defaults, **chosen}), chosen)
         return found
 
     @classmethod

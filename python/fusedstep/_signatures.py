@@ -6,9 +6,12 @@ signatures; ``inspect``, ``help`` and pickle see an ordinary function of an ordi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from inspect import Parameter, Signature
 from typing import Any
+
+from . import _docs
+from ._rule import Option, Rule
 
 POSITIONAL, KEYWORD_ONLY = Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY
 REQUIRED = Parameter.empty
@@ -18,8 +21,8 @@ def parameter(name: str, annotation: str = "Any", default: Any = REQUIRED, keywo
     return Parameter(name, KEYWORD_ONLY if keyword_only else POSITIONAL, default=default, annotation=annotation)
 
 
-def signature(parameters: Sequence[Parameter], returns: str) -> Signature:
-    return Signature(parameters, return_annotation=returns)
+def parameter_of(o: Option) -> Parameter:
+    return parameter(o.name, o.annotation, o.default, o.keyword_only)
 
 
 def make(
@@ -47,16 +50,29 @@ def make(
 
 
 def make_class(
-    bases: tuple[type, ...], signature: Signature, doc: str, names: Mapping[str, Any], members: Mapping[str, Any]
+    rule: type[Rule],
+    bases: tuple[type, ...],
+    params: str,
+    own: Iterable[Option],
+    shared: Mapping[str, Option],
+    names: Mapping[str, Any],
+    example: str = "",
+    **members: Any,
 ) -> Any:
-    """A subclass of ``bases`` whose ``__init__`` has this signature and hands all arguments to the first of them.
+    """A subclass of ``bases`` for a rule, whose ``__init__`` hands all arguments to the first of them.
 
-    ``names``: as for :func:`make`. ``members["_rule"]`` names the class.
+    ``params``: what they may be. ``shared``: the options that the first base explains. ``names``: as for :func:`make`.
     """
-    name = members["_rule"].__name__
+    name, own = rule.__name__, list(own)
+    parameters = [parameter("self"), parameter("params"), *map(parameter_of, (*own, *shared.values()))]
 
     def init(self: Any, params: Any, **options: Any) -> None:
         bases[0].__init__(self, params, **options)  # type: ignore[misc]
 
-    made = make("__init__", f"{name}.__init__", signature, init, "", names)
-    return type(name, bases, {"__init__": made, "__doc__": doc, "__module__": names["__name__"], **members})
+    made = make("__init__", f"{name}.__init__", Signature(parameters, return_annotation="None"), init, "", names)
+    entries = [("params", params), *((o.name, o.text + _docs.default_of(o)) for o in own)]
+    entries.append((", ".join(shared), f"see :class:`{bases[0].__name__}`"))
+    doc = "\n\n".join(filter(None, [_docs.text_of(rule), example, _docs.arguments(entries)])) + "\n"
+    return type(
+        name, bases, {"__init__": made, "__doc__": doc, "__module__": names["__name__"], "_rule": rule, **members}
+    )

@@ -26,12 +26,12 @@ def load(module: str) -> Any:
 
 def all_options(case: Case) -> dict[str, Any]:
     """The rule's options in torch's names, defaults included: a peer's own defaults may be others."""
-    return {**case.rule.spec.defaults(), **case.rule.options}
+    return {**case.rule.spec.defaults, **case.rule.options}
 
 
 def options(case: Case, known: Collection[str], why: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Those of :func:`all_options` that a peer knows; Unavailable if one that it does not know is not the default."""
-    unset = case.rule.spec.defaults()
+    unset = case.rule.spec.defaults
     given = all_options(case)
     for name, value in given.items():
         if name not in known and value != unset[name]:

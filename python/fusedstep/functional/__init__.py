@@ -15,7 +15,8 @@ Everything is validated before anything is written: after an exception, every ar
 On CUDA devices a call puts its work on ``stream`` (the address of a CUDA stream as an int; default: torch's current one
 for torch tensors, else the legacy default stream) and returns without waiting, unless a norm is to be returned as a
 float. With ``norm_out``, a float64 array on the device of one element (``per_tensor``: one per gradient), the norm is
-left there, and nothing waits. Norms are of order 1, 2 or inf there.
+left there, and nothing waits. Norms are of order 1, 2 or inf there. On the CPU ``norm_out`` is refused, and a
+``stream`` has no meaning. Empty lists are on no device: ``norm_out`` stays as it is, and the norm is returned.
 """
 
 from __future__ import annotations
@@ -49,14 +50,15 @@ def total_norm(
     Raises:
         RuntimeError: the norm is not finite and ``error_if_nonfinite``.
     """
+    listed = check.arrays(arrays)
     return _core.norm(
-        check.arrays(arrays),
+        listed,
         label="total_norm",
         arg="arrays",
         norm_type=check.norm_type("total_norm", norm_type),
         per_tensor=check.flag("total_norm", "per_tensor", per_tensor),
         error_if_nonfinite=check.flag("total_norm", "error_if_nonfinite", error_if_nonfinite),
-        norm_out=norm_out,
+        norm_out=check.norm_out("total_norm", norm_out, listed),
         stream=check.stream("total_norm", stream),
     )
 
@@ -81,15 +83,16 @@ def clip_grad_norm(
     Raises:
         RuntimeError: the norm is not finite and ``error_if_nonfinite``; nothing was changed.
     """
+    listed = check.arrays(grads)
     return _core.clip_norm(
-        check.arrays(grads),
+        listed,
         label="clip_grad_norm",
         max_norm=check.LIMIT.check("clip_grad_norm", "max_norm", max_norm),
         norm_type=check.norm_type("clip_grad_norm", norm_type),
         per_tensor=check.flag("clip_grad_norm", "per_tensor", per_tensor),
         error_if_nonfinite=check.flag("clip_grad_norm", "error_if_nonfinite", error_if_nonfinite),
         total_norm=None,
-        norm_out=norm_out,
+        norm_out=check.norm_out("clip_grad_norm", norm_out, listed),
         stream=check.stream("clip_grad_norm", stream),
     )
 

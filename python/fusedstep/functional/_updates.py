@@ -4,47 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from inspect import Signature, signature
-from typing import Any
+from typing import Any, Literal
 
 from .. import _arguments as check
 from .. import _core, _docs
-from .._rule import Option
-from .._signatures import make, parameter
+from .._rule import ERROR_IF_NONFINITE, RUN_TIME, Option, of_call
+from .._signatures import make, parameter, parameter_of
 from ..rules import ALL, Rule
 
 Arrays = Any  # one array, or a list of arrays
-_NAMES = {"__name__": "fusedstep.functional", "Any": Any, "Arrays": Arrays, "Sequence": Sequence}
+_NAMES = {"__name__": "fusedstep.functional", "Any": Any, "Literal": Literal, "Arrays": Arrays, "Sequence": Sequence}
 
-# Keywords of every update: name, type, default, text.
-CALL: tuple[tuple[str, str, Any, str], ...] = (
-    ("grad_scale", "float", 1.0, "what the gradients were multiplied by (loss scaling), > 0; they are divided by it"),
-    ("max_norm", "float | None", None, "clip the gradients, as one vector, to this norm, in the same pass over memory"),
-    ("norm_type", "float", 2.0, "order of that norm: 1, 2, inf, or any p > 0"),
-    ("per_tensor", "bool", False, "clip each gradient to ``max_norm`` on its own"),
-    (
-        "clip_value",
-        "float | None",
-        None,
-        "bound on each element of the gradient, after ``max_norm``; not for complex ones",
+# Keywords of every update.
+CALL: tuple[Option, ...] = (
+    of_call(
+        "grad_scale", 1.0, "float", "what the gradients were multiplied by (loss scaling), > 0; they are divided by it"
     ),
-    (
-        "nonfinite",
-        "str",
-        "propagate",
-        'what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch\'s would be; '
-        '``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed. Needs a '
-        '``max_norm``; not ``"skip"`` with ``per_tensor``',
-    ),
-    ("error_if_nonfinite", "bool", False, 'torch\'s word for ``nonfinite="raise"``'),
-    ("norm_out", "Any", None, "on CUDA devices: where to leave the norm, instead of returning it"),
-    ("stream", "int | None", None, "on CUDA devices: the stream to work on"),
+    RUN_TIME["max_norm"],
+    of_call("norm_type", 2.0, "float", "order of that norm: 1, 2, inf, or any p > 0"),
+    of_call("per_tensor", False, "bool", "clip each gradient to ``max_norm`` on its own"),
+    RUN_TIME["clip_value"],
+    RUN_TIME["nonfinite"],
+    ERROR_IF_NONFINITE,
+    of_call("norm_out", None, "Any", "on CUDA devices: where to leave the norm, instead of returning it"),
+    of_call("stream", None, "int | None", "on CUDA devices: the stream to work on"),
 )
 
 
 def options_of(rule: type[Rule]) -> dict[str, Option]:
     """Without those that only say which state there is, or what it starts from: here the arrays say so."""
     chosen = {s.when for s in rule.states if rule.options.get(s.when, rule.options["lr"]).kind == "flag"}
-    return {n: o for n, o in rule.own().items() if n not in chosen | {s.start for s in rule.states}}
+    return {n: o for n, o in rule.own.items() if n not in chosen | {s.start for s in rule.states}}
 
 
 def _required(rule: type[Rule]) -> list[str]:
@@ -64,9 +54,8 @@ def _signature_of(rule: type[Rule]) -> Signature:
         parameter(n, o.annotation, *([] if n == "lr" else [o.default]), keyword_only=True)
         for n, o in options_of(rule).items()
     ]
-    call = [parameter(name, annotation, default, True) for name, annotation, default, _ in CALL]
     arrays = [parameter("params", "Arrays"), parameter("grads", "Arrays"), *states]
-    return Signature([*arrays, *counts, *options, *call], return_annotation="Any")
+    return Signature([*arrays, *counts, *options, *map(parameter_of, CALL)], return_annotation="Any")
 
 
 def _doc_of(rule: type[Rule]) -> str:
@@ -81,14 +70,14 @@ def _doc_of(rule: type[Rule]) -> str:
     if "step" in signature(rule.specification).parameters:
         entries.append(("step", "1 in the first call, one number or one per parameter"))
     entries += [(n, f"{o.text}{_docs.default_of(o)}") for n, o in options_of(rule).items()]
-    entries += [(n, f"{text}, default {default!r}") for n, _, default, text in CALL]
+    entries += [(o.name, f"{o.text}, default {o.default!r}") for o in CALL]
     returns = "None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``."
     return f"{_docs.text_of(rule)}\n\n{_docs.arguments(entries)}\n\nReturns:\n    {returns}\n"
 
 
 def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], options: dict[str, Any]) -> Any:
     label = rule.name()
-    call = {name: options.pop(name) for name, *_ in CALL}
+    call = {o.name: options.pop(o.name) for o in CALL}
     step = check.steps(label, options.pop("step", 1), len(params := check.arrays(params)))
     for s in rule.states:
         name, arrays = f"{s.name}s", given[f"{s.name}s"]
@@ -102,7 +91,7 @@ def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], op
     for name in _required(rule):
         if given[name] is None:
             raise TypeError(f"{label}: {name} is None, expected an array or a list of arrays")
-    options = {**rule.defaults(), **options, "max_norm": call["max_norm"], "clip_value": call["clip_value"]}
+    options = {**rule.defaults, **options, "max_norm": call["max_norm"], "clip_value": call["clip_value"]}
     lists = {name: check.arrays(arrays) for name, arrays in given.items() if arrays is not None}
     group = rule.group(label, options, state_args=tuple(lists))
     has_norm = call.pop("max_norm") is not None
@@ -116,6 +105,7 @@ def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], op
         raise ValueError(f"{label}: nonfinite='skip' with per_tensor, expected 'propagate' or 'raise'")
     if call["norm_out"] is not None and not has_norm:
         raise ValueError(f"{label}: norm_out without max_norm, expected both or neither")
+    check.norm_out(label, call["norm_out"], params)
     return step_arrays(label, [(group, params, check.arrays(grads), list(lists.values()), step, None)], **call)
 
 

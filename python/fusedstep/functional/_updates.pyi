@@ -1,6 +1,6 @@
 # Written by tools/generate.py from fusedstep.rules.
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from .. import _core
 from .._rule import Option
@@ -8,7 +8,7 @@ from ..rules import Rule
 
 Arrays = Any
 __all__ = ["adagrad", "adam", "adamw", "lion", "nadam", "rmsprop", "sgd"]
-CALL: tuple[tuple[str, str, Any, str], ...]
+CALL: tuple[Option, ...]
 
 def options_of(rule: type[Rule]) -> dict[str, Option]: ...
 def step_arrays(
@@ -39,7 +39,7 @@ def adagrad(
     norm_type: float = 2.0,
     per_tensor: bool = False,
     clip_value: float | None = None,
-    nonfinite: str = "propagate",
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
     error_if_nonfinite: bool = False,
     norm_out: Any = None,
     stream: int | None = None,
@@ -99,7 +99,7 @@ def adam(
     norm_type: float = 2.0,
     per_tensor: bool = False,
     clip_value: float | None = None,
-    nonfinite: str = "propagate",
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
     error_if_nonfinite: bool = False,
     norm_out: Any = None,
     stream: int | None = None,
@@ -165,7 +165,7 @@ def adamw(
     norm_type: float = 2.0,
     per_tensor: bool = False,
     clip_value: float | None = None,
-    nonfinite: str = "propagate",
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
     error_if_nonfinite: bool = False,
     norm_out: Any = None,
     stream: int | None = None,
@@ -222,7 +222,7 @@ def lion(
     norm_type: float = 2.0,
     per_tensor: bool = False,
     clip_value: float | None = None,
-    nonfinite: str = "propagate",
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
     error_if_nonfinite: bool = False,
     norm_out: Any = None,
     stream: int | None = None,
@@ -283,7 +283,7 @@ def nadam(
     norm_type: float = 2.0,
     per_tensor: bool = False,
     clip_value: float | None = None,
-    nonfinite: str = "propagate",
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
     error_if_nonfinite: bool = False,
     norm_out: Any = None,
     stream: int | None = None,
@@ -351,7 +351,7 @@ def rmsprop(
     norm_type: float = 2.0,
     per_tensor: bool = False,
     clip_value: float | None = None,
-    nonfinite: str = "propagate",
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
     error_if_nonfinite: bool = False,
     norm_out: Any = None,
     stream: int | None = None,
@@ -415,7 +415,7 @@ def sgd(
     norm_type: float = 2.0,
     per_tensor: bool = False,
     clip_value: float | None = None,
-    nonfinite: str = "propagate",
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
     error_if_nonfinite: bool = False,
     norm_out: Any = None,
     stream: int | None = None,
@@ -430,7 +430,7 @@ def sgd(
         b <- momentum * b + (1 - dampening) * g             later steps
         p <- p - lr * (g + momentum * b if nesterov else b)
 
-    Papers: Polyak 1964; Nesterov's variant as in Sutskever, Martens, Dahl & Hinton 2013, section 2.
+    Papers: Polyak 1964; Nesterov's variant: Sutskever et al. 2013, section 2.
 
     As :class:`torch.optim.SGD`, which takes the first gradient undampened too. Differs in rounding only.
 

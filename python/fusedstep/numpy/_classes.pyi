@@ -1,5 +1,5 @@
 # Written by tools/generate.py from fusedstep.rules.
-from typing import Any
+from typing import Any, Literal
 
 from ._optimizer import Optimizer
 
@@ -47,7 +47,7 @@ class Adagrad(Optimizer):
         maximize: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
-        nonfinite: str = "propagate",
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
     ) -> None: ...
 
 class Adam(Optimizer):
@@ -98,7 +98,7 @@ class Adam(Optimizer):
         decoupled_weight_decay: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
-        nonfinite: str = "propagate",
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
     ) -> None: ...
 
 class AdamW(Optimizer):
@@ -143,7 +143,7 @@ class AdamW(Optimizer):
         maximize: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
-        nonfinite: str = "propagate",
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
     ) -> None: ...
 
 class Lion(Optimizer):
@@ -186,7 +186,7 @@ class Lion(Optimizer):
         maximize: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
-        nonfinite: str = "propagate",
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
     ) -> None: ...
 
 class NAdam(Optimizer):
@@ -237,7 +237,7 @@ class NAdam(Optimizer):
         maximize: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
-        nonfinite: str = "propagate",
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
     ) -> None: ...
 
 class RMSprop(Optimizer):
@@ -288,7 +288,7 @@ class RMSprop(Optimizer):
         *,
         max_norm: float | None = None,
         clip_value: float | None = None,
-        nonfinite: str = "propagate",
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
     ) -> None: ...
 
 class SGD(Optimizer):
@@ -302,7 +302,7 @@ class SGD(Optimizer):
         b <- momentum * b + (1 - dampening) * g             later steps
         p <- p - lr * (g + momentum * b if nesterov else b)
 
-    Papers: Polyak 1964; Nesterov's variant as in Sutskever, Martens, Dahl & Hinton 2013, section 2.
+    Papers: Polyak 1964; Nesterov's variant: Sutskever et al. 2013, section 2.
 
     As :class:`torch.optim.SGD`, which takes the first gradient undampened too. Differs in rounding only.
 
@@ -337,5 +337,5 @@ class SGD(Optimizer):
         maximize: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
-        nonfinite: str = "propagate",
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
     ) -> None: ...

@@ -50,7 +50,7 @@ class Optimizer:
     def __init__(self, params: Any, **options: Any) -> None:
         self._label = type(self).__name__
         self._check_names(options)
-        self.defaults = {**self._rule.defaults(), **options}
+        self.defaults = {**self._rule.defaults, **options}
         self._rule.check(self._label, self.defaults)
         check.needs_norm(self._label, self.defaults["nonfinite"], self.defaults["max_norm"] is not None)
         self.param_groups: list[dict[str, Any]] = []
@@ -61,12 +61,17 @@ class Optimizer:
         self.clip_coefficient: float | None = None
         self._report = np.zeros(4)  # norm and coefficient of a step; counts of those clipped and of those skipped
         given = check.arrays(params)
-        groups = given if given and all(isinstance(g, Mapping) for g in given) else [{"params": given}]
-        for group in groups:
+        other = next((k for k, g in enumerate(given) if not isinstance(g, Mapping)), None)
+        if other is not None and any(isinstance(g, Mapping) for g in given):
+            raise TypeError(
+                f"{self._label}: params mixes groups and arrays: params[{other}] is a {type(given[other]).__name__}, "
+                "expected all dicts or none"
+            )
+        for group in given if given and other is None else [{"params": given}]:
             self.add_param_group(group)
 
     def _check_names(self, options: Mapping[str, Any]) -> None:
-        known = self._rule.defaults()
+        known = self._rule.defaults
         if unknown := options.keys() - known.keys():
             raise TypeError(f"{self._label}: unexpected option {min(unknown)!r}, expected {sorted(known)}")
 
@@ -150,7 +155,7 @@ class Optimizer:
         if len(given) != len(params):
             raise ValueError(f"{self._label}: grads has {len(given)} arrays, expected {len(params)} to match params")
         groups: list[_core.ListsGroup] = []
-        stepped: list[int] = []
+        counts: dict[int, int] = {}  # after the step
         start = 0
         for index, group in enumerate(all_groups):
             options = group if lr is None else {**group, "lr": lr}
@@ -167,9 +172,9 @@ class Optimizer:
                         "state.clear() starts anew"
                     )
             arrays = [[self.state[k][name] for k in live] for name in names]
-            steps = [self.state[k]["step"] + 1 for k in live]
+            steps = [1 + check.step_count(self._label, f"state[{k}].step", self.state[k]["step"], 0) for k in live]
             groups.append((core, [params[k] for k in live], [given[k] for k in live], arrays, steps, live))
-            stepped += live
+            counts |= zip(live, steps, strict=True)
         nonfinite = check.strictest(all_groups)
         has_norm = any(g["max_norm"] is not None for g in all_groups)
         check.needs_norm(self._label, nonfinite, has_norm)
@@ -180,8 +185,8 @@ class Optimizer:
         self.total_norm = norm
         self.clip_coefficient = float(self._report[1]) if has_norm else None
         if self.skipped_steps == skipped:
-            for k in stepped:
-                self.state[k]["step"] += 1
+            for k, count in counts.items():
+                self.state[k]["step"] = count
         return norm
 
     def state_dict(self) -> dict[str, Any]:
@@ -201,7 +206,7 @@ class Optimizer:
         dtypes.
         """
         current = self._follow_params()
-        groups = [dict.fromkeys(n for n in g if n != "params" and n not in RUN_TIME) for g in current]
+        groups: list[dict[str, Any]] = [{} for _ in current]
         state: list[dict[str, Any]] = [{} for _ in self.state]
         for key in state_dict:
             kind, index, name = (*str(key).split(".", 2), "", "")[:3]
@@ -220,8 +225,11 @@ class Optimizer:
             else:
                 target[int(index)][name] = value
         k = 0
-        for group, options in zip(current, groups, strict=True):
-            self._check_names(options)
+        for i, (group, options) in enumerate(zip(current, groups, strict=True)):
+            expected = group.keys() - {"params", *RUN_TIME}
+            if wrong := expected ^ options.keys():
+                has = "no key" if min(wrong) in expected else "the unexpected key"
+                raise ValueError(f"{self._label}: state_dict has {has} 'group.{i}.{min(wrong)}'")
             self._rule.check(self._label, options)
             for _ in group["params"]:
                 self._check_state(k, state[k], self._rule.state_keys(options))
@@ -234,8 +242,7 @@ class Optimizer:
         old, label = self.state[k], f"{self._label}: state[{k}]"
         if new.keys() != {"step", *names}:
             raise ValueError(f"{label} has {sorted(new)}, expected {sorted(['step', *names])}")
-        if not isinstance(new["step"], int) or not 0 <= new["step"] < check.LARGEST_STEP:
-            raise ValueError(f"{label}.step is {new['step']!r}, expected an integer >= 0")
+        check.step_count(self._label, f"state[{k}].step", new["step"], 0)
         like = next((v for n, v in old.items() if n != "step"), None)
         for name in names:
             got, expected = new[name], old.get(name, like)

@@ -38,6 +38,10 @@ def _function_of(rule: type[Rule]) -> Any:
     def specified(param: Array, grad: Array, *given: Array, **options: Any) -> tuple[Array, ...]:
         arrays = dict(zip(states, given, strict=False)) | {n: options.pop(n) for n in states if n in options}
         numbers = {n: options[n] for n in keywords if n in options}
+        for s in rule.states:
+            if numbers.get(s.when) and arrays.get(s.name) is None:
+                text = f"{s.when} is {numbers[s.when]} with no {s.name}"
+                raise ValueError(f"{rule.name()}: {text}, expected both or neither")
         common = {n: v for n, v in options.items() if n not in keywords and n != "step"}
         with np.errstate(all="ignore"):
             p, g = before(param, grad, options["lr"], **common)

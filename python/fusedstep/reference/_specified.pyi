@@ -267,7 +267,7 @@ def sgd(
         b <- momentum * b + (1 - dampening) * g             later steps
         p <- p - lr * (g + momentum * b if nesterov else b)
 
-    Papers: Polyak 1964; Nesterov's variant as in Sutskever, Martens, Dahl & Hinton 2013, section 2.
+    Papers: Polyak 1964; Nesterov's variant: Sutskever et al. 2013, section 2.
 
     As :class:`torch.optim.SGD`, which takes the first gradient undampened too. Differs in rounding only.
 

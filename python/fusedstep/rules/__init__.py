@@ -5,18 +5,18 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from types import ModuleType
+from typing import Any
 
 from .._rule import Rule
 from ._all import ALL
 
 __all__ = ["ALL", "Rule", "named"]
 
-Face = TypeVar("Face")
 
-
-def named(label: str, name: Any, faces: dict[str, Face]) -> Face:
-    """Of classes by name, the one that ``name`` spells, whatever its case: "adamw", "AdamW", "adam_w"."""
+def named(label: str, name: Any, classes: ModuleType) -> Any:
+    """Of the classes of a module, the one that ``name`` spells, whatever its case: "adamw", "AdamW", "adam_w"."""
+    faces = {known: getattr(classes, known) for known in classes.__all__}
     if not isinstance(name, str):
         raise TypeError(f"{label}: name is {name!r}, expected one of {', '.join(faces)}")
     spelled = {known.lower(): face for known, face in faces.items()}

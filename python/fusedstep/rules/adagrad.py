@@ -5,19 +5,7 @@ from typing import Any
 import numpy as np
 
 from .._arithmetic import Array, rounded
-from .._rule import (
-    DIFFERENTIABLE,
-    FOREACH,
-    FUSED,
-    KEYWORD_ONLY,
-    MAXIMIZE,
-    NON_NEGATIVE,
-    Rule,
-    array,
-    decay,
-    learning_rate,
-    number,
-)
+from .._rule import *
 
 
 class Adagrad(Rule):
@@ -41,7 +29,6 @@ class Adagrad(Rule):
     """
 
     kernel = "adagrad"
-    papers = "Duchi, Hazan & Singer 2011"
     choices = "`lr_decay`, `initial_accumulator_value`"
     torch_class = "Adagrad"
     takes_sparse = "torch.optim.Adagrad"

@@ -5,24 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from .._arithmetic import Array, maximum, power, rounded
-from .._rule import (
-    CAPTURABLE,
-    DIFFERENTIABLE,
-    FOREACH,
-    FRACTION,
-    FUSED,
-    KEYWORD_ONLY,
-    MAXIMIZE,
-    NON_NEGATIVE,
-    Rule,
-    array,
-    decay,
-    flag,
-    learning_rate,
-    number,
-    pair,
-)
+from .._arithmetic import Array, maximum, moving_average, power, rounded
+from .._rule import *
 
 
 class Adam(Rule):
@@ -50,10 +34,8 @@ class Adam(Rule):
     """
 
     kernel = "adam"
-    papers = "Kingma & Ba 2015; Reddi, Kale & Kumar 2018"
     choices = "AMSGrad, decoupled decay"
     torch_class = "Adam"
-    takes_sparse = "torch.optim.SparseAdam"
 
     lr = learning_rate(1e-3)
     betas = pair((0.9, 0.999), FRACTION, ("beta1", "beta2"), "factors of the running means of g and of g**2")
@@ -90,8 +72,8 @@ class Adam(Rule):
     ) -> tuple[Any, ...]:
         correction1 = 1.0 - power(beta1, step)
         root2 = math.sqrt(1.0 - power(beta2, step))
-        m = rounded(beta1, p) * exp_avg + rounded(1.0 - beta1, p) * g
-        v = rounded(beta2, p) * exp_avg_sq + rounded(1.0 - beta2, p) * (g * g)
+        m = moving_average(exp_avg, g, beta1)
+        v = moving_average(exp_avg_sq, g * g, beta2)
         states = [m, v]
         if max_exp_avg_sq is not None:
             states.append(maximum(max_exp_avg_sq, v))

@@ -23,7 +23,6 @@ class AdamW(Adam):
     array([ 0.45000005, -1.4       ])
     """
 
-    papers = "Loshchilov & Hutter 2019"
     choices = "AMSGrad"
     torch_class = "AdamW"
     decoupled = True

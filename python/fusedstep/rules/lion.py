@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from .._arithmetic import Array, rounded
-from .._rule import FRACTION, KEYWORD_ONLY, MAXIMIZE, Rule, array, decay, learning_rate, pair
+from .._arithmetic import Array, moving_average, rounded
+from .._rule import *
 
 
 class Lion(Rule):
@@ -30,8 +30,6 @@ class Lion(Rule):
     """
 
     kernel = "lion"
-    papers = "Chen et al. 2023"
-    takes_sparse = "torch.optim.SparseAdam"
     has_step = False
     decoupled = True
 
@@ -45,7 +43,7 @@ class Lion(Rule):
 
     @staticmethod
     def specification(g: Array, p: Array, exp_avg: Array, *, lr: float, beta1: float, beta2: float) -> tuple[Any, ...]:
-        c = rounded(beta1, p) * exp_avg + rounded(1.0 - beta1, p) * g
+        c = moving_average(exp_avg, g, beta1)
         one = rounded(1.0, p)
         sign = np.where(c > 0, one, np.where(c < 0, -one, c))
-        return rounded(lr, p) * sign, rounded(beta2, p) * exp_avg + rounded(1.0 - beta2, p) * g
+        return rounded(lr, p) * sign, moving_average(exp_avg, g, beta2)

@@ -5,24 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from .._arithmetic import Array, fs_pow, power, rounded
-from .._rule import (
-    CAPTURABLE,
-    DIFFERENTIABLE,
-    FOREACH,
-    FRACTION,
-    KEYWORD_ONLY,
-    MAXIMIZE,
-    NON_NEGATIVE,
-    Rule,
-    StateNumber,
-    array,
-    decay,
-    flag,
-    learning_rate,
-    number,
-    pair,
-)
+from .._arithmetic import Array, fs_pow, moving_average, power, rounded
+from .._rule import *
 
 
 class NAdam(Rule):
@@ -50,10 +34,8 @@ class NAdam(Rule):
     """
 
     kernel = "nadam"
-    papers = "Dozat 2016"
     choices = "decoupled decay"
     torch_class = "NAdam"
-    takes_sparse = "torch.optim.SparseAdam"
 
     lr = learning_rate(2e-3)
     betas = pair((0.9, 0.999), FRACTION, ("beta1", "beta2"), "factors of the running means of g and of g**2")
@@ -92,7 +74,7 @@ class NAdam(Rule):
         product = rounded(float(mu_product) * mu, np.asarray(mu_product))  # what is used is what is stored
         of_gradient = lr * (1.0 - mu) / (1.0 - float(product)) * root2
         of_average = lr * after / (1.0 - float(product) * after) * root2
-        m = rounded(beta1, p) * exp_avg + rounded(1.0 - beta1, p) * g
-        v = rounded(beta2, p) * exp_avg_sq + rounded(1.0 - beta2, p) * (g * g)
+        m = moving_average(exp_avg, g, beta1)
+        v = moving_average(exp_avg_sq, g * g, beta2)
         top = rounded(of_gradient, p) * g + rounded(of_average, p) * m
         return top / (np.sqrt(v) + rounded(eps * root2, p)), m, v, np.asarray(product)

@@ -4,20 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from .._arithmetic import Array, rounded
-from .._rule import (
-    CAPTURABLE,
-    DIFFERENTIABLE,
-    FOREACH,
-    MAXIMIZE,
-    NON_NEGATIVE,
-    Rule,
-    array,
-    decay,
-    flag,
-    learning_rate,
-    number,
-)
+from .._arithmetic import Array, moving_average, rounded
+from .._rule import *
 
 
 class RMSprop(Rule):
@@ -45,10 +33,8 @@ class RMSprop(Rule):
     """
 
     kernel = "rmsprop"
-    papers = "Hinton 2012; Graves 2013"
     choices = "centered, momentum"
     torch_class = "RMSprop"
-    takes_sparse = "torch.optim.SparseAdam"
 
     lr = learning_rate(1e-2)
     alpha = number(0.99, NON_NEGATIVE, "factor of the running averages")
@@ -80,11 +66,11 @@ class RMSprop(Rule):
         eps: float,
         momentum: float = 0.0,
     ) -> tuple[Any, ...]:
-        a, one_minus_a, rate = rounded(alpha, p), rounded(1.0 - alpha, p), rounded(lr, p)
-        s = a * square_avg + one_minus_a * (g * g)
+        rate = rounded(lr, p)
+        s = moving_average(square_avg, g * g, alpha)
         variance, states = s, [s]
         if grad_avg is not None:
-            average = a * grad_avg + one_minus_a * g
+            average = moving_average(grad_avg, g, alpha)
             variance = s - average * average
             states.append(average)
         denominator = np.sqrt(variance) + rounded(eps, p)

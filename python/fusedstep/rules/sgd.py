@@ -3,22 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._arithmetic import Array, rounded
-from .._rule import (
-    DIFFERENTIABLE,
-    FINITE,
-    FOREACH,
-    FUSED,
-    KEYWORD_ONLY,
-    MAXIMIZE,
-    NON_NEGATIVE,
-    Options,
-    Rule,
-    array,
-    decay,
-    flag,
-    learning_rate,
-    number,
-)
+from .._rule import *
 
 
 class SGD(Rule):
@@ -32,7 +17,7 @@ class SGD(Rule):
         b <- momentum * b + (1 - dampening) * g             later steps
         p <- p - lr * (g + momentum * b if nesterov else b)
 
-    Papers: Polyak 1964; Nesterov's variant as in Sutskever, Martens, Dahl & Hinton 2013, section 2.
+    Papers: Polyak 1964; Nesterov's variant: Sutskever et al. 2013, section 2.
 
     As :class:`torch.optim.SGD`, which takes the first gradient undampened too. Differs in rounding only.
 
@@ -46,7 +31,6 @@ class SGD(Rule):
     """
 
     kernel = "sgd"
-    papers = "Polyak 1964; Sutskever et al. 2013"
     choices = "plain gradient descent; momentum, dampening, Nesterov"
     torch_class = "SGD"
     takes_sparse = "torch.optim.SGD"

@@ -27,5 +27,5 @@ __all__ += optimizers.__all__
 
 def get(name: str) -> type[FusedOptimizer]:
     """The optimizer class of that name, whatever its case: ``get("adamw")``. ValueError for an unknown one."""
-    known: dict[str, type[FusedOptimizer]] = {n: getattr(optimizers, n) for n in optimizers.__all__}
-    return _rules.named("fusedstep.torch.get", name, known)
+    found: type[FusedOptimizer] = _rules.named("fusedstep.torch.get", name, optimizers)
+    return found

@@ -152,12 +152,14 @@ class FusedOptimizer(torch.optim.Optimizer):
         # What torch's constructor does not take: an option that this torch is too old for (then groups, and so
         # checkpoints, are without the key unless it is used), and ``fused``, with which it would check for kernels of
         # its own. Groups are made in that constructor and are to have them too.
-        known = _taken(rule.torch_class)
-        self._torchs = {
-            k: v for k, v in options.items() if k == "fused" or (k not in known and v != rule.options[k].default)
-        }
-        kept = {name: value for name, value in options.items() if name in known and name != "fused"}
         if rule.torch_class:
+            known = inspect.signature(getattr(torch.optim, rule.torch_class)).parameters
+            self._torchs = {  # compared by identity: a value may be a tensor that the host would have to wait for
+                k: v
+                for k, v in options.items()
+                if k == "fused" or (k not in known and v is not rule.options[k].default)
+            }
+            kept = {k: v for k, v in options.items() if k in known and k != "fused"}
             super().__init__(params, **kept)
         else:
             super().__init__(params, options)
@@ -166,7 +168,7 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         label = type(self).__name__
-        self.defaults.update(self.__dict__.get("_torchs", {}))
+        self.defaults.update(self.__dict__.pop("_torchs", {}))
         if not isinstance(cast(Any, param_group), dict):
             raise TypeError(f"{label}: param_group is a {type(param_group).__name__}, expected a dict with 'params'")
         keys, run_time = _groups.split(param_group, self._run_time)
@@ -192,11 +194,20 @@ class FusedOptimizer(torch.optim.Optimizer):
         return {
             **super().__getstate__(),
             "_run_time": self._run_time,
-            "_torchs": self._torchs,
             "_lost_norm_group": lost,
         }
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's. A state of one number keeps the dtype it was saved in, as a step count does."""
+        # torch casts all but "step" to the parameter's dtype. Registered now, this hook sees what other hooks return.
+        hook = self.register_load_state_dict_pre_hook(_hide_numbers)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            hook.remove()
+
     def __setstate__(self, state: dict[str, Any]) -> None:
+        _show_numbers(state["state"])
         present = self.__dict__.get("param_groups", state["param_groups"])
         super().__setstate__(state)
         if "_run" not in self.__dict__:
@@ -370,6 +381,34 @@ class FusedOptimizer(torch.optim.Optimizer):
             self._run.fill(norm, min(max_norms))
 
 
+class _Hidden:
+    """A number of the state, in a form that torch's ``load_state_dict`` passes on as it is."""
+
+    def __init__(self, number: torch.Tensor) -> None:
+        self.number = number
+
+
+def _hide_numbers(opt: Any, state_dict: dict[str, Any]) -> dict[str, Any] | None:
+    names = {n.name for n in opt._rule.numbers}
+    if not names:
+        return None
+
+    def hidden(state: Any) -> Any:
+        if not isinstance(state, dict):
+            return state
+        return {k: _Hidden(v) if k in names and isinstance(v, torch.Tensor) else v for k, v in state.items()}
+
+    return {**state_dict, "state": {key: hidden(state) for key, state in state_dict["state"].items()}}
+
+
+def _show_numbers(state: Any) -> None:
+    for key, entry in state.items() if isinstance(state, dict) else ():
+        for name, value in entry.items() if isinstance(entry, dict) else ():
+            if isinstance(value, _Hidden):
+                like = key if isinstance(key, torch.Tensor) else value.number
+                entry[name] = value.number.to(like.device)
+
+
 def new_step(device: torch.device | str) -> torch.Tensor:
     """A step count as torch keeps it."""
     wide = torch.get_default_dtype() == torch.float64
@@ -380,11 +419,6 @@ def _two(label: str, o: Option, value: Any) -> Any:
     """Any sequence of two, as torch's constructor takes them: a tuple of numbers or tensors."""
     o.numbers(label, value)
     return tuple(x if isinstance(x, torch.Tensor) else float(x) for x in (value[0], value[1]))
-
-
-def _taken(torch_class: str) -> frozenset[str]:
-    """The options that the constructor of torch's class takes; none without such a class."""
-    return frozenset(inspect.signature(getattr(torch.optim, torch_class)).parameters if torch_class else ())
 
 
 def _on_host(options: dict[str, Any]) -> dict[str, Any]:

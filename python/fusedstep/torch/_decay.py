@@ -27,8 +27,9 @@ def param_groups(
         weight_decay: of the first group, a finite number >= 0.
         decay_vectors: whether parameters of one dimension or none (biases, gains of norms) decay.
         decay_embeddings: whether the weights of ``Embedding`` and ``EmbeddingBag`` decay.
-        no_decay: names of parameters, or patterns (``"*.pos_embed"``), that never decay. What the model's own
-            ``no_weight_decay()`` names, if it has one, as timm's models do, comes on top.
+        no_decay: names of parameters, or patterns (``"*.pos_embed"``), that never decay. ValueError for one that is no
+            parameter's. What the model's own ``no_weight_decay()`` names, if it has one, as timm's models do, comes on
+            top.
 
     >>> import torch, fusedstep.torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.LayerNorm(8))
@@ -39,25 +40,36 @@ def param_groups(
     """
     label = "param_groups"
     check.NON_NEGATIVE.check(label, "weight_decay", weight_decay)
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"{label}: model is a {type(model).__name__}, expected a torch.nn.Module")
     if isinstance(no_decay, str):
         raise TypeError(f"{label}: no_decay is {no_decay!r}, expected a list of names")
+    names = list(model.named_parameters(remove_duplicate=False))  # a tied parameter has several
+
+    def named(pattern: str) -> set[int]:
+        return {id(param) for name, param in names if fnmatch.fnmatchcase(name, pattern)}
+
     own = getattr(model, "no_weight_decay", None)
-    patterns = [*no_decay, *(own() if callable(own) else ())]
+    spared = set().union(*map(named, own() if callable(own) else ()))
+    for k, pattern in enumerate(no_decay):
+        if not isinstance(pattern, str):
+            raise TypeError(f"{label}: no_decay[{k}] is {pattern!r}, expected a name or a pattern")
+        if not (found := named(pattern)):
+            raise ValueError(f"{label}: no_decay has {pattern!r}, expected names or patterns of the model's parameters")
+        spared |= found
     embeddings = {
         id(module.weight)
         for module in model.modules()
         if isinstance(module, (torch.nn.Embedding, torch.nn.EmbeddingBag))
     }
 
-    def decays(name: str, param: torch.Tensor) -> bool:
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+    def decays(param: torch.Tensor) -> bool:
+        if id(param) in spared:
             return False
         return (decay_vectors or param.ndim > 1) and (decay_embeddings or id(param) not in embeddings)
 
-    with_decay: list[torch.Tensor] = []
-    without: list[torch.Tensor] = []
-    for name, param in model.named_parameters():
-        if param.requires_grad:
-            (with_decay if decays(name, param) else without).append(param)
+    trained = [param for param in model.parameters() if param.requires_grad]
+    with_decay = [param for param in trained if decays(param)]
+    without = [param for param in trained if not decays(param)]
     groups = [{"params": with_decay, "weight_decay": weight_decay}, {"params": without, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._rule import RUN_TIME
+from .._rule import ERROR_IF_NONFINITE, RUN_TIME
 
 _MISSING = object()
+_OFF: dict[str, Any] = {name: o.default for name, o in RUN_TIME.items()}
+NAMES = (*RUN_TIME, ERROR_IF_NONFINITE.name)
 
 
 class ParamGroup(dict[str, Any]):
@@ -15,7 +17,8 @@ class ParamGroup(dict[str, Any]):
 
     ``max_norm``, ``clip_value``, ``nonfinite`` and ``error_if_nonfinite`` can be read and set like keys, but are none:
     iteration, ``len``, ``dict(group)`` and ``state_dict`` do not see them. So a checkpoint has torch's keys, and
-    loading one leaves these options as they are. ``error_if_nonfinite`` is ``nonfinite == "raise"``.
+    loading one leaves these options as they are. A merged group (``group | other``) has those of the group.
+    ``error_if_nonfinite`` is ``nonfinite == "raise"``.
     """
 
     __slots__ = ("run_time",)
@@ -23,10 +26,10 @@ class ParamGroup(dict[str, Any]):
 
     def __new__(cls, *_: Any, **__: Any) -> ParamGroup:
         group = super().__new__(cls)
-        group.run_time = dict(RUN_TIME)
+        group.run_time = dict(_OFF)
         return group
 
-    def __init__(self, keys: Mapping[str, Any] = {}, run_time: Mapping[str, Any] = RUN_TIME) -> None:
+    def __init__(self, keys: Mapping[str, Any] = {}, run_time: Mapping[str, Any] = _OFF) -> None:
         super().__init__((key, value) for key, value in keys.items() if key not in NAMES)
         self.run_time.update(run_time)
 
@@ -59,11 +62,25 @@ class ParamGroup(dict[str, Any]):
         for key, value in dict(*args, **kwargs).items():
             self[key] = value
 
+    def __ior__(self, other: Any) -> ParamGroup:  # type: ignore[override]
+        self.update(other)
+        return self
+
+    def __or__(self, other: Any) -> ParamGroup:  # type: ignore[override]
+        if not isinstance(other, dict):
+            return NotImplemented
+        merged = self.copy()
+        merged.update(other)
+        return merged
+
+    def __ror__(self, other: Any) -> ParamGroup:  # type: ignore[override]
+        return ParamGroup({**other, **self}, self.run_time) if isinstance(other, dict) else NotImplemented
+
     def pop(self, key: str, default: Any = _MISSING) -> Any:
         """Of an option of the run: its value, and it is off from then on."""
         if key in NAMES:
             value = self[key]
-            self[key] = OFF[key]
+            self[key] = _OFF.get(key, ERROR_IF_NONFINITE.default)
             return value
         return super().pop(key) if default is _MISSING else super().pop(key, default)
 
@@ -74,10 +91,6 @@ class ParamGroup(dict[str, Any]):
 
     def __delitem__(self, key: str) -> None:
         self.pop(key)
-
-
-OFF: dict[str, Any] = {**RUN_TIME, "error_if_nonfinite": False}
-NAMES = frozenset(OFF)
 
 
 def run_time(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,5 +107,5 @@ def split(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[dict[s
     if isinstance(group, ParamGroup):
         return keys, dict(group.run_time)
     mixed = ParamGroup({}, defaults)
-    mixed.update({key: group[key] for key in OFF if key in group})
+    mixed.update({key: group[key] for key in NAMES if key in group})
     return keys, mixed.run_time

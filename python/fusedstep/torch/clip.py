@@ -121,7 +121,7 @@ def get_total_norm(
     *,
     norm_group: Any = None,
 ) -> torch.Tensor:
-    """:func:`torch.nn.utils.get_total_norm`: the norm of all elements, in the first tensor's dtype.
+    """:func:`torch.nn.utils.get_total_norm`: the norm of all elements, in the real dtype that the tensors' promote to.
 
     Args:
         norm_group: as for :func:`clip_grad_norm_`.

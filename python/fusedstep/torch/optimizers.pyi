@@ -4,11 +4,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .._rule import Option
 from ._base import FusedOptimizer
 
 __all__ = ["Adagrad", "Adam", "AdamW", "Lion", "NAdam", "RMSprop", "SGD"]  # noqa: RUF022
 
-OURS: dict[str, tuple[str, Any]]
+OURS: dict[str, Option]
 
 class Adagrad(FusedOptimizer, torch.optim.Adagrad):
     """Adagrad: each element's rate falls with the sum of its squared gradients.
@@ -33,7 +34,7 @@ class Adagrad(FusedOptimizer, torch.optim.Adagrad):
         maximize: ascend instead of descend; default False.
         differentiable: refused if True; default False.
         fused: True leaves unscaling and skipped steps of a GradScaler to the step.
-        max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group: see :class:`FusedOptimizer`.
+        max_norm, clip_value, nonfinite, error_if_nonfinite, norm_group: see :class:`FusedOptimizer`.
     """
 
     def __init__(
@@ -51,8 +52,8 @@ class Adagrad(FusedOptimizer, torch.optim.Adagrad):
         fused: bool | None = None,
         max_norm: float | None = None,
         clip_value: float | None = None,
-        error_if_nonfinite: bool = False,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        error_if_nonfinite: bool = False,
         norm_group: Any = None,
     ) -> None: ...
 
@@ -85,7 +86,7 @@ class Adam(FusedOptimizer, torch.optim.Adam):
         differentiable: refused if True; default False.
         fused: True leaves unscaling and skipped steps of a GradScaler to the step.
         decoupled_weight_decay: decay the parameter itself, by ``lr * weight_decay``, as AdamW does; default False.
-        max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group: see :class:`FusedOptimizer`.
+        max_norm, clip_value, nonfinite, error_if_nonfinite, norm_group: see :class:`FusedOptimizer`.
     """
 
     def __init__(
@@ -105,8 +106,8 @@ class Adam(FusedOptimizer, torch.optim.Adam):
         decoupled_weight_decay: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
-        error_if_nonfinite: bool = False,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        error_if_nonfinite: bool = False,
         norm_group: Any = None,
     ) -> None: ...
 
@@ -134,7 +135,7 @@ class AdamW(FusedOptimizer, torch.optim.AdamW):
         capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
         differentiable: refused if True; default False.
         fused: True leaves unscaling and skipped steps of a GradScaler to the step.
-        max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group: see :class:`FusedOptimizer`.
+        max_norm, clip_value, nonfinite, error_if_nonfinite, norm_group: see :class:`FusedOptimizer`.
     """
 
     def __init__(
@@ -153,8 +154,8 @@ class AdamW(FusedOptimizer, torch.optim.AdamW):
         fused: bool | None = None,
         max_norm: float | None = None,
         clip_value: float | None = None,
-        error_if_nonfinite: bool = False,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        error_if_nonfinite: bool = False,
         norm_group: Any = None,
     ) -> None: ...
 
@@ -178,7 +179,7 @@ class Lion(FusedOptimizer):
         weight_decay: decoupled decay: the parameter is multiplied by ``1 - lr * weight_decay``, a finite number >=
             0; default 0.0.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group: see :class:`FusedOptimizer`.
+        max_norm, clip_value, nonfinite, error_if_nonfinite, norm_group: see :class:`FusedOptimizer`.
     """
 
     def __init__(
@@ -191,8 +192,8 @@ class Lion(FusedOptimizer):
         maximize: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
-        error_if_nonfinite: bool = False,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        error_if_nonfinite: bool = False,
         norm_group: Any = None,
     ) -> None: ...
 
@@ -224,7 +225,7 @@ class NAdam(FusedOptimizer, torch.optim.NAdam):
         maximize: ascend instead of descend; default False.
         capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
         differentiable: refused if True; default False.
-        max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group: see :class:`FusedOptimizer`.
+        max_norm, clip_value, nonfinite, error_if_nonfinite, norm_group: see :class:`FusedOptimizer`.
     """
 
     def __init__(
@@ -243,8 +244,8 @@ class NAdam(FusedOptimizer, torch.optim.NAdam):
         differentiable: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
-        error_if_nonfinite: bool = False,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        error_if_nonfinite: bool = False,
         norm_group: Any = None,
     ) -> None: ...
 
@@ -276,7 +277,7 @@ class RMSprop(FusedOptimizer, torch.optim.RMSprop):
         foreach: refused if True: all tensors are updated in one pass here.
         maximize: ascend instead of descend; default False.
         differentiable: refused if True; default False.
-        max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group: see :class:`FusedOptimizer`.
+        max_norm, clip_value, nonfinite, error_if_nonfinite, norm_group: see :class:`FusedOptimizer`.
     """
 
     def __init__(
@@ -295,8 +296,8 @@ class RMSprop(FusedOptimizer, torch.optim.RMSprop):
         *,
         max_norm: float | None = None,
         clip_value: float | None = None,
-        error_if_nonfinite: bool = False,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        error_if_nonfinite: bool = False,
         norm_group: Any = None,
     ) -> None: ...
 
@@ -311,7 +312,7 @@ class SGD(FusedOptimizer, torch.optim.SGD):
         b <- momentum * b + (1 - dampening) * g             later steps
         p <- p - lr * (g + momentum * b if nesterov else b)
 
-    Papers: Polyak 1964; Nesterov's variant as in Sutskever, Martens, Dahl & Hinton 2013, section 2.
+    Papers: Polyak 1964; Nesterov's variant: Sutskever et al. 2013, section 2.
 
     As :class:`torch.optim.SGD`, which takes the first gradient undampened too. Differs in rounding only.
 
@@ -326,7 +327,7 @@ class SGD(FusedOptimizer, torch.optim.SGD):
         foreach: refused if True: all tensors are updated in one pass here.
         differentiable: refused if True; default False.
         fused: True leaves unscaling and skipped steps of a GradScaler to the step.
-        max_norm, clip_value, error_if_nonfinite, nonfinite, norm_group: see :class:`FusedOptimizer`.
+        max_norm, clip_value, nonfinite, error_if_nonfinite, norm_group: see :class:`FusedOptimizer`.
     """
 
     def __init__(
@@ -344,7 +345,7 @@ class SGD(FusedOptimizer, torch.optim.SGD):
         fused: bool | None = None,
         max_norm: float | None = None,
         clip_value: float | None = None,
-        error_if_nonfinite: bool = False,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        error_if_nonfinite: bool = False,
         norm_group: Any = None,
     ) -> None: ...
