@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import as_strided
 
 import declared
 from bits import assert_same_bits
-from fusedstep import _core, functional, reference
+from fusedstep import functional, reference
 from fusedstep import numpy as fnp
 from fusedstep._rule import Option, StateArray
 from fusedstep.functional._updates import options_of
@@ -435,7 +435,6 @@ def test_error_if_nonfinite(function: str, value: float) -> None:
         refuses(RuntimeError, arrays, (f"{function}: ", "norm"), invoke, function, arrays, **options)
 
 
-@pytest.mark.skipif(_core.cuda == "host", reason="memory of the CPU may count as a device's in this build")
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy, memoryview], ids=["numpy", "torch", "buffer"])
 @pytest.mark.parametrize("function", [*UPDATES, "clip_grad_norm", "total_norm"])
 def test_norm_out_is_for_cuda_devices(function: str, kind: Callable[[np.ndarray], Any]) -> None:

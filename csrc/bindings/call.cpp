@@ -131,8 +131,11 @@ py::object PyCall::run() {
   }
 }
 
-// Numbers that are read by the host alone, and not waited for on a device.
+// Numbers that are read by the host alone, and not waited for on a device; a norm that is returned.
 void PyCall::check_on_host() const {
+  if (!args_.norm_out.is_none()) {
+    throw py::value_error(args_.label + ": norm_out with arrays on the CPU, expected None: there the norm is returned");
+  }
   const std::pair<const char*, const Number*> numbers[] = {{"grad_scale", &call_.grad_scale},
                                                            {"found_inf", &call_.found_inf}};
   for (const auto& [name, number] : numbers) {

@@ -161,26 +161,9 @@ def arrays(value: Any) -> list[Any]:
     return [value]
 
 
-def norm_out(label: str, value: Any, arrays: Sequence[Any]) -> Any:
-    """Where to leave a norm of these; ValueError if they are on the CPU, where the core returns it."""
-    # The host build takes some memory of the CPU for a device's, which the core alone can tell.
-    if value is not None and arrays and _core.cuda != "host" and _is_on_cpu(arrays[0]):
-        raise ValueError(f"{label}: norm_out with arrays on the CPU, expected None: there the norm is returned")
-    return value
-
-
-def _is_on_cpu(array: Any) -> bool:
-    try:
-        return bool(array.__dlpack_device__()[0] in (1, 3))  # kDLCPU, kDLCUDAHost
-    except Exception:  # whatever an object's __dlpack_device__ raises
-        return _is_buffer(array)
-
-
 def _is_array(value: Any) -> bool:
-    return any(hasattr(type(value), n) for n in ("dtype", "__dlpack__", "__array_interface__")) or _is_buffer(value)
-
-
-def _is_buffer(value: Any) -> bool:
+    if any(hasattr(type(value), name) for name in ("dtype", "__dlpack__", "__array_interface__")):
+        return True
     try:
         memoryview(value).release()
     except Exception:

@@ -50,15 +50,14 @@ def total_norm(
     Raises:
         RuntimeError: the norm is not finite and ``error_if_nonfinite``.
     """
-    listed = check.arrays(arrays)
     return _core.norm(
-        listed,
+        check.arrays(arrays),
         label="total_norm",
         arg="arrays",
         norm_type=check.norm_type("total_norm", norm_type),
         per_tensor=check.flag("total_norm", "per_tensor", per_tensor),
         error_if_nonfinite=check.flag("total_norm", "error_if_nonfinite", error_if_nonfinite),
-        norm_out=check.norm_out("total_norm", norm_out, listed),
+        norm_out=norm_out,
         stream=check.stream("total_norm", stream),
     )
 
@@ -83,16 +82,15 @@ def clip_grad_norm(
     Raises:
         RuntimeError: the norm is not finite and ``error_if_nonfinite``; nothing was changed.
     """
-    listed = check.arrays(grads)
     return _core.clip_norm(
-        listed,
+        check.arrays(grads),
         label="clip_grad_norm",
         max_norm=check.LIMIT.check("clip_grad_norm", "max_norm", max_norm),
         norm_type=check.norm_type("clip_grad_norm", norm_type),
         per_tensor=check.flag("clip_grad_norm", "per_tensor", per_tensor),
         error_if_nonfinite=check.flag("clip_grad_norm", "error_if_nonfinite", error_if_nonfinite),
         total_norm=None,
-        norm_out=check.norm_out("clip_grad_norm", norm_out, listed),
+        norm_out=norm_out,
         stream=check.stream("clip_grad_norm", stream),
     )
 

@@ -105,7 +105,6 @@ def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], op
         raise ValueError(f"{label}: nonfinite='skip' with per_tensor, expected 'propagate' or 'raise'")
     if call["norm_out"] is not None and not has_norm:
         raise ValueError(f"{label}: norm_out without max_norm, expected both or neither")
-    check.norm_out(label, call["norm_out"], params)
     return step_arrays(label, [(group, params, check.arrays(grads), list(lists.values()), step, None)], **call)
 
 
