@@ -300,6 +300,19 @@ def test_goes_on_where_it_was(cls: str, options: dict[str, Any], through: Any, t
     assert {k: type(v) for k, v in again.param_groups[0].items()} == kinds
 
 
+@pytest.mark.parametrize("count", [200, 2**24, 2**53 - 4])
+@pytest.mark.parametrize(("cls", "options"), declared.CASES)
+def test_goes_on_after_many_steps(cls: str, options: dict[str, Any], count: int) -> None:
+    params, gradients = make()
+    model = Model(cls, [(params, options)])
+    opt = getattr(fnp, cls)(params, **options)
+    run(opt, model, gradients, 1)
+    state = opt.state_dict()
+    opt.load_state_dict({key: np.array(count) if key.endswith(".step") else value for key, value in state.items()})
+    model.steps = [count] * len(params)
+    run(opt, model, gradients, 3)
+
+
 WRONG: list[dict[Any, Any]] = [  # changes to a state_dict, ... removes
     {"foo": 1},
     {3: 1},

@@ -132,6 +132,23 @@ def test_copies_go_on_alike(name, options, copied):
     assert other.total_norm == opt.total_norm
 
 
+@pytest.mark.parametrize(("name", "options"), [c for c in CASES if declared.RULES[c.values[0]].has_step])
+@pytest.mark.parametrize("count", [200, 2**20])
+def test_goes_on_after_many_steps(name, options, count):
+    """A checkpoint of a long training: the count goes on from there, and the step is that of the count."""
+    old = make(name, make_params(), **options)
+    train(old, 0, 1)
+    checkpoint = old.state_dict()
+    for state in checkpoint["state"].values():
+        state["step"].fill_(count)
+    opt = make(name, params := make_params(), **options)
+    opt.load_state_dict(checkpoint)
+    for seed in range(2):
+        set_grads(params, seed)
+        step_as_specified(opt)
+    assert {float(opt.state[p]["step"]) for p in params} == {count + 2}
+
+
 def test_loading_keeps_the_limits():
     """They belong to the run: no checkpoint has them, and the optimizer keeps those it was given."""
     params = make_params(shapes=[(3,), (4,)])
