@@ -22,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def _value(item: pytest.Function, name: str) -> Hashable:
     value = item.callspec.params[name]
-    return value if isinstance(value, str) else item.callspec.indices[name]
+    return value if isinstance(value, str) else id(value)  # cases of one test have the same objects
 
 
 @pytest.hookimpl(tryfirst=True)  # before -k and -m: what they leave does not change what is drawn

@@ -29,7 +29,7 @@ TABLE = ROOT / "docs" / "torch-releases.md"
 RELEASES = ("2.5.1", "2.6.0", "2.9.1", "2.11.0", "2.13.0", "2.14.1")
 TESTS = ("torch", "distributed", "core/test_layout.py", "core/test_threads.py")  # of tests/
 # The extra "test" with another torch.
-BESIDE = ("numpy", "allpairspy==2.5.1", "filelock>=3.12", "hypothesis>=6.100", "pytest>=8", "scikit-learn>=1.4")
+BESIDE = ("numpy", "filelock>=3.12", "hypothesis>=6.100", "pytest>=8", "scikit-learn>=1.4")
 LIMIT = 3600  # seconds for the tests of one release
 ASK = """
 import numpy, torch

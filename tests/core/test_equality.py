@@ -32,6 +32,7 @@ from tests.helpers.kernels import (
 from tests.helpers.properties import examples
 
 
+@pytest.mark.pairwise("backend", "dtype", "common", "offset", each=["rule"])
 @pytest.mark.parametrize("offset", [0, 1, 3])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("common", COMMON)

@@ -205,12 +205,14 @@ def check(function: str, argument: str, error: Errors, spoil: Spoil) -> None:
     refuses(error, arrays, (f"{function}: ", f"{argument}[{BAD}]"), invoke, function, arrays)
 
 
+@pytest.mark.pairwise("function", "argument", "spoil")
 @cases(ANYWHERE)
 @pytest.mark.parametrize(("function", "argument"), ARGUMENTS)
 def test_array_that_cannot_be_read(function: str, argument: str, error: Errors, spoil: Spoil) -> None:
     check(function, argument, error, spoil)
 
 
+@pytest.mark.pairwise("function", "argument", "spoil")
 @cases(UNLIKE_OTHERS)
 @pytest.mark.parametrize(("function", "argument"), OF_UPDATES)
 def test_array_that_does_not_match(function: str, argument: str, error: Errors, spoil: Spoil) -> None:
@@ -241,6 +243,7 @@ def test_state_of_one_number(function: str, argument: str, error: Errors, spoil:
     refuses(ValueError, arrays, (f"{function}: {argument} ", "expected 4"), invoke, function, arrays)
 
 
+@pytest.mark.pairwise("function", "argument", "spoil")
 @cases(UNWRITABLE)
 @pytest.mark.parametrize(("function", "argument"), WRITTEN)
 def test_array_that_cannot_be_written(function: str, argument: str, error: Errors, spoil: Spoil) -> None:

@@ -38,6 +38,7 @@ def arrays(dtype: type) -> list[Array]:
     return [*(rng.standard_normal(SHAPE).astype(dtype) for _ in range(3)), rng.random(SHAPE).astype(dtype)]
 
 
+@pytest.mark.pairwise("backend", "dtype", "param", "grad", "state")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("param", LAYOUTS)
 @pytest.mark.parametrize("grad", LAYOUTS)

@@ -140,6 +140,7 @@ def spread(array: np.ndarray, kind: str) -> np.ndarray:
 LAYOUTS = ["Fortran", "transposed", "sliced", "reversed", "strided and reversed", "field"]
 
 
+@pytest.mark.pairwise("options", "dtype", "layout")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", "fF")
 @pytest.mark.parametrize(("cls", "options"), [case for case in CASES if "max_norm" in case[1] and len(case[1]) > 1])

@@ -224,6 +224,7 @@ def test_momentum_switched_on_later():
 # ------------------------------------------------------------------------------------------------------------ complex
 
 
+@pytest.mark.pairwise("options", "dtype", "max_norm")
 @pytest.mark.parametrize(("name", "options"), CASES)
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128], ids=["c64", "c128"])
 @pytest.mark.parametrize("max_norm", [None, 1.0])

@@ -390,6 +390,7 @@ def test_subnormals_whatever_the_caller_flushes(dtype, size):
 # ------------------------------------------------------------------------------------------------------------ layouts
 
 
+@pytest.mark.pairwise("reading", "param_layout", "grad_layout", "dtype")
 @pytest.mark.parametrize("param_layout", LAYOUTS)
 @pytest.mark.parametrize("grad_layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=["f32", "c128"])
