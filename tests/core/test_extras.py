@@ -19,6 +19,8 @@ from tests.helpers.bits import SPECIAL, Array
 from tests.helpers.kernels import COMMON, DTYPES, expected, hyper_of, rule_id
 from tests.helpers.replays import Machine, assert_all_equal, call_of, header, replay, rule_part
 
+pytestmark = pytest.mark.slow
+
 
 def lane_ops(p: Array, g: Array, a: Array, b: Array, c: Array) -> tuple[Array, ...]:
     largest = np.where((g > p) | np.isnan(g), g, p)

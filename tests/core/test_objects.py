@@ -12,6 +12,7 @@ import pytest
 
 from tests.helpers.tools import BUILDS, ROOT, built_replay, need, run
 
+pytestmark = pytest.mark.slow
 PREFIX = {"native": "", "aarch64": "aarch64-linux-gnu-"}
 TARGETS = {"native": {"scalar", "avx2", "avx512", "simde_avx512"}, "aarch64": {"scalar", "neon"}}
 WIDE = {"avx2", "avx512"}

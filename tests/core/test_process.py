@@ -9,7 +9,11 @@ import textwrap
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="fork and signals")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="fork and signals"),
+    pytest.mark.slow,
+    pytest.mark.xdist_group("threads"),
+]
 
 
 def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -18,6 +18,8 @@ from tests.helpers.kernels import DTYPES, NORMS, random_arrays, rule_id
 from tests.helpers.replays import Machine, assert_all_equal, norm_calls, replay, step_call, step_calls
 from tests.helpers.tools import build_replay, need
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("rule", _core.rules(), ids=rule_id)
 def test_every_rule(machine: Machine, rule: dict[str, Any], tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ ON_X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs this in
 
 
 @ON_X86
+@pytest.mark.slow
 def test_on_a_cpu_without_avx() -> None:
     need(NEHALEM[0])
     code = """

@@ -18,6 +18,7 @@ import fusedstep
 from fusedstep import _core, functional, reference
 from tests.helpers.bits import Array, assert_same_bits
 
+pytestmark = pytest.mark.xdist_group("threads")
 SIZES = [1, 1000, 16384, 16385, 0, 100_003, 500_000, 7]  # enough for both kinds of threads to be worth waking
 
 

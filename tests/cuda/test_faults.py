@@ -16,6 +16,8 @@ from tests.helpers.tools import REQUIRED, ROOT, need
 
 pytestmark = [
     pytest.mark.cuda,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("cuda faults"),  # whose sources are compiled once
     pytest.mark.skipif(
         not (HOST or REQUIRED), reason="takes minutes: for the host build, or FUSEDSTEP_REQUIRE_TOOLS=1"
     ),

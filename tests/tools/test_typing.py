@@ -46,6 +46,7 @@ CHECKERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_a_users_file(checker: str, tmp_path: Path) -> None:
     package, options = CHECKERS[checker]
@@ -62,6 +63,7 @@ def test_a_users_file(checker: str, tmp_path: Path) -> None:
     assert found.keys() == WRONG, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_stubs_agree_with_the_package() -> None:
     need_package("mypy")
     command = [sys.executable, "-m", "mypy.stubtest", "fusedstep", "--allowlist", ROOT / "tools/stubtest.txt"]

@@ -440,6 +440,7 @@ for what, offset in (("param", 0), ("grad", 0), ("exp_avg", 0), ("param", 1000))
 """
 
 
+@pytest.mark.slow
 def test_freed_memory_is_never_touched():
     """A tensor keeps its shape when its storage is resized to nothing, as sharding libraries do."""
     done = subprocess.run([sys.executable, "-c", SHRUNK], capture_output=True, text=True, timeout=60)
