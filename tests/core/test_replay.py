@@ -16,7 +16,7 @@ import pytest
 from fusedstep import _core
 from tests.helpers.kernels import DTYPES, NORMS, random_arrays, rule_id
 from tests.helpers.replays import Machine, assert_all_equal, norm_calls, replay, step_call, step_calls
-from tests.helpers.tools import build_replay, need
+from tests.helpers.tools import built_replay, need, replay_with
 
 pytestmark = pytest.mark.slow
 
@@ -70,12 +70,12 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_caught(fault: str, tmp_path: Path) -> None:
+def test_a_fault_is_caught(fault: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     need("qemu-aarch64")
     name, text = FAULTS[fault]
     (tmp_path / "arm_neon.h").write_text(f"#pragma once\n#include_next <arm_neon.h>\n{text}\n")
-    build = build_replay(tmp_path / "build", "aarch64", flags=f"-I{tmp_path}")
+    program = replay_with(built_replay("aarch64", tmp_path_factory), "neon", f"-I{tmp_path}", tmp_path)
     (rule,) = (r for r in _core.rules() if rule_id(r) == name)
-    code, output = replay(["qemu-aarch64", str(build / "replay")], step_calls(rule, np.float32), tmp_path)
+    code, output = replay(["qemu-aarch64", str(program)], step_calls(rule, np.float32), tmp_path)
     assert code == (-signal.SIGSEGV if fault.startswith("tail") else 1), output
     assert fault.startswith("tail") or f"neon {name} stream" in output

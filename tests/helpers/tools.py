@@ -57,7 +57,7 @@ BUILDS = {
 }
 
 
-def build_replay(folder: Path, name: str, flags: str = "") -> Path:
+def build_replay(folder: Path, name: str) -> Path:
     need("cmake", "ninja", "aarch64-linux-gnu-g++" if name == "aarch64" else "c++")
     if name == "native":
         found = subprocess.run(["c++", "-xc++", "-E", "-"], input=b"#include <simde/x86/avx512.h>", capture_output=True)
@@ -65,7 +65,7 @@ def build_replay(folder: Path, name: str, flags: str = "") -> Path:
             missing("not installed: SIMDe")
     run(
         "cmake", "-G", "Ninja", "-S", ROOT, "-B", folder, "-DFUSEDSTEP_PROGRAMS=ON", "-DFUSEDSTEP_WERROR=ON",
-        "-DFUSEDSTEP_EXTRAS=ON", "-DSKBUILD_PROJECT_VERSION=0", f"-DCMAKE_CXX_FLAGS={flags}",
+        "-DFUSEDSTEP_EXTRAS=ON", "-DSKBUILD_PROJECT_VERSION=0",
         *(f"-D{d}" for d in BUILDS[name]),
     )  # fmt: skip
     run("cmake", "--build", folder)
@@ -83,3 +83,16 @@ def built_replay(name: str, factory: pytest.TempPathFactory) -> Path:
             build_replay(folder, name)
             done.touch()
     return folder
+
+
+def replay_with(build: Path, target: str, flags: str, folder: Path) -> Path:
+    """The program of a build, but with the object of one target compiled anew with more flags, in ``folder``."""
+    commands = run("ninja", "-C", build, "-t", "commands", "replay").stdout.splitlines()
+    (compiling,) = (c for c in commands if f"fs_{target}.dir" in c and " -c " in c)
+    linking, program = commands[-1], folder / "replay"
+    made = compiling.split(" -o ")[1].split()[0]
+    assert made in linking
+    assert linking.count(" -o replay ") == 1
+    for command in (f"{compiling} {flags}", linking.replace(" -o replay ", f" -o {program} ")):
+        run("sh", "-c", f"cd {build} && {command.replace(made, str(folder / 'target.o'))}")
+    return program
