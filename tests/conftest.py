@@ -6,14 +6,13 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterator
 
 import pytest
-from hypothesis import settings
 
 import fusedstep
 from fusedstep import _core
-from tests.helpers import devices, properties  # noqa: F401  (the second registers profiles)
+from tests.helpers import devices, properties
 from tests.helpers.covering import pairwise
 
-settings.load_profile("ci")
+properties.register()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -13,8 +13,13 @@ from hypothesis import HealthCheck, settings
 # A shared machine is slow now and then; that is no fault of a test.
 _COMMON: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 _USUAL, _HOUR = 100, 4000
-settings.register_profile("ci", max_examples=_USUAL, derandomize=True, database=None, **_COMMON)
-settings.register_profile("hour", max_examples=_HOUR, derandomize=False, print_blob=True, **_COMMON)
+
+
+def register() -> None:
+    """Makes the profiles known, and ``ci`` the default: before any test is read."""
+    settings.register_profile("ci", max_examples=_USUAL, derandomize=True, database=None, **_COMMON)
+    settings.register_profile("hour", max_examples=_HOUR, derandomize=False, print_blob=True, **_COMMON)
+    settings.load_profile("ci")
 
 
 def examples(number: int, **options: Any) -> settings:

@@ -1,7 +1,11 @@
-"""Includes of csrc/ point downwards, as docs/design says, and no two files or folders include each other."""
+"""Includes of csrc/ point downwards, as docs/design says, and no two files or folders include each other.
+
+Imports of tests/: no test imports another one.
+"""
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -85,3 +89,24 @@ def test_the_test_can_fail():
     assert wrong(CSRC / "rules/sgd.h", CSRC / "vec/scalar.h") == "is a sibling"
     assert wrong(CSRC / "kernels/step.h", CSRC / "base.h") is None
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+
+
+def imported(text: str) -> set[str]:
+    """The last words of all modules and names that a file imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom):
+            found |= {(node.module or "").split(".")[-1]}
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            found |= {alias.name.split(".")[-1] for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_test_is_imported(path):
+    assert not [name for name in imported(path.read_text()) if name.startswith("test_")]
+
+
+def test_an_imported_test_is_seen():
+    assert imported("from tests.core.test_norm import SIZES as s") == {"test_norm", "SIZES"}
+    assert imported("def f():\n    import tests.core.test_norm") == {"test_norm"}
