@@ -12,6 +12,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 import fusedstep.torch as fst
+from tests.helpers.torch_spec import IN_TORCH
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
 
@@ -34,7 +35,7 @@ def values_of(model, opt):
     ]
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adagrad", "RMSprop", "Adam", "AdamW"])
+@pytest.mark.parametrize("name", IN_TORCH)
 @pytest.mark.parametrize("direction", ["from torch", "to torch"])
 @pytest.mark.parametrize("flat", [False, True], ids=["nested", "flattened"])
 @pytest.mark.parametrize("max_norm", [None, 0.1])

@@ -15,7 +15,7 @@ import fusedstep.torch
 from fusedstep.torch import _decay
 from tests.helpers.tools import ROOT, need_package
 
-DOCUMENTS = sorted(p for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/*.md")])
+DOCUMENTS = sorted(p for folder in ("", "docs/**/", "bench/", "tests/") for p in ROOT.glob(f"{folder}*.md"))
 
 
 def anchors(document: Path) -> set[str]:
