@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-SANITIZED = "(equals_the_cpu and float32) or layouts or clipping"  # of tests/test_gpu.py
+SANITIZED = "(equals_the_cpu and float32) or layouts or clipping"  # of tests/cuda/test_gpu.py
 STEPS = ["build", "cuda", "cpu", "memcheck", "racecheck", "synccheck", "bench", "cpu-bench"]
 
 
@@ -73,7 +73,7 @@ def main() -> None:
     }
     for tool in ("memcheck", "racecheck", "synccheck"):
         if sanitizer:
-            commands[tool] = [sanitizer, "--tool", tool, "--error-exitcode", "9", *pytest, "tests/test_gpu.py"]
+            commands[tool] = [sanitizer, "--tool", tool, "--error-exitcode", "9", *pytest, "tests/cuda/test_gpu.py"]
             commands[tool] += ["-k", SANITIZED]
     # Without torch's cache every tensor is an allocation of its own, whose ends memcheck knows.
     env = {"memcheck": {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}}

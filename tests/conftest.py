@@ -1,17 +1,49 @@
+"""Fixtures, options and the choice of cases, for all tests."""
+
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Hashable, Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
 
-import devices
 import fusedstep
 from fusedstep import _core
+from tests.helpers import devices, properties
+from tests.helpers.covering import pairwise
 
-# A shared machine is slow now and then; that is no fault of a test.
-settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared")
+properties.register()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="every case of tests that are marked pairwise")
+
+
+def _value(item: pytest.Function, name: str) -> Hashable:
+    value = item.callspec.params[name]
+    return value if isinstance(value, str) else id(value)  # cases of one test have the same objects
+
+
+@pytest.hookimpl(tryfirst=True)  # before -k and -m: what they leave does not change what is drawn
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Draws from the products of tests marked ``pairwise``. A case that is named by its id alone is always run."""
+    if config.getoption("--full"):
+        return
+    tests: dict[Hashable, dict[Hashable, dict[pytest.Item, tuple[Hashable, ...]]]] = defaultdict(dict)
+    for item in items:
+        mark = item.get_closest_marker("pairwise")
+        if mark is not None and isinstance(item, pytest.Function):
+            each = tuple(_value(item, name) for name in mark.kwargs.get("each", ()))
+            groups = tests[item.path, item.originalname]
+            groups.setdefault(each, {})[item] = tuple(_value(item, name) for name in mark.args)
+    left: set[pytest.Item] = set()
+    for groups in tests.values():
+        for turn, cases in enumerate(groups.values()):
+            drawn = pairwise(list(cases.values()), turn)
+            left |= {item for item, case in cases.items() if case not in drawn}
+    if left:
+        config.hook.pytest_deselected(items=[item for item in items if item in left])
+        items[:] = [item for item in items if item not in left]
 
 
 @pytest.fixture(params=fusedstep.targets())

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from fusedstep.rules import ALL
-from tools import need, need_package
+from tests.helpers.tools import need, need_package
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 sys.path.insert(0, str(BENCH))

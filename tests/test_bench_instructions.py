@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import ROOT, need
+from tests.helpers.tools import ROOT, need
 
 spec = importlib.util.spec_from_file_location("instructions", ROOT / "bench/instructions.py")
 assert spec is not None

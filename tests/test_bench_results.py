@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).parents[1] / "bench"))
 
 import tables
 from harness import results
-from tools import missing
+from tests.helpers.tools import missing
 
 CASE: dict[str, Any] = {"rule": "AdamW", "shapes": "32M", "dtype": "float32", "clip": False, "device": "cpu"}
 CASE |= {"threads": 2, "target": "avx512", "cache": "warm"}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tools import ROOT
+from tests.helpers.tools import ROOT
 
 sys.path.insert(0, str(ROOT / "bench"))
 from machine import processor

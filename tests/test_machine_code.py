@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from machine_code import faults, functions, loops
+from tests.machine_code import faults, functions, loops
 
 NAME = "void step_kernel<fusedstep::Sgd, float, 4080>(fusedstep::cuda::Args)"
 GOOD = [

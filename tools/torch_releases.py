@@ -27,8 +27,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "docs" / "torch-releases.md"
 RELEASES = ("2.5.1", "2.6.0", "2.9.1", "2.11.0", "2.13.0", "2.14.1")
-TESTS = ("test_layout.py", "test_threads.py", *sorted(p.name for p in (ROOT / "tests").glob("test_torch*.py")))
-BESIDE = ("numpy", "pytest>=8", "hypothesis>=6.100", "scikit-learn>=1.4")  # the extra "test" with another torch
+TESTS = ("torch", "distributed", "core/test_layout.py", "core/test_threads.py")  # of tests/
+# The extra "test" with another torch.
+BESIDE = ("numpy", "filelock>=3.12", "hypothesis>=6.100", "pytest>=8", "scikit-learn>=1.4")
 LIMIT = 3600  # seconds for the tests of one release
 ASK = """
 import numpy, torch
@@ -69,7 +70,7 @@ def make_wheel(folder: Path) -> Path:
 
 def run_tests(python: Path, report: Path) -> tuple[int, int, Counter[str]]:
     """Passed, failed, and reasons for what was skipped."""
-    options = ["-q", "-p", "no:cacheprovider", "-m", "not cuda", f"--junitxml={report}"]
+    options = ["-q", "-p", "no:cacheprovider", "--full", "-m", "not cuda", f"--junitxml={report}"]
     command = [str(python), "-m", "pytest", *options, *(f"tests/{name}" for name in TESTS)]
     try:
         status = subprocess.run(command, cwd=ROOT, check=False, timeout=LIMIT).returncode
@@ -117,7 +118,7 @@ def write(rows: dict[str, str], reasons: dict[str, str]) -> None:
         return "\n".join(lines[r] for r in sorted(lines, key=lambda r: [int(n) for n in re.findall(r"\d+", r)])) + "\n"
 
     TABLE.parent.mkdir(exist_ok=True)
-    head = HEAD.format(tests=textwrap.fill(", ".join(f"`{t}`" for t in TESTS), 120))
+    head = HEAD.format(tests=textwrap.fill(", ".join(f"`tests/{t}`" for t in TESTS), 120))
     TABLE.write_text(head + ordered(rows) + (REASONS + ordered(reasons) if reasons else ""))
 
 

@@ -11,6 +11,13 @@ import torch
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("slow")
+
+
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An empty folder to train in, one thread (the models are tiny), and nothing left of accelerate's singletons."""

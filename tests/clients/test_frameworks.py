@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 
 import fusedstep.torch
-from clients import BOTH, assert_same, need, training, warns
+from tests.helpers.clients import BOTH, assert_same, need, training, warns
+from tests.helpers.tools import ROOT
 
-PAGE = Path(__file__).parents[2] / "docs" / "frameworks.md"
+PAGE = ROOT / "docs" / "frameworks.md"
 
 
 class Example(NamedTuple):

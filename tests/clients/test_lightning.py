@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fusedstep.torch
-from clients import BOTH, assert_same, need, training, warns
+from tests.helpers.clients import BOTH, assert_same, need, training, warns
 
 lightning = need("lightning")
 precision_plugins = need("lightning.pytorch.plugins.precision")

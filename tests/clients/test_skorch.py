@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fusedstep.torch
-from clients import assert_same, need, training
+from tests.helpers.clients import assert_same, need, training
 
 skorch = need("skorch")
 need("skorch.callbacks")

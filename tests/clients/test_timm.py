@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fusedstep.torch
-from clients import assert_same, need, training
+from tests.helpers.clients import assert_same, need, training
 
 timm = need("timm")
 need("timm.optim")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fusedstep.torch
-from clients import assert_same, need, training, warns
+from tests.helpers.clients import assert_same, need, training, warns
 
 transformers = need("transformers")
 need("accelerate")

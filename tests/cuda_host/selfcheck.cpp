@@ -1,5 +1,5 @@
 // AdamW and norms by the CUDA kernels on the CPU against the scalar target, over sizes, alignments, tensor counts,
-// streams, devices and orders of threads. Exits with 1 at the first difference. tests/test_cuda_faults.py plants faults
+// streams, devices and orders of threads. Exits with 1 at the first difference. tests/cuda/test_faults.py plants faults
 // in the sources and expects that.
 #include <cmath>
 #include <cstdio>

@@ -1,7 +1,8 @@
-// Replays calls on the core alone, without Python, so that it runs on any machine and emulator: tests/test_replay.py
-// writes the calls with what the specification says they give. Every available target, or with --cuda the CUDA kernels
-// on the CPU, bit for bit (a NaN equals a NaN), with guard elements around each array and an inaccessible page behind
-// it. Exit status 1 after a difference.
+// Replays calls on the core alone, without Python, so that it runs on any machine and emulator.
+// tests/core/test_replay.py writes the calls with what the specification says they give. Every available target, or
+// with
+// --cuda the CUDA kernels on the CPU, bit for bit (a NaN equals a NaN), with guard elements around each array and an
+// inaccessible page behind it. Exit status 1 after a difference.
 #include <sys/mman.h>
 #include <unistd.h>
 

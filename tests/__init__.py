@@ -1,0 +1,1 @@
+"""The tests of fusedstep. ``README.md`` says where what is."""

@@ -1,0 +1,91 @@
+"""Strides change nothing: any layout gives the bits of the contiguous arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from fusedstep import functional, reference
+from tests.helpers.bits import Array, assert_same_bits
+
+SHAPE = (6, 5, 70)  # enough for chunks of packed elements to straddle rows
+
+
+def spread(x: Array) -> Array:
+    """Every second element of a larger array along the last axis."""
+    big = np.full((*x.shape[:-1], 2 * x.shape[-1]), -7, x.dtype)
+    big[..., ::2] = x
+    return big[..., ::2]
+
+
+def backwards(x: Array) -> Array:
+    return np.ascontiguousarray(x[::-1, :, ::-1])[::-1, :, ::-1]
+
+
+LAYOUTS: dict[str, Callable[[Array], Array]] = {
+    "contiguous": np.ascontiguousarray,
+    "fortran": np.asfortranarray,
+    "permuted": lambda x: np.ascontiguousarray(x.transpose(1, 2, 0)).transpose(2, 0, 1),
+    "spread": spread,
+    "backwards": backwards,
+}
+
+
+def arrays(dtype: type) -> list[Array]:
+    rng = np.random.default_rng(0)
+    return [*(rng.standard_normal(SHAPE).astype(dtype) for _ in range(3)), rng.random(SHAPE).astype(dtype)]
+
+
+@pytest.mark.pairwise("backend", "dtype", "param", "grad", "state")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("param", LAYOUTS)
+@pytest.mark.parametrize("grad", LAYOUTS)
+@pytest.mark.parametrize("state", LAYOUTS)
+def test_step(backend: str, dtype: type, param: str, grad: str, state: str) -> None:
+    values = arrays(dtype)
+    norm = reference.total_norm([values[1]])
+    want = reference.adamw(
+        *values, step=2, lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.1,
+        clip_coef=reference.clip_coefficient(norm, 1.0),
+    )  # fmt: skip
+    p, g, m, v = (LAYOUTS[k](x.copy()) for k, x in zip((param, grad, state, "permuted"), values, strict=True))
+    got = functional.adamw(p, g, m, v, step=2, lr=0.1, betas=(0.9, 0.99), weight_decay=0.1, max_norm=1.0)
+    assert got == norm
+    for a, b in zip((p, m, v), want, strict=True):
+        assert_same_bits(a, b)
+    assert_same_bits(g, values[1])
+    if param == "spread":
+        assert (p.base[..., 1::2] == -7).all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("norm_type", [1, 2, np.inf])
+def test_norm_and_clip(backend: str, layout: str, norm_type: float) -> None:
+    x = np.random.default_rng(1).standard_normal((37, 41, 11)).astype(np.float32)
+    norm = reference.total_norm([x], norm_type)
+    g = LAYOUTS[layout](x.copy())
+    assert functional.total_norm(g, norm_type) == norm
+    assert functional.clip_grad_norm(g, 0.25, norm_type) == norm
+    assert_same_bits(g, reference.clip(x, clip_coef=reference.clip_coefficient(norm, 0.25))[0])
+    g = LAYOUTS[layout](x.copy())
+    functional.clip_grad_value(g, 0.25)
+    assert_same_bits(g, reference.clip(x, clip_value=0.25)[0])
+
+
+def test_interleaved_parameters() -> None:
+    """Columns of one buffer share an address range but no element."""
+    rng = np.random.default_rng(2)
+    both, grads = rng.standard_normal((50, 8)).astype(np.float32), rng.standard_normal((50, 8)).astype(np.float32)
+    want = reference.sgd(both, grads, lr=0.5)[0]
+    functional.sgd([both[:, :3], both[:, 3:]], [grads[:, :3], grads[:, 3:]], lr=0.5)
+    assert_same_bits(both, want)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (0,), (3, 0, 2), (1, 1, 1)])
+def test_shapes_without_strides_to_speak_of(shape: tuple[int, ...]) -> None:
+    p, g = np.full(shape, 2.0), np.full(shape, 3.0)
+    want = reference.sgd(p, g, lr=0.1)[0]
+    functional.sgd(p, g, lr=0.1, max_norm=1e9)
+    assert_same_bits(p, want)

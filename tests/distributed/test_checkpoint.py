@@ -1,0 +1,67 @@
+"""Checkpoints through torch.distributed.checkpoint, both ways with torch.optim."""
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+
+import fusedstep.torch as fst
+from tests.helpers.torch_spec import IN_TORCH
+
+pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
+
+
+def trained(module, name, **options):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    opt = getattr(module, name)(model.parameters(), lr=0.1, **options)
+    for _ in range(2):
+        opt.zero_grad()
+        model(torch.ones(1, 3)).square().sum().backward()
+        opt.step()
+    return model, opt
+
+
+def values_of(model, opt):
+    return [
+        {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in opt.state[p].items()}
+        for p in model.parameters()
+    ]
+
+
+@pytest.mark.parametrize("name", IN_TORCH)
+@pytest.mark.parametrize("direction", ["from torch", "to torch"])
+@pytest.mark.parametrize("flat", [False, True], ids=["nested", "flattened"])
+@pytest.mark.parametrize("max_norm", [None, 0.1])
+@pytest.mark.filterwarnings("ignore:torch.distributed is")
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")  # by torch 2.5's own dcp.save
+def test_checkpoints_of_torch_load(tmp_path, name, direction, flat, max_norm):
+    """With the default planner, which wants every key that the optimizer shows."""
+    own = {"max_norm": max_norm, "clip_value": 9.0, "nonfinite": "skip" if max_norm else "propagate"}
+    options = {"momentum": 0.9} if name == "SGD" else {}
+    sides = [(torch.optim, options), (fst, {**options, **own})]
+    (first, with_first), (then, with_then) = sides if direction == "from torch" else sides[::-1]
+    layout = StateDictOptions(flatten_optimizer_state_dict=flat)
+    model, opt = trained(first, name, **with_first)
+    saved = get_optimizer_state_dict(model, opt, options=layout)
+    dcp.save({"opt": saved}, checkpoint_id=tmp_path)
+    want = values_of(model, opt)
+    model, opt = trained(then, name, **with_then)
+    opt.param_groups[0]["lr"] = 0.5
+    for p in model.parameters():
+        opt.state[p] = {k: torch.zeros_like(v) for k, v in opt.state[p].items()}
+    loaded = {"opt": get_optimizer_state_dict(model, opt, options=layout)}
+    dcp.load(loaded, checkpoint_id=tmp_path)
+    set_optimizer_state_dict(model, opt, loaded["opt"], options=layout)
+    assert values_of(model, opt) == want
+    group = opt.param_groups[0]
+    assert group["lr"] == 0.1
+    if then is fst:
+        assert (group["max_norm"], group["clip_value"]) == (max_norm, 9.0)
+    opt.step()

@@ -1,0 +1,89 @@
+"""The one table of cases, made from the declarations in ``fusedstep.rules``: a new rule is tested without an edit here.
+
+:data:`CASES` are the optimizers with options, for the classes. :data:`KERNELS` are the rows of the compiled registry
+that they use, for the core. :data:`FUNCTIONS` are the same rules by the names in ``fusedstep.functional``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fusedstep import _core
+from fusedstep._rule import FINITE, FRACTION, NON_NEGATIVE, Option
+from fusedstep.rules import ALL, Rule
+
+RULES: dict[str, type[Rule]] = {rule.__name__: rule for rule in ALL}
+FUNCTIONS: dict[str, type[Rule]] = {rule.name(): rule for rule in ALL}
+# A value in each range that is no option's default.
+ALTERED = {id(FRACTION): 0.8, id(NON_NEGATIVE): 0.5, id(FINITE): 0.3}
+NOT_NUMBERS = ("x", (), {}, 1j, object())
+
+
+def switches(rule: type[Rule]) -> set[str]:
+    """The options that state arrays depend on."""
+    return {s.when for s in rule.states if s.when}
+
+
+def altered(o: Option) -> Any:
+    value = ALTERED[id(o.range)]
+    return (value, value + 0.15) if o.kind == "pair" else value
+
+
+def is_valid(rule: type[Rule], options: dict[str, Any]) -> bool:
+    try:
+        rule.check("", {**rule.defaults, **options})
+    except ValueError:
+        return False
+    return True
+
+
+def cases(rule: type[Rule]) -> list[dict[str, Any]]:
+    """Options for every variant: alone, with all numbers altered and maximize, with each flag."""
+    found: list[dict[str, Any]] = []
+    own = rule.own
+    numbers = {n: altered(o) for n, o in own.items() if o.kind != "flag" and n not in {"lr", *switches(rule)}}
+    for chosen in rule.variants().values():
+        found += [chosen, {**chosen, **numbers, "maximize": True}]
+        for name, o in own.items():
+            if o.kind == "flag" and name not in {"maximize", *switches(rule)}:
+                found += [c for c in ({**chosen, name: True, "weight_decay": 0.1},) if is_valid(rule, c)]
+    return found
+
+
+# A row has the rule's name and the names of its state arrays, numbers and scalars. Classes may share a kernel.
+# core/test_registry.py says what is declared and not compiled, or compiled and not declared.
+_COMPILED = {(r["name"], tuple(r["state"])): r for r in _core.rules()}
+_DECLARED = dict.fromkeys((rule.kernel, states) for rule in ALL for states in rule.variants())
+KERNELS: list[dict[str, Any]] = [_COMPILED[key] for key in _DECLARED if key in _COMPILED]
+
+CASES: list[tuple[str, dict[str, Any]]] = [(name, options) for name, rule in RULES.items() for options in cases(rule)]
+
+
+def arrays_of(rule: type[Rule]) -> tuple[str, ...]:
+    """The arguments of the function that are arrays like the parameter, in its order."""
+    return ("params", "grads", *(f"{s.name}s" for s in rule.states))
+
+
+def number_arguments(rule: type[Rule], count: int, dtype: str = "float64") -> dict[str, list[np.ndarray]]:
+    """The arguments of the function that are states of one number, as before a first step."""
+    return {f"{n.name}s": [np.array(n.start, dtype) for _ in range(count)] for n in rule.numbers}
+
+
+def numbers_of(rule: type[Rule], options: dict[str, Any]) -> dict[str, Any]:
+    """The specification's keywords for options of a class or a function."""
+    full = {**rule.defaults, **options}
+    found: dict[str, Any] = dict(rule.hyper("", full))
+    found |= {"weight_decay": float(full["weight_decay"]), "maximize": bool(full["maximize"])}
+    return found | {"decoupled": rule.is_decoupled(full)}
+
+
+def bad_values(o: Option) -> list[Any]:
+    """Values out of range, each as the option takes it."""
+    if o.range is None:
+        return []
+    if o.kind != "pair":
+        return list(o.range.bad)
+    good = o.default[0]
+    return [(bad, good) for bad in o.range.bad] + [(good, bad) for bad in o.range.bad]

@@ -1,0 +1,146 @@
+"""A call of the compiled core beside the specification: the kernels that there are, options, sizes, values, and
+:func:`check_case`, which runs one case and compares every bit that it may write and every byte around it.
+
+The kernels come from the declarations (:data:`tests.helpers.declared.KERNELS`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fusedstep import _core, reference
+from tests.helpers import declared
+from tests.helpers.bits import SPECIAL, Array, Guarded, assert_same_bits
+
+DTYPES = [np.float32, np.float64]
+COMMON: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "l2": {"weight_decay": 0.1},
+    "decoupled": {"weight_decay": 0.1, "decoupled": True},
+    "maximize": {"maximize": True, "weight_decay": 0.01},
+    "scaled": {"grad_scale": 3.0},
+    "clip_value": {"clip_value": 0.5},
+    "max_norm": {"max_norm": 0.7, "grad_scale": 2.0},
+    "all": {"max_norm": 0.7, "grad_scale": 2.0, "clip_value": 0.01, "maximize": True, "weight_decay": 0.1},
+}
+# Whatever a rule calls its numbers: the middle of the range, none, nearly one.
+HYPER = {"middle": 0.3, "zero": 0.0, "one": 0.999}
+# 0 to 4 lanes of the widest target and one more; a norm block and a chunk, one less and one more.
+SMALL = [*range(66), 127, 1000]
+LARGE = [2047, 2048, 2049, 16383, 16384, 16385, 32767, 3 * 16384 + 1, 100_003]
+# The orders of norms that are specified to the bit, and sizes around the norm's lanes, blocks and chunks.
+NORMS = [1.0, 2.0, math.inf]
+NORM_SIZES = [0, 1, 31, 32, 33, 63, 2047, 2048, 2049, 4096, 16383, 16384, 16385, 5 * 16384 + 7, 200_001]
+
+
+def rule_id(rule: dict[str, Any]) -> str:
+    return "-".join([rule["name"], *rule["state"]])
+
+
+def hyper_of(rule: dict[str, Any], kind: str) -> dict[str, float]:
+    return {name: 0.01 if name == "lr" else HYPER[kind] for name in rule["hyper"]}
+
+
+def step(
+    rule: dict[str, Any],
+    hyper: dict[str, float],
+    common: dict[str, Any],
+    step: int | list[int],
+    params: list[Array],
+    grads: list[Array],
+    states: list[list[Array]],
+) -> Any:
+    common = dict(common)
+    grad_scale = common.pop("grad_scale", 1.0)
+    own = {
+        "label": rule["name"],
+        "rule": rule["name"],
+        "states": rule["state"],
+        "state_args": [*rule["state"], *rule["scalars"]],
+        "hyper": hyper,
+        "has_step": True,
+        "weight_decay": 0.0,
+        "decoupled": False,
+        "maximize": False,
+        "max_norm": None,
+        "clip_value": None,
+        **common,
+    }
+    group = (_core.Group(**own), params, grads, states, step, None)
+    return _core.step_arrays([group], grad_scale=grad_scale, norm_type=2.0, per_tensor=False, nonfinite="propagate")
+
+
+def expected(
+    rule: dict[str, Any],
+    hyper: dict[str, float],
+    common: dict[str, Any],
+    step: int,
+    params: list[Array],
+    grads: list[Array],
+    states: list[list[Array]],
+) -> tuple[list[tuple[Array, ...]], float | None]:
+    common = {"decoupled": False, **common}
+    norm = None
+    if (max_norm := common.pop("max_norm", None)) is not None:
+        norm = reference.total_norm(grads) / common.get("grad_scale", 1.0)
+        common["clip_coef"] = reference.clip_coefficient(norm, max_norm)
+    function = getattr(reference, rule["name"])
+    # The kernel is told every number of its family. The specification refuses one whose state is not there.
+    every = [s for d in declared.RULES.values() if d.kernel == rule["name"] for s in d.states]
+    hyper = {n: v for n, v in hyper.items() if n not in {s.when for s in every if s.name not in rule["state"]}}
+    results = [
+        function(p, g, **dict(zip([*rule["state"], *rule["scalars"]], s, strict=True)), step=step, **hyper, **common)
+        for p, g, *s in zip(params, grads, *states, strict=True)
+    ]
+    return results, norm
+
+
+def random_arrays(rng: np.random.Generator, sizes: list[int], dtype: type, count: int) -> list[list[Array]]:
+    """``count`` lists of arrays; the last lists are state, whose second moments must not be negative."""
+    arrays = []
+    for k in range(count):
+        values = [rng.standard_normal(n) * 10.0 ** rng.integers(-6, 6, n) for n in sizes]
+        arrays.append([(np.abs(v) if k > 2 else v).astype(dtype) for v in values])
+    return arrays
+
+
+def scalars_of(rule: dict[str, Any], count: int) -> list[list[Array]]:
+    """States of one number for so many tensors, float32 and float64 in turn."""
+    return [[np.array(0.75 - 0.25 * k, DTYPES[i % 2]) for i in range(count)] for k in range(len(rule["scalars"]))]
+
+
+def check_case(
+    rule: dict[str, Any], hyper: dict[str, float], common: dict[str, Any], t: int, lists: list[list[Array]], offset: int
+) -> None:
+    guarded = [[Guarded(a, offset) for a in arrays] for arrays in lists]
+    scalars = scalars_of(rule, len(lists[0]))
+    want, norm = expected(rule, hyper, common, t, *lists[:2], [*lists[2:], *scalars])
+    params, grads, *states = [*([g.array for g in arrays] for arrays in guarded), *scalars]
+    got_norm = step(rule, hyper, common, t, params, grads, states)
+    assert got_norm == norm or (norm is not None and math.isnan(norm) and math.isnan(got_norm))
+    for i, results in enumerate(want):
+        names = ["param", *rule["state"], *rule["scalars"]]
+        for name, array, result in zip(names, [params[i], *(s[i] for s in states)], results, strict=True):
+            assert_same_bits(array, result, f"{name} of tensor {i}, {array.size} elements")
+        assert_same_bits(grads[i], lists[1][i], f"grad {i}")
+    for arrays in guarded:
+        for g in arrays:
+            g.assert_intact()
+
+
+def special_lists(rule: dict[str, Any], dtype: type) -> Iterator[list[list[Array]]]:
+    """All pairs of special parameter and gradient: with each special state, then with states that differ."""
+    values = np.array(SPECIAL).astype(dtype)
+    p, g = (a.reshape(-1) for a in np.meshgrid(values, values))
+    for state in values if rule["state"] else values[:1]:
+        yield [[p], [g], *([np.full_like(p, state)] for _ in rule["state"])]
+    if len(rule["state"]) > 1:
+        rng = np.random.default_rng(0)
+        yield [[np.tile(p, 10)], [np.tile(g, 10)], *([rng.choice(values, 10 * p.size)] for _ in rule["state"])]
+
+
+SPECIAL_COMMON = ("plain", "l2", "decoupled", "clip_value", "max_norm")
