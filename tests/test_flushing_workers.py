@@ -13,11 +13,11 @@ pytest.importorskip("torch")
 CODE = """
     import numpy as np, torch
     from fusedstep import _core, functional, reference
+    p, g = np.zeros(600_000, np.float32), np.full(600_000, 1e-39, np.float32)
     torch.set_num_threads(3)
     if not torch.set_flush_denormal(True):
         raise SystemExit("this CPU cannot")
     torch.ones(2_000_000).mul_(2)  # starts the team, whose threads inherit the mode
-    p, g = np.zeros(600_000, np.float32), np.full(600_000, 1e-39, np.float32)
     functional.sgd(p, g, lr=0.5)
     norm = functional.total_norm(g, 1)
     torch.set_flush_denormal(False)

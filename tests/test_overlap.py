@@ -14,8 +14,7 @@ def refused(*arrays: np.ndarray) -> bool:
     try:
         functional.clip_grad_value(list(arrays), 1.0)
     except ValueError as error:
-        assert "share memory" in str(error)
-        return True
+        return "share memory" in str(error)
     return False
 
 

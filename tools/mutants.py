@@ -6,7 +6,9 @@
     python tools/mutants.py --list
 
 A fault in Python is planted in a copy of the package beside the installed core. For those in C++ the core is compiled
-once, without CMake. Then each fault recompiles the objects that it reaches. The tree itself is never written. ``FAULTS`` of tests/test_cuda_faults.py are those of the CUDA kernels.
+once, without CMake. Then each fault recompiles the objects that it reaches. Faults in what only rules and formats of
+tests/extras use are planted in tests/replay, which tests then find where they have CMake build it. The tree itself is
+never written. ``FAULTS`` of tests/test_cuda_faults.py are those of the CUDA kernels.
 """
 
 from __future__ import annotations
@@ -25,13 +27,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from mutants_list import MUTANTS, Mutant
 
 ROOT = Path(__file__).resolve().parents[1]
-# The instruction sets of this machine, as in CMakeLists.txt. Faults are planted in the first, which then is the active one.
+# The instruction sets of this machine, as in CMakeLists.txt. Faults are planted in the first, the one that then runs.
 TARGETS: dict[str, list[str]] = {"neon": []}
 if platform.machine() == "x86_64":
     TARGETS = {"avx2": ["-mavx2"], "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]}
@@ -82,16 +83,30 @@ def units() -> dict[str, list[str]]:
     return found
 
 
-class Core:
-    """The objects of the core, and modules made of them."""
+def units_of_replay() -> dict[str, list[str]]:
+    """Those of tests/replay, which knows no Python and has more rules and formats."""
+    extras = [f'-DFS_EXTRA_{kind.upper()}="{ROOT}/tests/extras/{kind}.h"' for kind in ("rules", "formats")]
+    found = {name: [*unit, *extras] for name, unit in units().items() if not name.startswith("bindings")}
+    found["replay"] = ["../tests/replay/replay.cpp", *extras]
+    if platform.machine() == "x86_64":
+        found["cpu/dispatch.cpp"].append("-DFS_HAVE_SIMDE_AVX512")
+        lanes = ["-DFS_TARGET=simde_avx512", '-DFS_LANES="../vec/avx512.h"', f"-I{ROOT}/tests/simde"]
+        found["target simde_avx512"] = ["cpu/target.cpp", *lanes, *extras]
+    return found
 
-    def __init__(self, work: Path) -> None:
-        digest = hashlib.sha256(repr((FLAGS, sys.version)).encode())
-        for path in sorted((ROOT / "csrc").rglob("*.*")):
+
+class Core:
+    """The objects of the core, and modules or programs made of them."""
+
+    def __init__(self, work: Path, units: dict[str, list[str]]) -> None:
+        digest = hashlib.sha256(repr((FLAGS, sys.version, units)).encode())
+        for path in sorted(
+            [*(ROOT / "csrc").rglob("*.*"), *(ROOT / "tests").rglob("*.h"), *(ROOT / "tests/replay").glob("*")]
+        ):
             digest.update(path.read_bytes())
         self.folder = work / digest.hexdigest()[:16]
         self.tree = work / "tree"
-        self.units = units()
+        self.units = units
 
     def include(self) -> list[str]:
         import pybind11
@@ -117,9 +132,15 @@ class Core:
             return dict(zip(self.units, made, strict=True))
 
     def link(self, objects: dict[str, Path], package: Path) -> None:
+        """The module, in the package; the program, beside it, with a CMake that only gives it out."""
         name = "_core" + sysconfig.get_config_var("EXT_SUFFIX")
-        command = ["c++", "-shared", *map(str, objects.values()), "-o", str(package / name), "-lpthread", "-ldl"]
-        subprocess.run(command, check=True)
+        to = [str(package.parent / "replay")] if "replay" in objects else [str(package / name), "-shared"]
+        subprocess.run(["c++", *map(str, objects.values()), "-o", *to, "-lpthread", "-ldl"], check=True)
+        if "replay" in objects:
+            shutil.copy2(installed_core(), package)
+            cmake = package.parent / "cmake"
+            cmake.write_text(f'#!/bin/sh\n[ "$1" != --build ] || cp {shlex.quote(to[0])} "$2"\n')
+            cmake.chmod(0o755)
 
     def plant(self, mutant: Mutant, text: str, package: Path) -> None:
         """The module with this fault, in the package."""
@@ -139,7 +160,7 @@ class Core:
 
 def package_in(folder: Path) -> Path:
     package = folder / "fusedstep"
-    shutil.rmtree(package, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ROOT / "python/fusedstep", package, ignore=shutil.ignore_patterns("__pycache__", "_core*.so"))
     return package
 
@@ -153,6 +174,7 @@ def installed_core() -> Path:
 
 def run_tests(mutant: Mutant, folder: Path) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "FUSEDSTEP_TARGET": WIDE}
+    env["PATH"] = f"{folder}:{env['PATH']}"
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", *tests_of(mutant)]
     try:
         return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
@@ -161,16 +183,16 @@ def run_tests(mutant: Mutant, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def outcome(result: subprocess.CompletedProcess[str]) -> str:
-    """"killed", "survives", or "" where the tests could not be run."""
+    """ "killed", "survives", or "" where the tests could not be run."""
     if result.returncode == 0:
         return "survives"
     return "killed" if result.returncode == 1 or result.returncode < 0 else ""
 
 
-def fair(mutant: Mutant, core: Core, folder: Path, seen: dict[tuple[str, bool], bool]) -> None:
+def fair(mutant: Mutant, core: Core, folder: Path, seen: set[tuple[str, bool]]) -> None:
     """Without the fault the same tests pass: what they then find is the fault."""
     key = mutant.tests, mutant.is_cpp
-    if seen.get(key):
+    if key in seen:
         return
     package = package_in(folder)
     if mutant.is_cpp:
@@ -179,7 +201,7 @@ def fair(mutant: Mutant, core: Core, folder: Path, seen: dict[tuple[str, bool], 
         shutil.copy2(installed_core(), package)
     if outcome(result := run_tests(mutant, folder)) != "survives":
         raise Unusable(f"{mutant.tests} fails without a fault:\n{(result.stdout + result.stderr)[-3000:]}")
-    seen[key] = True
+    seen.add(key)
 
 
 def check(mutant: Mutant, core: Core, folder: Path) -> str:
@@ -219,16 +241,18 @@ def main() -> int:
             print(f"{m.name:60} {m.file:40} {m.tests}")
         return 0
     survivors, start = [], time.monotonic()
-    seen: dict[tuple[str, bool], bool] = {}
+    seen: set[tuple[str, bool]] = set()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        core = Core(args.work or folder / "core")
+        work = args.work or folder
+        cores = {False: Core(work / "module", units()), True: Core(work / "replay", units_of_replay())}
         try:
             for m in mutants:  # the whole list, before anything takes time
                 planted(m)
                 tests_of(m)
             print(f"{len(mutants)} faults", flush=True)
             for m in mutants:
+                core = cores[m.in_replay]
                 fair(m, core, folder / "package", seen)
                 since = time.monotonic()
                 found = check(m, core, folder / "package")

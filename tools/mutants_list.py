@@ -14,6 +14,7 @@ class Mutant:
     tests: str  # that shall find it: names of files, and perhaps -k with what follows
     units: tuple[str, ...] = ()  # the objects that a header reaches: sources below csrc/, "target" for cpu/target.cpp
     quick: bool = False
+    in_replay: bool = False  # reached only by rules or formats of tests/extras
 
     @property
     def is_cpp(self) -> bool:
@@ -448,6 +449,50 @@ CPU = (
     ),
 )
 
+TWO_PASSES = "test_extras.py -k native and two_passes"
+EXTRAS = (
+    Mutant(
+        "first pass: the sums of one chunk alone",
+        "csrc/cpu/first_pass.cpp",
+        "fold_tree(Norm::one, sums + k * chunks + first, plan.first_chunk(t + 1) - first);",
+        "fold_tree(Norm::one, sums + k * chunks + first, 1);",
+        TWO_PASSES,
+        in_replay=True,
+    ),
+    Mutant(
+        "first pass: a block begins where the last tile ended",
+        "csrc/cpu/first_pass.cpp",
+        "std::min(begin + kNormBlock, c.end));",
+        "std::min(begin + kNormBlock - kNormLanes, c.end));",
+        TWO_PASSES,
+        in_replay=True,
+    ),
+    Mutant(
+        "first pass: sums of another chunk",
+        "csrc/cpu/first_pass.cpp",
+        "sums[k * chunks + chunk] = fold_tree",
+        "sums[k * chunks + chunk % 2] = fold_tree",
+        TWO_PASSES,
+        in_replay=True,
+    ),
+    Mutant(
+        "first pass: states are measured before they are rounded",
+        "csrc/cpu/first_pass.cpp",
+        "    tile.decode(begin, n, kFirstState);\n",
+        "",
+        TWO_PASSES,
+        in_replay=True,
+    ),
+    Mutant(
+        "tiles: another format's size of a tile",
+        "csrc/cpu/tiles.cpp",
+        "                 item_size(s.format),\n",
+        "                 item_size(w.stream[0].format),\n",
+        "test_extras.py -k native and test_formats",
+        in_replay=True,
+    ),
+)
+
 BINDINGS = (
     Mutant(
         "bindings: parameters need not be writable",
@@ -555,7 +600,7 @@ BINDINGS = (
         "csrc/bindings/readers.cpp",
         "view.strides[k] % view.itemsize != 0 && view.shape[k] > 1",
         "false",
-        "test_errors.py -k cannot_be_read and sgd",
+        "test_fields.py",
     ),
 )
 
@@ -796,4 +841,4 @@ FACES = (
     ),
 )
 
-MUTANTS = (*RULES, *KERNELS, *CALL, *CPU, *BINDINGS, *FACES)
+MUTANTS = (*RULES, *KERNELS, *CALL, *CPU, *EXTRAS, *BINDINGS, *FACES)

@@ -66,8 +66,16 @@ HYPER: dict[str, dict[str, float]] = {
     "NAdam": {"lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "momentum_decay": 4e-3},
     "SGD": {"lr": 0.01, "momentum": 0.9, "dampening": 0.0, "nesterov": False},
 }
-STATES = {"AdamW": ["exp_avg", "exp_avg_sq"], "NAdam": ["exp_avg", "exp_avg_sq", "mu_product"], "SGD": ["momentum_buffer"]}
-OPTIONS: dict[str, dict[str, float]] = {"AdamW": {"lr": 0.01}, "NAdam": {"lr": 0.01}, "SGD": {"lr": 0.01, "momentum": 0.9}}
+STATES = {
+    "AdamW": ["exp_avg", "exp_avg_sq"],
+    "NAdam": ["exp_avg", "exp_avg_sq", "mu_product"],
+    "SGD": ["momentum_buffer"],
+}
+OPTIONS: dict[str, dict[str, float]] = {
+    "AdamW": {"lr": 0.01},
+    "NAdam": {"lr": 0.01},
+    "SGD": {"lr": 0.01, "momentum": 0.9},
+}
 
 
 def specified(cls: str, t: int, before: dict[str, Any], max_norm: float | None) -> dict[str, Any]:
@@ -152,11 +160,7 @@ class Functional(Case):
 
     def now(self) -> dict[str, Any]:
         names = ("param", "grad", "exp_avg", "exp_avg_sq")
-        return {
-            f"{name} {k}": x.copy()
-            for name, xs in zip(names, self.arrays, strict=True)
-            for k, x in enumerate(xs)
-        }
+        return {f"{name} {k}": x.copy() for name, xs in zip(names, self.arrays, strict=True) for k, x in enumerate(xs)}
 
     def after(self) -> dict[str, Any]:
         return specified("AdamW", 3, self.now(), self.options.get("max_norm"))
@@ -291,9 +295,7 @@ def differences(got: dict[str, Any], want: dict[str, Any]) -> list[str]:
     return sorted(wrong)
 
 
-library = ctypes.CDLL(os.environ["LD_PRELOAD"].split()[0])
-library.fail_new_disarm.restype = ctypes.c_long
-library.fail_new_arm.argtypes = [ctypes.c_long, ctypes.c_int]
+library: Any = None  # fail_new.cpp
 
 
 def where() -> str:
@@ -375,6 +377,11 @@ def child(make: Callable[[], Case], n: int, onwards: bool) -> tuple[list[str], b
 
 
 def main(name: str, mode: str) -> None:
+    global library
+    library = ctypes.CDLL(os.environ["LD_PRELOAD"].split()[0])
+    library.fail_new_arm.argtypes = [ctypes.c_long, ctypes.c_int]
+    for function in (library.fail_new_disarm, library.fail_new_thrown, library.fail_new_refused):
+        function.restype = ctypes.c_long
     library.fail_new_watch(ctypes.cast(ctypes.CDLL(_core.__file__).PyInit__core, ctypes.c_void_p))
     make = CASES[name]
     if name.startswith("torch"):
