@@ -1,0 +1,51 @@
+"""What an option asks for, said here in numbers: cases made from the declarations take their expectation from there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fusedstep.numpy
+from bits import Array, assert_same_bits
+from fusedstep import functional, reference
+
+
+def arrays() -> tuple[Array, Array]:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal(5).astype(np.float32), rng.standard_normal(5).astype(np.float32)
+
+
+HYPER = {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "decoupled"),
+    [
+        ("Adam", {}, False),
+        ("Adam", {"decoupled_weight_decay": True}, True),
+        ("AdamW", {}, True),
+    ],
+)
+def test_kind_of_decay(cls: str, options: dict[str, bool], decoupled: bool) -> None:
+    p, g = arrays()
+    zero = np.zeros_like(p)
+    want = reference.adam(p, g, zero, zero, step=1, decoupled=decoupled, **HYPER)
+    assert (want[0] != reference.adam(p, g, zero, zero, step=1, decoupled=not decoupled, **HYPER)[0]).any()
+    ours = p.copy()
+    getattr(fusedstep.numpy, cls)([ours], lr=0.1, weight_decay=0.5, **options).step([g])
+    assert_same_bits(ours, want[0])
+    m, v = zero.copy(), zero.copy()
+    getattr(functional, cls.lower())(p, g, m, v, step=1, lr=0.1, weight_decay=0.5, **options)
+    for got, w in zip((p, m, v), want, strict=True):
+        assert_same_bits(got, w)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.25])
+def test_where_an_accumulator_starts(start: float) -> None:
+    p, g = arrays()
+    want = reference.adagrad(p, g, np.full_like(p, start), step=1, lr=0.1, eps=1e-10)
+    opt = fusedstep.numpy.Adagrad([p], lr=0.1, initial_accumulator_value=start)
+    assert (opt.state[0]["sum"] == start).all()
+    opt.step([g])
+    assert_same_bits(p, want[0])
+    assert_same_bits(opt.state[0]["sum"], want[1])
