@@ -8,7 +8,7 @@
 A fault in Python is planted in a copy of the package beside the installed core. For those in C++ the core is compiled
 once, without CMake. Then each fault recompiles the objects that it reaches. Faults in what only rules and formats of
 tests/extras use are planted in tests/replay, which tests then find where they have CMake build it. The tree itself is
-never written. ``FAULTS`` of tests/test_cuda_faults.py are those of the CUDA kernels.
+never written. ``FAULTS`` of tests/cuda/test_faults.py are those of the CUDA kernels.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ def planted(mutant: Mutant) -> str:
 
 
 def tests_of(mutant: Mutant) -> list[str]:
-    """Arguments of pytest: files by their names, wherever they are, and perhaps -k."""
+    """Arguments of pytest: files below tests/, and perhaps -k."""
     names, _, expression = mutant.tests.partition(" -k ")
     files = []
     for name in names.split():
-        found = list((ROOT / "tests").rglob(name))
-        if len(found) != 1:
-            raise Unusable(f"{mutant.name}: {len(found)} files are called {name}, expected one")
-        files.append(str(found[0]))
+        file = ROOT / "tests" / name
+        if not file.is_file():
+            raise Unusable(f"{mutant.name}: there is no tests/{name}")
+        files.append(str(file))
     return [*files, *(["-k", expression] if expression else [])]
 
 

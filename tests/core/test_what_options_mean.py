@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import fusedstep.numpy
-from bits import Array, assert_same_bits
 from fusedstep import functional, reference
+from tests.helpers.bits import Array, assert_same_bits
 
 
 def arrays() -> tuple[Array, Array]:

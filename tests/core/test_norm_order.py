@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bits import Array
 from fusedstep import functional, reference
+from tests.helpers.bits import Array
 
 
 def several() -> list[Array]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import REQUIRED, ROOT, missing, need
+from tests.helpers.tools import REQUIRED, ROOT, missing, need
 
 pytestmark = pytest.mark.skipif(
     not (REQUIRED or os.environ.get("FUSEDSTEP_TSAN")), reason="takes minutes: set FUSEDSTEP_TSAN=1"
@@ -62,7 +62,7 @@ def objects(folder: Path) -> list[Path]:
     ]
     have = [f"-DFS_HAVE_{name.upper()}" for name in TARGETS]
     commands = [(folder / f"{path.parent.name}_{path.stem}.o", [*have, path]) for path in sources]
-    commands.append((folder / "callers.o", [Path(__file__).parent / "tsan/callers.cpp"]))
+    commands.append((folder / "callers.o", [Path(__file__).parents[1] / "tsan/callers.cpp"]))
     for name, flags in TARGETS.items():
         lanes = [f"-DFS_TARGET={name}", f'-DFS_LANES="../vec/{name}.h"']
         commands.append((folder / f"{name}.o", [*lanes, *flags, ROOT / "csrc/cpu/target.cpp"]))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import fusedstep.numpy
-from bits import Array, assert_same_bits
 from fusedstep import _core, reference
+from tests.helpers.bits import Array, assert_same_bits
 
 HYPER = {"lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.01}
 # Where a count of 8 or 16 bits would end, and a few steps that a short test never reaches.

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from out_of_memory.steps import CASES
-from tools import REQUIRED, need, need_package
+from tests.helpers.tools import REQUIRED, need, need_package
+from tests.out_of_memory.steps import CASES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="preloads a library")
-FOLDER = Path(__file__).parent / "out_of_memory"
+FOLDER = Path(__file__).parents[1] / "out_of_memory"
 # Of each case in which only one allocation fails; in the others of few.
 MODES = {
     "once": list(CASES),

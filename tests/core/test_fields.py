@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bits import assert_same_bits
 from fusedstep import functional, reference
+from tests.helpers.bits import assert_same_bits
 
 
 @pytest.mark.parametrize("argument", ["params", "grads"])
