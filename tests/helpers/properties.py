@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 # A shared machine is slow now and then; that is no fault of a test.
 _COMMON: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-_USUAL, _HOUR = 100, 4000
+_USUAL, _HOUR = 100, 16_000
 
 
 def register() -> None:
