@@ -1,8 +1,14 @@
-"""The reading of machine code (machine_code.py) can find what it looks for."""
+"""The reading of machine code (tools/machine_code.py) can find what it looks for."""
 
 from __future__ import annotations
 
+import sys
+
 import pytest
+
+from tools import ROOT
+
+sys.path.insert(0, str(ROOT / "tools"))
 
 from machine_code import faults, functions, loops
 

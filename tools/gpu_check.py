@@ -1,6 +1,6 @@
 """Everything to be checked where there is a GPU: builds, tests, measures, and writes JSON.
 
-    python bench/gpu_check.py --out bench/results
+    python tools/gpu_check.py --out bench/results
 
 Works offline, given the build requirements, torch with CUDA, pytest, hypothesis and rich. Runs ``pytest -m cuda``, the
 CPU tests, ``compute-sanitizer`` (memcheck, racecheck, synccheck) on short runs where it is installed, and
