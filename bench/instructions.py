@@ -1,8 +1,6 @@
 """Instructions of every kernel and of a step over small tensors, counted by Callgrind and compared with a baseline.
 
     python bench/instructions.py                               compare, under half a minute
-    python bench/instructions.py --only '^avx2 adam'           some cases
-    python bench/instructions.py --json counts.json            write what was counted, in the form of the baseline
     python bench/instructions.py --update                      make it this compiler's baseline; growth needs its entry
 
 Builds bench/instructions.cpp with CMake and runs it under valgrind (apt-get install valgrind). Counts are the same from
@@ -148,28 +146,11 @@ def count(program: Path) -> tuple[str, Counts]:
     return compiler, dict(zip(cases, map(int, found), strict=True))
 
 
-def show(compiler: str, changes: list[Change]) -> None:
-    # Here, so that the tests need no rich.
-    from rich.console import Console
-    from rich.table import Table
-
-    styles = {"grown": "red", "new": "red", "gone": "red", "explained": "yellow", "shrunk": "green"}
-    table = Table(title=f"instructions, {compiler}")
-    table.add_column("case")
-    for column in ("baseline", "now", "change"):
-        table.add_column(column, justify="right")
+def show(changes: list[Change]) -> None:
     for c in changes:
-        change = f"{c.now / c.before - 1:+.1%}" if c.before and c.now else c.kind
-        before, now = (f"{n:,}" if n is not None else "" for n in (c.before, c.now))
-        table.add_row(c.case, before, now, change, style=styles.get(c.kind))
-    Console(width=140 if not sys.stdout.isatty() else None).print(table)
-
-
-def pattern(text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+        if c.kind != "same":
+            before, now = (f"{n:,}" if n is not None else "-" for n in (c.before, c.now))
+            print(f"{c.kind:10} {c.case}: {before} -> {now}")
 
 
 def write(path: Path, baselines: dict[str, Counts]) -> None:
@@ -178,26 +159,15 @@ def write(path: Path, baselines: dict[str, Counts]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", type=pattern, default="", metavar="REGEX", help="cases to compare")
     parser.add_argument("--baseline", type=Path, default=ROOT / "bench/results/instructions.json")
     parser.add_argument("--update", action="store_true", help="write the baseline of this compiler")
-    parser.add_argument("--json", type=Path, help="write what was counted here")
     args = parser.parse_args()
-
-    def chosen(counts: Counts) -> Counts:
-        return {case: n for case, n in counts.items() if args.only.search(case)}
-
     with tempfile.TemporaryDirectory() as folder:
-        compiler, everything = count(build(Path(folder)))
-    counts = chosen(everything)
-    if not counts:
-        give_up(f"no case matches {args.only.pattern!r}")
-    if args.json:
-        write(args.json, {compiler: counts})
+        compiler, counts = count(build(Path(folder)))
     baselines: dict[str, Counts] = json.loads(args.baseline.read_text()) if args.baseline.exists() else {}
     known = baselines.get(compiler)
-    changes = compare(None if known is None else chosen(known), counts, (ROOT / "CHANGELOG.md").read_text())
-    show(compiler, changes)
+    changes = compare(known, counts, (ROOT / "CHANGELOG.md").read_text())
+    show(changes)
     if args.update:
         grown = [c for c in changes if c.kind == "grown"]
         status, lines = verdict(grown)
@@ -208,7 +178,7 @@ def main() -> int:
             lines = [f"{len(counts)} cases are the baseline of {compiler} now."]
     else:
         status, lines = verdict(changes)
-    print("\n".join(lines or [f"{len(counts)} cases, none grew by more than {LIMIT:.0%}."]))
+    print("\n".join(lines or [f"{compiler}: {len(counts)} cases, none grew by more than {LIMIT:.0%}."]))
     return status
 
 
