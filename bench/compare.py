@@ -24,13 +24,12 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import track
 
 import fusedstep
 from harness import cases as grid
@@ -42,10 +41,9 @@ from harness.run import Runner
 from machine import command, describe, versions
 
 BENCH = Path(__file__).resolve().parent
-QUICK_SECONDS, FULL_SECONDS = 75.0, 660.0
-PREPARING = 10.0  # seconds of --quick before the first case: imports, the limit's compilation, checks
+QUICK_SECONDS, FULL_SECONDS = 85.0, 660.0
+STARTING = 5.0  # seconds before the first case: imports of peers
 LATE = 0.08  # of the budget: how far the last cases may exceed it before they are left out
-SLOW_TO_SET_UP = ("torch compiled", "torchao 8-bit", "torchao 4-bit", "torchao fp8")  # compile for each case
 
 
 def integer(text: str) -> int:
@@ -125,12 +123,13 @@ def chosen(args: argparse.Namespace) -> list[Case]:
     return list(dict.fromkeys(cases))
 
 
-def too_slow(name: str) -> str | None:
-    """Why --quick does without a peer, unless it is named."""
-    if name in SLOW_TO_SET_UP:
-        return "left out of --quick: compiles for each case"
-    is_built = getattr(all_peers()[name], "is_built", lambda: True)
-    return None if is_built() else "left out of --quick: is not built, which takes minutes"
+def left_out(name: str, quick: bool) -> str | None:
+    """Why a peer takes part only if it is named."""
+    peer = all_peers()[name]
+    if getattr(peer, "compiled", False):
+        return "left out: compiles for each case; name it in --peers"
+    built = not quick or getattr(peer, "is_built", lambda: True)()
+    return None if built else "left out of --quick: is not built, which takes minutes"
 
 
 def part(path: Path) -> Path:
@@ -146,14 +145,13 @@ def save(result: dict[str, Any], path: Path) -> None:
 
 def measure(args: argparse.Namespace, console: Console) -> tuple[dict[str, Any], int]:
     """The result, and the exit status: 0 if it is whole, 1 if cases were left out, 130 if it was interrupted."""
-    start = time.perf_counter()
+    begun = time.perf_counter()
     peers = list(dict.fromkeys(["fusedstep", *(args.peers or all_peers())]))
-    left_out = {p: why for p in peers if args.quick and not args.peers and (why := too_slow(p))}
-    runner = Runner(
-        [p for p in peers if p not in left_out], least=3 if args.quick else 5, setup=10 if args.quick else 30
-    )
+    absent = {p: why for p in peers if not args.peers and (why := left_out(p, args.quick))}
+    least, setup = (3, 10) if args.quick else (5, 30)
+    runner = Runner([p for p in peers if p not in absent], least=least, setup=setup)
     cases, here = chosen(args), [p for p in runner.peers if p not in runner.missing]
-    expected = datetime.timedelta(seconds=round(args.budget + PREPARING))
+    expected = datetime.timedelta(seconds=round(args.budget + STARTING))
     console.print(f"{len(cases)} cases, {len(here)} contenders and the limit: takes about {expected}", highlight=False)
     taking_part = [all_peers()[name] for name in here]
     result: dict[str, Any] = {
@@ -163,49 +161,28 @@ def measure(args: argparse.Namespace, console: Console) -> tuple[dict[str, Any],
         "machine": {**describe(), "load": round(os.getloadavg()[0], 2)},
         "versions": versions(*(p.distribution for p in taking_part if p.distribution))
         | {p.name: str(p.version) for p in taking_part if hasattr(p, "version")},
-        "missing": {**runner.missing, **left_out},
+        "missing": {**runner.missing, **absent},
         "cases": [],
     }
-    columns = TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn()
-    status = 0
-    # Not refreshed by a thread of its own, which would run beside the steps.
-    with Progress(*columns, console=console, auto_refresh=False) as progress:
-        bar = progress.add_task("", total=len(cases))
-        try:
-            for number, case in enumerate(cases):
-                runner.tell = teller(progress, bar, label(case.describe()))
-                left = args.budget + PREPARING - (time.perf_counter() - start)
-                if left < -LATE * args.budget:
-                    result["left_out"] = [label(case.describe()) for case in cases[number:]]
-                    progress.console.print(f"[red]out of time[/]: {len(cases) - number} cases were not measured")
-                    status = 1
-                    break
-                # About half of a case's time goes into setting up, checking and the host's part.
-                # Those that compile do so for each shape and rule: if not asked for, they take part where it is cheap.
-                cheap = len(set(case.shapes.tensors)) == 1 and not case.clip
-                without = () if cheap or args.peers else SLOW_TO_SET_UP
-                result["cases"].append(runner.run(case, max(0.0, 0.5 * left / (len(cases) - number)), without))
-                progress.advance(bar)
-                if args.json:  # a run that is killed leaves what it had
-                    save(result, part(args.json))
-        except KeyboardInterrupt:
-            progress.console.print("interrupted: showing what was measured")
-            status = 130
-    console.print(f"took {datetime.timedelta(seconds=round(time.perf_counter() - start))}", highlight=False)
+    status, start = 0, time.perf_counter()
+    try:
+        # Not refreshed by a thread of its own, which would run beside the steps.
+        for number, case in enumerate(track(cases, "measuring", console=console, auto_refresh=False)):
+            left = args.budget - (time.perf_counter() - start)
+            if left < -LATE * args.budget:
+                result["left_out"] = [label(case.describe()) for case in cases[number:]]
+                console.print(f"[red]out of time[/]: {len(cases) - number} cases were not measured")
+                status = 1
+                break
+            # About half of a case's time goes into setting up, checking and the host's part.
+            result["cases"].append(runner.run(case, max(0.0, 0.5 * left / (len(cases) - number))))
+            if args.json:  # a run that is killed leaves what it had
+                save(result, part(args.json))
+    except KeyboardInterrupt:
+        console.print("interrupted: showing what was measured")
+        status = 130
+    console.print(f"took {datetime.timedelta(seconds=round(time.perf_counter() - begun))}", highlight=False)
     return result, status
-
-
-def teller(progress: Progress, bar: Any, name: str) -> Callable[[str], None]:
-    """Says what is being done, five times a second at most."""
-    shown = 0.0
-
-    def tell(text: str) -> None:
-        nonlocal shown
-        if time.perf_counter() - shown > 0.2:
-            progress.update(bar, description=f"{name}: {text}", refresh=True)
-            shown = time.perf_counter()
-
-    return tell
 
 
 def main() -> int:

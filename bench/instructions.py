@@ -78,31 +78,28 @@ def compare(baseline: Counts | None, counts: Counts, changelog: str) -> list[Cha
     return changes
 
 
+UPDATE = "Run bench/instructions.py --update and commit the baseline."
+ADVICE = {
+    "grown": 'If it has to grow: an entry in CHANGELOG.md with the word "instructions" and the name of the rule.',
+    "new": UPDATE,
+    "gone": UPDATE,
+    "shrunk": f"What shrank by more than {LIMIT:.0%} passes: --update makes it the new measure.",
+    "explained": "What grew as CHANGELOG.md says passes: --update makes it the new measure.",
+    "no target": "This machine lacks an instruction set of the baseline.",
+    "no baseline": "Nothing to compare with: no baseline for this compiler.",
+}
+
+
 def verdict(changes: list[Change]) -> tuple[int, list[str]]:
     """The exit status, and what there is to say."""
-
-    def cases(*kinds: str) -> list[Change]:
-        return [c for c in changes if c.kind in kinds]
-
-    lines = [f"grew by {c.now / c.before - 1:.1%}: {c.case}" for c in cases("grown") if c.before and c.now]
-    if grown := cases("grown"):
-        rules = ", ".join(sorted({rule_of(c.case) for c in grown}))
-        lines.append(f'If it has to be: an entry in CHANGELOG.md with the word "instructions" and the name: {rules}.')
-    lines += [f"not in the baseline: {c.case}" for c in cases("new")]
-    lines += [f"only in the baseline: {c.case}" for c in cases("gone")]
-    if cases("new", "gone"):
-        lines.append("Run bench/instructions.py --update and commit the baseline.")
-    if missing := sorted({target_of(c.case) for c in cases("no target")}):
-        lines.append(f"not compared, since this machine has no such target: {', '.join(missing)}")
-    if shrunk := cases("shrunk"):
-        lines.append(f"{len(shrunk)} cases shrank by more than {LIMIT:.0%}: --update makes that the new measure.")
-    if explained := cases("explained"):
-        lines.append(f"{len(explained)} cases grew as CHANGELOG.md says: --update makes that the new measure.")
-    if cases("no baseline"):
-        lines.append("Nothing to compare with: no baseline for this compiler.")
-    if cases("grown", "new", "gone"):
-        return 1, lines
-    return (3 if cases("no target", "no baseline") else 0), lines
+    kinds = {c.kind for c in changes}
+    lines = [
+        f"{c.kind}: {c.case}" + (f", {c.now / c.before - 1:+.1%} to {c.now:,}" if c.before and c.now else "")
+        for c in changes
+        if c.kind not in ("same", "no target", "no baseline")
+    ]
+    lines += dict.fromkeys(text for kind, text in ADVICE.items() if kind in kinds)
+    return (1 if kinds & {"grown", "new", "gone"} else 3 if kinds & {"no target", "no baseline"} else 0), lines
 
 
 def give_up(why: str) -> NoReturn:
@@ -121,9 +118,9 @@ def run(*command: str | Path, **env: str) -> str:
 
 def build(folder: Path, root: Path = ROOT) -> Path:
     compilers = [os.environ["CXX"].split()[0]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
-    for what, programs in {"valgrind": ["valgrind"], "cmake": ["cmake"], "a C++ compiler": compilers}.items():
+    for programs in (["valgrind"], ["cmake"], compilers):
         if not any(map(shutil.which, programs)):
-            give_up(f"needs {what} (apt-get install valgrind cmake g++)")
+            give_up(f"needs {' or '.join(programs)} (apt-get install valgrind cmake g++)")
     options = ["-DFUSEDSTEP_PROGRAMS=ON", "-DSKBUILD_PROJECT_VERSION=0", "-DCMAKE_BUILD_TYPE=Release"]
     run("cmake", "-S", root, "-B", folder, *options)
     run("cmake", "--build", folder, "--target", "instructions", "--parallel", "2")
@@ -146,17 +143,6 @@ def count(program: Path) -> tuple[str, Counts]:
     return compiler, dict(zip(cases, map(int, found), strict=True))
 
 
-def show(changes: list[Change]) -> None:
-    for c in changes:
-        if c.kind != "same":
-            before, now = (f"{n:,}" if n is not None else "-" for n in (c.before, c.now))
-            print(f"{c.kind:10} {c.case}: {before} -> {now}")
-
-
-def write(path: Path, baselines: dict[str, Counts]) -> None:
-    path.write_text(json.dumps(dict(sorted(baselines.items())), indent=1) + "\n")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--baseline", type=Path, default=ROOT / "bench/results/instructions.json")
@@ -167,14 +153,14 @@ def main() -> int:
     baselines: dict[str, Counts] = json.loads(args.baseline.read_text()) if args.baseline.exists() else {}
     known = baselines.get(compiler)
     changes = compare(known, counts, (ROOT / "CHANGELOG.md").read_text())
-    show(changes)
     if args.update:
         grown = [c for c in changes if c.kind == "grown"]
         status, lines = verdict(grown)
         if not grown:
             gone = {c.case for c in changes if c.kind == "gone"}
             kept = {case: n for case, n in (known or {}).items() if case not in gone}
-            write(args.baseline, {**baselines, compiler: {**kept, **counts}})
+            new = dict(sorted({**baselines, compiler: {**kept, **counts}}.items()))
+            args.baseline.write_text(json.dumps(new, indent=1) + "\n")
             lines = [f"{len(counts)} cases are the baseline of {compiler} now."]
     else:
         status, lines = verdict(changes)

@@ -16,18 +16,12 @@ import torch
 from fusedstep import _core
 
 
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def describe() -> dict[str, Any]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only; counts what this process may use
     return {
-        "processor": processor(),
+        "processor": next(names, platform.processor() or platform.machine()),
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",

@@ -1,7 +1,7 @@
 """Two pictures of a result: how much faster fusedstep is than each peer, and what share of the limit each reaches.
 
 python bench/plot.py results/mine.json                      mine-speedup.png and mine-limit.png beside it
-python bench/plot.py results/mine.json --out pictures --only speedup
+python bench/plot.py results/mine.json --out pictures
 """
 
 from __future__ import annotations
@@ -46,36 +46,32 @@ def dots(entries: list[Entry], peers: list[str], value: Callable[[Entry, str], f
     return figure
 
 
-def pictures(result: dict[str, Any]) -> dict[str, Figure]:
-    """By name; a result without the times for a picture has none."""
-    entries = [entry for entry in result["cases"] if any("seconds" in row for row in entry["rows"])]
-    peers, drawn = peers_of(entries), {}
-    for name, who, value in (("speedup", peers, ratio), ("limit", [OURS, *peers], limit_share)):
-        shown = [entry for entry in entries if any(value(entry, p) is not None for p in who)]
-        if shown:
-            drawn[name] = dots(shown, who, value, f"{CAPTIONS[name]}\n{provenance(result).split(';')[0]}")
-    return drawn
+def picture(result: dict[str, Any], name: str) -> Figure:
+    """One of the two; ValueError if the result has no times for it."""
+    value, first = {"speedup": (ratio, []), "limit": (limit_share, [OURS])}[name]
+    peers = [*first, *peers_of(result["cases"])]
+    entries = [entry for entry in result["cases"] if any(value(entry, peer) is not None for peer in peers)]
+    if not entries:
+        raise ValueError(f"no times for the picture {name!r}")
+    return dots(entries, peers, value, f"{CAPTIONS[name]}\n{provenance(result).split(';')[0]}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("result", type=Path)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: that of the result")
-    parser.add_argument("--only", choices=CAPTIONS, help="one of the two pictures")
     args = parser.parse_args()
+    folder = args.out or found(args.result).parent
     try:
-        drawn = pictures(load(found(args.result)))
-        wanted = [args.only] if args.only else list(CAPTIONS)
-        if missing := [name for name in wanted if name not in drawn]:
-            raise ValueError(f"{args.result}: has no times for the picture {missing[0]!r}")
+        result = load(found(args.result))
+        drawn = {name: picture(result, name) for name in CAPTIONS}
     except ValueError as error:
         print(f"plot.py: error: {error}", file=sys.stderr)
         return 2
-    folder = args.out or found(args.result).parent
     folder.mkdir(parents=True, exist_ok=True)
-    for name in wanted:
+    for name, figure in drawn.items():
         path = folder / f"{args.result.stem}-{name}.png"
-        drawn[name].savefig(path, metadata={"Software": None})
+        figure.savefig(path, metadata={"Software": None})
         print(path)
     return 0
 

@@ -145,7 +145,6 @@ def take_turns(
     refresh: Callable[[str], None],
     budget: float,
     least: int,
-    tell: Callable[[str], None] = lambda name: None,
 ) -> tuple[dict[str, list[Sample]], dict[str, Exception]]:
     """A B C B A C C B A ...: samples of each, at least ``least``, and what those raised that failed.
 
@@ -172,7 +171,6 @@ def take_turns(
                 return {name: taken for name, taken in samples.items() if name not in failed}, failed
             order.shuffle(names)
             for name in names:
-                tell(name)
                 start = time.perf_counter()
                 refresh(name)
                 try:
@@ -221,9 +219,9 @@ def free_bytes(device: str) -> float:
         torch.cuda.empty_cache()
         return float(torch.cuda.mem_get_info()[0])
     free = [math.inf]
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free.append(next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024)
+    with suppress(OSError, ValueError):
+        _, _, rest = Path("/proc/meminfo").read_text().partition("MemAvailable:")
+        free.append(int(rest.split(maxsplit=1)[0]) * 1024)
     with suppress(OSError, ValueError):  # no limit reads "max"
         group = Path("/sys/fs/cgroup")
         free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))

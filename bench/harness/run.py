@@ -14,20 +14,18 @@ import fusedstep
 from harness import limits, measure
 from harness.cases import Case
 from harness.check import check
-from harness.peers import Contender, Peer, Unavailable, all_peers, first_line
+from harness.peers import Contender, Unavailable, all_peers, first_line
 from harness.results import LIMIT, rounded
 
 T = TypeVar("T")
 Row = dict[str, Any]
 HOST_SECONDS = 0.05  # for the host's part of each contender
-LEFT_OUT = "left out: compiles for each case; name it in --peers"
 LEAST_SECONDS = 1.0  # of a case, however late it is
 OWN_STATE = 4  # arrays that a peer may need which says nothing of it: its own state, and temporaries
 SPARE = 2**30  # bytes that stay free: a machine that swaps, or kills, measures nothing
 
 
-@cache
-def _prepared(name: str) -> str | None:
+def _prepare(name: str) -> str | None:
     """Why a peer is not here; None when it is."""
     try:
         all_peers()[name].prepare()
@@ -38,21 +36,13 @@ def _prepared(name: str) -> str | None:
     return None
 
 
-_checked: dict[tuple[Any, ...], float | str] = {}
-
-
-def checked(peer: Peer, case: Case) -> float:
-    """The error of a peer's update for this rule, dtype, clipping and device; Unavailable if it is too large."""
-    key = (peer.name, case.rule.label, case.dtype, case.clip, case.device, case.target)
-    if key not in _checked:
-        try:
-            _checked[key] = check(peer, case)
-        except Unavailable as error:
-            _checked[key] = str(error)
-    found = _checked[key]
-    if isinstance(found, str):
-        raise Unavailable(found)
-    return found
+@cache
+def _checked(name: str, case: Case) -> float | str:
+    """The error of a peer's update; why it is not compared."""
+    try:
+        return check(all_peers()[name], case)
+    except Unavailable as error:
+        return str(error)
 
 
 class Runner:
@@ -60,13 +50,12 @@ class Runner:
 
     def __init__(self, peers: Sequence[str], *, least: int = 5, setup: float = 60.0) -> None:
         self.peers, self.least, self.setup = list(peers), least, setup
-        self.tell: Callable[[str], None] = lambda text: None
         self._too_many: dict[str, int] = {}  # tensors with which a peer was not ready in time: it is not tried again
         self._threads = torch.get_num_threads()
         self._target = fusedstep.active_target()
-        self.missing = {name: why for name in self.peers if (why := _prepared(name))}
+        self.missing = {name: why for name in self.peers if (why := _prepare(name))}
 
-    def run(self, case: Case, budget: float, without: Sequence[str] = ()) -> dict[str, Any]:
+    def run(self, case: Case, budget: float) -> dict[str, Any]:
         """The case's entry of the result file; what fails is a row that says why."""
         torch.set_num_threads(case.threads or self._threads)
         fusedstep.use_target(case.target or self._target)
@@ -78,8 +67,8 @@ class Runner:
             "elements": case.shapes.elements,
             "rows": [],
         }
-        absent = {*self.missing, *without}
-        here = [p for p in self.peers if p not in absent and case.device in devices_of(p)]
+        home = {name: getattr(peer, "devices", ("cpu", "cuda")) for name, peer in all_peers().items()}
+        here = [p for p in self.peers if p not in self.missing and case.device in home[p]]  # elsewhere it has no row
         rows: dict[str, Row] = {name: {"peer": name} for name in [*here, LIMIT]}
         try:
             self._measure(case, here, max(budget, LEAST_SECONDS), entry, rows)
@@ -91,14 +80,13 @@ class Runner:
             torch.set_num_threads(self._threads)
             fusedstep.use_target(self._target)
             gc.collect()
-        left_out = [{"peer": p, "failed": LEFT_OUT} for p in without if p in self.peers and p not in self.missing]
-        entry["rows"] = [*rows.values(), *left_out]
+        entry["rows"] = list(rows.values())
         return entry
 
     def _measure(self, case: Case, names: list[str], budget: float, entry: Row, rows: dict[str, Row]) -> None:
         size = case.torch_dtype.itemsize  # what the entry says until it is known from the tensors
         entry["bytes_per_element"] = size * (3 + case.clip + 2 * len(case.rule.states))
-        if why := self._lacks(case, 2 + len(case.rule.states)):
+        if why := self._lacks(case, 2 * (2 + len(case.rule.states))):  # the limit has arrays of its own
             for row in rows.values():
                 row["failed"] = why
             return
@@ -109,14 +97,12 @@ class Runner:
         entry["bytes_per_element"] = sum(entry["bytes_by_format"].values())
         contenders: dict[str, Contender] = {}
         for name in names:
-            self.tell(f"{name}, set-up")
             row = rows[name]
             made = _try(row, lambda name=name, row=row: self._set_up(case, name, budget, data, state, row))
             if made is not None:
                 contenders[name] = made
         steps = {name: contender.step for name, contender in contenders.items()}
-        self.tell("limit, set-up")
-        if (limit := _try(rows[LIMIT], lambda: self._set_up_limit(case, entry["bytes_per_element"]))) is not None:
+        if (limit := _try(rows[LIMIT], lambda: limits.limit(case, entry["bytes_per_element"]))) is not None:
             steps[LIMIT], gradient = limit
 
         def refresh(name: str) -> None:
@@ -125,7 +111,7 @@ class Runner:
             else:
                 data.refresh()
 
-        samples, failed = measure.take_turns(steps, case.device, refresh, budget, self.least, self.tell)
+        samples, failed = measure.take_turns(steps, case.device, refresh, budget, self.least)
         for name, error in failed.items():
             rows[name]["failed"] = first_line(error)
         for name, taken in samples.items():
@@ -143,7 +129,6 @@ class Runner:
                 row["bytes_per_element"] = float(f"{sum(row['bytes_by_format'].values()):.4g}")
         for name in samples.keys() & contenders.keys():
             if case.device == "cpu" or contenders[name].core:
-                self.tell(f"{name}, host's part")
                 row = rows[name]
                 row |= _try(row, lambda name=name: self._host_part(case, name), "host_failed") or {}
 
@@ -165,26 +150,21 @@ class Runner:
             )
         try:
             with measure.limited(self.setup):
-                row["update_error"] = float(f"{checked(peer, case):.3g}")
+                error = _checked(name, case.but(shapes=None, threads=None))  # the check brings its shapes
+                if isinstance(error, str):
+                    raise Unavailable(error)
+                row["update_error"] = float(f"{error:.3g}")
                 if why := self._lacks(case, getattr(peer, "arrays", OWN_STATE)):
                     raise Unavailable(why)
                 contender = peer.make(case, data.params, state)
                 contender.step()
-                for _ in range(2):  # once more if the first was disturbed
-                    seconds = _waited(contender)
-                    if seconds * self.least <= budget:
-                        return contender
+                seconds = min(_waited(contender), _waited(contender))  # the first may be disturbed
+                if seconds * self.least <= budget:
+                    return contender
         except measure.TooLong:
             self._too_many[name] = tensors
             raise
         raise Unavailable(f"a step takes {seconds:.2g} s: too long for {self.least} of them in {budget:.2g} s")
-
-    def _set_up_limit(self, case: Case, bytes_per_element: float) -> tuple[Callable[[], Any], torch.Tensor]:
-        if why := self._lacks(case, bytes_per_element / case.torch_dtype.itemsize):
-            raise Unavailable(why)
-        step, gradient = limits.limit(case, bytes_per_element)
-        step()
-        return step, gradient
 
     def _host_part(self, case: Case, name: str) -> dict[str, list[float]]:
         """The same step with two elements in each tensor: what is left is paid around the arithmetic.
@@ -208,12 +188,6 @@ class Runner:
         for error in failed.values():
             raise error
         return {name: rounded([s.host or s.seconds for s in samples]) for name, samples in taken.items()}
-
-
-def devices_of(name: str) -> tuple[str, ...]:
-    """Where a peer is at home: elsewhere it has no row."""
-    devices: tuple[str, ...] = getattr(all_peers()[name], "devices", ("cpu", "cuda"))
-    return devices
 
 
 def _waited(contender: Contender) -> float:

@@ -41,20 +41,16 @@ class Contender:
 class Peer(Protocol):
     """A way to do an optimizer step."""
 
-    name: str
-    """As in the tables: "bitsandbytes 8-bit"."""
-    distribution: str | None
-    """The package on PyPI whose version is recorded; None where that is torch or NumPy."""
-    tolerance: float
-    """Largest error of the update relative to the specification's, in the 2-norm, for float32 parameters; 0 means
-    equal bits."""
+    name: str  # as in the tables: "bitsandbytes 8-bit"
+    distribution: str | None  # the package on PyPI whose version is recorded; None where that is torch or NumPy
+    tolerance: float  # largest error of the update relative to the specification's, in the 2-norm; 0: equal bits
     # Read where a peer has them:
     #   devices: tuple[str, ...]   where it is at home; elsewhere it has no row. ("cpu", "cuda")
     #   arrays: float              of a parameter's size that it needs beyond parameters, gradients and shared state. 4
     #   fresh: bool                starts at step 1 with a state of its own. False
     #   is_built(): bool           of a peer that takes minutes to build: --quick does without unless it is built
     #   version: str               where it comes from no installed distribution
-    #   compiled: bool             compiles for each case: its host overhead is not measured apart. False
+    #   compiled: bool             compiles for each case: its host's part is not measured apart. False
 
     def prepare(self) -> None:
         """Import or build what is needed, once; raises :class:`Unavailable` with the reason."""

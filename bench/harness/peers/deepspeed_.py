@@ -1,21 +1,18 @@
-"""DeepSpeed's CPUAdam and CPUAdagrad, compiled from its sdist with its flags, without installing all of DeepSpeed.
+"""DeepSpeed's CPUAdam, compiled from its sdist with its flags, without installing all of DeepSpeed.
 
-The source comes once through pip, which runs the sdist's setup script for its metadata. Source and modules stay in
-``bench/.cache``. The classes around the modules are a loop over parameters, as here. Clipping: ``clip_grad_norm_``.
+The source comes once through pip, which runs the sdist's setup script for its metadata. Source and module stay in
+``bench/.cache``. The class around the module is a loop over parameters, as here. Clipping: ``clip_grad_norm_``.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,8 +28,8 @@ from harness.peers.torch_ import clipped
 VERSION = "0.19.8"
 CACHE = Path(__file__).resolve().parents[2] / ".cache"
 SOURCE = CACHE / f"deepspeed-{VERSION}"
-SOURCES = {"cpu_adam": ("adam/cpu_adam.cpp", "adam/cpu_adam_impl.cpp"), "cpu_adagrad": ("adagrad/cpu_adagrad.cpp",)}
-KNOWN = {"Adam": ADAM, "AdamW": ADAM, "Adagrad": ("lr", "eps", "weight_decay")}
+KNOWN = {"Adam": ADAM, "AdamW": ADAM}
+SIMD = {"AVX512": "-D__AVX512__", "AVX2": "-D__AVX256__", "NEON": "-D__NEON__", "SVE256": "-D__SVE__"}
 _ids = itertools.count()
 
 
@@ -57,49 +54,29 @@ def fetch() -> None:
         (Path(folder) / SOURCE.name).rename(SOURCE)
 
 
-def cpuinfo() -> str:
-    return Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-
-
-def simd() -> str:
-    """The define that its op_builder chooses for this CPU."""
-    flags = cpuinfo()
-    if platform.machine() in ("aarch64", "arm64"):
-        return "-D__SVE__" if " sve " in flags else "-D__NEON__"
-    return "-D__AVX512__" if "avx512" in flags else "-D__AVX256__" if "avx2" in flags else "-D__SCALAR__"
-
-
 def folder() -> Path:
-    """Of the modules: for this torch, this Python and, since they are compiled for it alone, this CPU."""
-    features = sorted({x for x in cpuinfo().splitlines() if x.startswith(("flags", "Features", "model name"))})
-    key = f"{zlib.crc32(''.join(features).encode()):08x}"
-    return CACHE / f"deepspeed-{VERSION}-torch{torch.__version__}-{sys.implementation.cache_tag}-{key}"
-
-
-def is_built() -> bool:
-    return all((folder() / f"{name}.so").exists() for name in SOURCES)
+    """Of the module: for this torch, this Python and this kind of CPU."""
+    python, kind = sys.implementation.cache_tag, torch.backends.cpu.get_cpu_capability()
+    return CACHE / f"deepspeed-{VERSION}-torch{torch.__version__}-{python}-{kind}"
 
 
 @cache
-def modules() -> dict[str, Any]:
-    """The compiled modules; where they are not in the cache they are built, in one to three minutes."""
+def module() -> Any:
+    """The compiled module; where it is not in the cache it is built, in one to two minutes."""
     if shutil.which("ninja") is None:
         raise Unavailable("needs ninja to be built (pip install ninja)")
     fetch()
     from torch.utils import cpp_extension  # slow to import
 
     folder().mkdir(exist_ok=True)
-    flags = ["-O3", "-g", "-Wno-reorder", "-march=native", "-fopenmp", simd()]
-    how = {"extra_cflags": flags, "extra_include_paths": [str(SOURCE / "csrc" / "includes")]}
+    sources = [str(SOURCE / "csrc/adam" / file) for file in ("cpu_adam.cpp", "cpu_adam_impl.cpp")]
+    simd = SIMD.get(torch.backends.cpu.get_cpu_capability(), "-D__SCALAR__")  # as its op_builder chooses
+    flags = ["-O3", "-g", "-Wno-reorder", "-march=native", "-fopenmp", simd]
+    how = {"extra_cflags": flags, "extra_include_paths": [str(SOURCE / "csrc/includes")]}
     try:
-        return {
-            name: cpp_extension.load(
-                name, [str(SOURCE / "csrc" / file) for file in files], build_directory=str(folder()), **how
-            )
-            for name, files in SOURCES.items()
-        }
+        return cpp_extension.load("cpu_adam", sources, build_directory=str(folder()), **how)
     except Exception as error:  # no compiler, or one that rejects the source
-        raise Unavailable(f"its modules cannot be built: {first_line(error)}") from error
+        raise Unavailable(f"its module cannot be built: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -111,10 +88,10 @@ class DeepSpeed:
     tolerance: float = 1e-3
 
     def is_built(self) -> bool:
-        return is_built()
+        return (folder() / "cpu_adam.so").exists()
 
     def prepare(self) -> None:
-        modules()
+        module()
 
     def make(self, case: Case, params: list[Any], state: dict[Any, dict[str, Any]]) -> Contender:
         on(case, self.devices, SIXTEEN)
@@ -124,25 +101,16 @@ class DeepSpeed:
         names = case.rule.states
         arrays = [[state[p][k] if share else torch.zeros(p.shape, dtype=torch.float32) for k in names] for p in params]
         count = itertools.count(1 + (steps_taken(state[params[0]]) if share else 0))
-        update = self._update(case.rule.cls, chosen)
+        rates = chosen["lr"], *chosen["betas"], chosen["eps"], chosen["weight_decay"]
+        key, adam = next(_ids), module()
+        adam.create_adam(key, *rates, case.rule.cls == "AdamW", False)
 
         def step() -> None:
             number = next(count)
             for p, kept in zip(params, arrays, strict=True):
-                update(number, p.data, p.grad, *kept)
+                adam.adam_update(key, number, *rates, True, p.data, p.grad, *kept)
 
         return Contender(clipped(step, case, params), lambda: [array for kept in arrays for array in kept])
-
-    def _update(self, cls: str, chosen: dict[str, Any]) -> Callable[..., Any]:
-        """A step of one tensor, as the ``step`` of DeepSpeed's classes calls it."""
-        number, lr, eps, decay = next(_ids), chosen["lr"], chosen["eps"], chosen["weight_decay"]
-        if cls == "Adagrad":
-            module = modules()["cpu_adagrad"]
-            module.create_adagrad(number, lr, eps, decay, False)
-            return lambda step, *arrays: module.adagrad_update(number, step, lr, eps, decay, *arrays)
-        module, (beta1, beta2) = modules()["cpu_adam"], chosen["betas"]
-        module.create_adam(number, lr, beta1, beta2, eps, decay, cls == "AdamW", False)
-        return lambda step, *arrays: module.adam_update(number, step, lr, beta1, beta2, eps, decay, True, *arrays)
 
 
 PEERS = [DeepSpeed()]

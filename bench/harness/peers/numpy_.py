@@ -30,15 +30,13 @@ class NumPy:
             raise Unavailable("NumPy has no bfloat16")
         rule = case.rule
         weights, grads = [p.detach().numpy() for p in params], [p.grad.numpy() for p in params]
+        starts = rule.spec.starts(rule.options)
         states: list[dict[str, Any]] = []
         for p, w in zip(params, weights, strict=True):
-            own = {n.name: np.array(n.start, np.float32) for n in rule.spec.numbers}
-            if p in state:
-                kept = {k: state[p][k].numpy() for k in rule.states}
-                own = {n: state[p][n].numpy().copy() for n in own}
-            else:
-                kept = {k: np.full_like(w, start) for k, start in rule.spec.starts(rule.options).items()}
-            states.append({**kept, **own})
+            kept: dict[str, Any] = {k: state[p][k].numpy() for k in starts} if state else {}
+            kept = kept or {k: np.full_like(w, start) for k, start in starts.items()}
+            numbers = {n.name: np.array(state[p][n.name] if state else n.start, "float32") for n in rule.spec.numbers}
+            states.append({**kept, **numbers})
         count = steps_taken(state.get(params[0]))
 
         def step() -> None:
