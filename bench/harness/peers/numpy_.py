@@ -35,7 +35,7 @@ class NumPy:
         for p, w in zip(params, weights, strict=True):
             kept: dict[str, Any] = {k: state[p][k].numpy() for k in starts} if state else {}
             kept = kept or {k: np.full_like(w, start) for k, start in starts.items()}
-            numbers = {n.name: np.array(state[p][n.name] if state else n.start, "float32") for n in rule.spec.numbers}
+            numbers = {n.name: np.array(float(state[p][n.name]) if state else n.start, "f4") for n in rule.spec.numbers}
             states.append({**kept, **numbers})
         count = steps_taken(state.get(params[0]))
 
