@@ -30,6 +30,8 @@ class BitsAndBytes(Package):
     def construct(self, case: Case, params: list[Any], chosen: dict[str, Any]) -> Any:
         if case.rule.cls == "SGD" and not chosen["momentum"]:
             raise Unavailable("rejects SGD without momentum")
+        if (case.rule.cls, self.fresh) == ("Lion", True):
+            raise Unavailable("8 bits change signs, which are all that Lion takes: its update is off by 4.2%")
         return super().construct(case, params, chosen)
 
     def share(self, optimizer: Any, case: Case, state: dict[Any, dict[str, Any]]) -> None:
