@@ -46,12 +46,6 @@ STARTING = 5.0  # seconds before the first case: imports of peers
 LATE = 0.08  # of the budget: how far the last cases may exceed it before they are left out
 
 
-def integer(text: str) -> int:
-    if not 1 <= (value := int(text)) <= 4096:
-        raise argparse.ArgumentTypeError(f"{value} is not between 1 and 4096")
-    return value
-
-
 def parse() -> argparse.Namespace:
     about, _, examples = (__doc__ or "").partition("Examples:")
     raw = argparse.RawDescriptionHelpFormatter
@@ -62,7 +56,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shapes", **many, metavar="SET", help=f"{', '.join(shape_names())}, 300x1000, a .json file")
     parser.add_argument("--dtypes", **many, choices=DTYPES, help="default: float32")
     parser.add_argument("--clip", choices=["both", "on", "off"], default="both", help="to a global norm")
-    parser.add_argument("--threads", **many, type=integer, metavar="N", help="default: as torch has it")
+    parser.add_argument("--threads", **many, type=int, choices=range(1, 1025), metavar="N", help="default: torch's")
     parser.add_argument("--targets", **many, choices=fusedstep.targets(), help="default: the preferred one")
     parser.add_argument("--devices", **many, choices=["cpu", "cuda"], help="default: cuda too where there is one")
     parser.add_argument("--peers", **many, choices=all_peers(), metavar="PEER", help="of: " + ", ".join(all_peers()))

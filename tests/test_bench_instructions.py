@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from tools import ROOT, need
 
-spec = importlib.util.spec_from_file_location("instructions", ROOT / "bench/instructions.py")
-assert spec is not None
-assert spec.loader is not None
-instructions = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(instructions)
+sys.path.insert(0, str(ROOT / "bench"))
+
+import instructions
 
 ADAM, NORM = "avx2 adam-m-v float32 loop", "scalar norm 2 float64 loop"
 BASELINE = {ADAM: 1000, "scalar adam-m-v float32 loop": 4000, NORM: 500}

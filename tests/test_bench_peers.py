@@ -14,15 +14,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 
 from harness.cases import Case, rules  # noqa: E402
 from harness.check import allowed, check, update_error  # noqa: E402
-from harness.peers import Contender, Unavailable, all_peers, deepspeed_  # noqa: E402
+from harness.peers import Contender, Unavailable, all_peers  # noqa: E402
 
 RULES = rules()
 PEERS = all_peers()
-SLOW = ("torch compiled", "torchao 8-bit", "torchao 4-bit", "torchao fp8")  # compile for each shape
-OTHERS = [
-    name
-    for name, peer in PEERS.items()
-    if "cpu" in getattr(peer, "devices", ("cpu",)) and name != "fusedstep" and name not in SLOW
+OTHERS = [  # without fusedstep, and without what compiles for each shape
+    name for name, peer in list(PEERS.items())[1:] if "cpu" in peer.devices and not getattr(peer, "compiled", False)
 ]
 each_rule = pytest.mark.parametrize("label", RULES)
 # What packages warn of when they are imported, and how they compute, is not this suite's concern.
@@ -34,7 +31,7 @@ def case(label: str, **options: Any) -> Case:
 
 
 def prepared(name: str) -> Any:
-    if name == "DeepSpeed CPUAdam" and not PEERS[name].is_built():
+    if not getattr(PEERS[name], "is_built", lambda: True)():
         pytest.skip("not built: bench/compare.py builds it")
     try:
         PEERS[name].prepare()
@@ -94,9 +91,7 @@ class Planted:
     [
         ("AdamW", {"weight_decay": 0.0}),
         ("AdamW", {"lr": 1.01e-3}),
-        ("Adam", {"betas": (0.9, 0.99)}),
         ("RMSprop centered", {"centered": False}),
-        ("RMSprop momentum", {"momentum": 0.89}),
         ("SGD momentum", {"dampening": 0.1}),
     ],
     ids=str,
@@ -106,11 +101,8 @@ def test_a_planted_difference_is_found(label, options):
         check(Planted(tuple(options.items())), case(label))
 
 
-def test_the_planted_peer_without_a_difference_passes():
-    assert 0 < check(Planted(()), case("AdamW")) < 1e-4
-
-
 def test_one_wrong_bit_is_found_where_bits_have_to_be_equal():
+    assert 0 < check(Planted(()), case("AdamW")) < 1e-4
     exact = Planted((), tolerance=0.0)
     assert update_error(exact, case("AdamW")) > 0
     with pytest.raises(Unavailable, match="other bits"):
@@ -120,11 +112,6 @@ def test_one_wrong_bit_is_found_where_bits_have_to_be_equal():
 def test_a_peer_that_clips_nothing_is_found():
     with pytest.raises(Unavailable, match="answer differs"):
         check(Planted(()), case("SGD momentum", clip=True))
-
-
-def test_a_peer_that_raises_is_not_available():
-    with pytest.raises(Unavailable, match=r"fails: TypeError: .*unexpected keyword argument 'nonsense'"):
-        check(Planted((("nonsense", 1),)), case("AdamW"))
 
 
 @pytest.mark.parametrize("label", ["Adagrad", "RMSprop", "Adam", "AdamW"])
@@ -143,24 +130,11 @@ def test_a_missing_package_is_told(monkeypatch):
             PEERS[name].prepare()
 
 
-def test_deepspeed_without_network_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(deepspeed_, "CACHE", tmp_path)
-    monkeypatch.setattr(deepspeed_, "SOURCE", tmp_path / "deepspeed-none")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(Unavailable, match="its source cannot be fetched: "):
-        deepspeed_.fetch()
-    assert not PEERS["DeepSpeed CPUAdam"].is_built()
-
-
 def test_what_a_peer_cannot_do_is_told_before_it_runs():
     for name, options, reason in (
         ("numpy", {"dtype": "bfloat16"}, "NumPy has no bfloat16"),
-        ("numpy", {"device": "cuda"}, "runs on the CPU only"),
         ("apex", {}, "runs on a GPU only"),
-        ("flashoptim", {}, "runs on a GPU only"),
         ("bitsandbytes 8-bit", {"dtype": "float64"}, "no float64 parameters"),
-        ("torchao 8-bit", {"dtype": "float64"}, "no float64 parameters"),
         ("DeepSpeed CPUAdam", {"device": "cuda"}, "runs on the CPU only"),
     ):
         with pytest.raises(Unavailable, match=reason):

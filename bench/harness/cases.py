@@ -102,10 +102,8 @@ def read_shapes(name: str) -> Shapes:
             raise ValueError("no tensors")
         return Shapes(path.stem, content["source"], tuple(tensors))
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"shape file {path.name} is not readable ({type(error).__name__}: {error}), expected "
-            '{"source": text, "tensors": [[count, [n, ...]], ...]} with sizes > 0'
-        ) from error
+        wanted = '{"source": text, "tensors": [[count, [n, ...]], ...]} with sizes > 0'
+        raise ValueError(f"shape file {path.name} is not readable ({error!r}), expected {wanted}") from error
 
 
 def shape_names() -> list[str]:

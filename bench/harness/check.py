@@ -75,10 +75,8 @@ class Specified:
 def small(case: Case) -> Case:
     """The case on the tensors of the check, with a learning rate whose updates its dtype can show."""
     case = case.but(shapes=Shapes("check", "made for the check", TENSORS))
-    rate = LR_16 if case.torch_dtype.itemsize == 2 else None
-    rate = LR.get(case.rule.cls, rate)
-    chosen = {**case.rule.chosen, **({} if rate is None else {"lr": rate})}
-    return case.but(rule=replace(case.rule, chosen=chosen))
+    rate = LR.get(case.rule.cls, LR_16 if case.torch_dtype.itemsize == 2 else case.rule.options["lr"])
+    return case.but(rule=replace(case.rule, chosen={**case.rule.chosen, "lr": rate}))
 
 
 def update_error(peer: Peer, case: Case) -> float:

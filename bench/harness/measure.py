@@ -57,14 +57,11 @@ class Data:
         Step counts and other states of one number are to be copied: each contender moves them on.
         """
         spec = case.rule.spec
-        starts = spec.starts(case.rule.options)
-        numbers = {"step": 1.0} if spec.has_step else {}
-        numbers |= {n.name: n.start for n in spec.numbers}
+        starts, numbers = spec.starts(case.rule.options), {n.name: n.start for n in spec.numbers}
+        numbers |= {"step": 1.0} if spec.has_step else {}
         return {
-            p: {
-                **{name: torch.tensor(n) for name, n in numbers.items()},
-                **{name: torch.full_like(p, start, requires_grad=False) for name, start in starts.items()},
-            }
+            p: {name: torch.tensor(x) for name, x in numbers.items()}
+            | {name: torch.full_like(p, x, requires_grad=False) for name, x in starts.items()}
             for p in self.params
         }
 
@@ -119,6 +116,10 @@ def sample_cuda(step: Callable[[], Any]) -> Sample:
     return Sample(wall if waits else begin.elapsed_time(end) / 1e3, host, wall, waits)
 
 
+def sampler(device: str) -> Callable[[Callable[[], Any]], Sample]:
+    return sample_cpu if device == "cpu" else sample_cuda
+
+
 class TooLong(BaseException):
     """What was to be done in limited time was not. No Exception: compilers go on after those."""
 
@@ -152,7 +153,7 @@ def take_turns(
     slow one gets fewer samples. The order of each round is drawn anew, since each finds in the caches what the one
     before it left there.
     """
-    sample = sample_cpu if device == "cpu" else sample_cuda
+    sample = sampler(device)
     samples: dict[str, list[Sample]] = {name: [] for name in steps}
     failed: dict[str, Exception] = {}
     used = dict.fromkeys(steps, 0.0)

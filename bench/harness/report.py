@@ -45,12 +45,8 @@ def show(result: dict[str, Any], console: Console) -> None:
     if load is not None and cores and load > 0.3 * cores:
         console.print(f"[red]Other programs were using the machine[/] (load {load} at the start): measure again")
     _failures(result, console)
-    losses = [
-        f"{label(entry['case'], *WHERE)}: {peer} {ratio(entry, peer):.2f}"
-        for entry in result["cases"]
-        for peer in peers_of([entry])
-        if is_faster(entry, peer)
-    ]
+    pairs = [(entry, peer) for entry in result["cases"] for peer in peers_of([entry]) if is_faster(entry, peer)]
+    losses = [f"{label(entry['case'], *WHERE)}: {peer} {ratio(entry, peer):.2f}" for entry, peer in pairs]
     console.print(f"Where fusedstep is slower, beyond the noise: {'; '.join(losses) or 'nowhere'}", highlight=False)
 
 

@@ -111,7 +111,7 @@ def worded(key: str, value: Any) -> str:
 def label(case: dict[str, Any], *extra_keys: str) -> str:
     """``AdamW, 32M, float32 + clip``; with extra keys ``AdamW, 32M, float32 (1 thread)``."""
     text = f"{case['rule']}, {case['shapes']}, {case['dtype']}{' + clip' if case['clip'] else ''}"
-    extras = [worded(k, case[k]) for k in extra_keys if case.get(k) is not None]  # a GPU has no threads and no target
+    extras = [worded(k, case[k]) for k in extra_keys if case.get(k) is not None]  # a GPU has no threads
     return f"{text} ({', '.join(extras)})" if extras else text
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeVar
@@ -106,10 +105,7 @@ class Runner:
             steps[LIMIT], gradient = limit
 
         def refresh(name: str) -> None:
-            if name == LIMIT:
-                data.fill(gradient)
-            else:
-                data.refresh()
+            data.fill(gradient) if name == LIMIT else data.refresh()
 
         samples, failed = measure.take_turns(steps, case.device, refresh, budget, self.least)
         for name, error in failed.items():
@@ -123,8 +119,6 @@ class Runner:
                 row["waits"] = sum(sample.waits for sample in taken) > len(taken) / 2
             if name in contenders:
                 kept = contenders[name].state()
-                state_bytes = sum(measure.bytes_by_format(kept).values()) / case.shapes.elements
-                row["state_bytes_per_element"] = float(f"{state_bytes:.4g}")
                 row["bytes_by_format"] = measure.moved(case, data.params, kept)
                 row["bytes_per_element"] = float(f"{sum(row['bytes_by_format'].values()):.4g}")
         for name in samples.keys() & contenders.keys():
@@ -145,9 +139,8 @@ class Runner:
     ) -> Contender:
         peer, tensors = all_peers()[name], len(case.shapes.tensors)
         if tensors >= self._too_many.get(name, tensors + 1):
-            raise Unavailable(
-                f"not ready after {self.setup:.0f} s with {self._too_many[name]:,} tensors in another case"
-            )
+            less = f"{self._too_many[name]:,} tensors in another case"
+            raise Unavailable(f"not ready after {self.setup:.0f} s with {less}")
         try:
             with measure.limited(self.setup):
                 error = _checked(name, case.but(shapes=None, threads=None))  # the check brings its shapes
@@ -158,7 +151,8 @@ class Runner:
                     raise Unavailable(why)
                 contender = peer.make(case, data.params, state)
                 contender.step()
-                seconds = min(_waited(contender), _waited(contender))  # the first may be disturbed
+                two = [measure.sampler(case.device)(contender.step) for _ in range(2)]  # one may be disturbed
+                seconds = min(sample.wall or sample.seconds for sample in two)
                 if seconds * self.least <= budget:
                     return contender
         except measure.TooLong:
@@ -188,14 +182,6 @@ class Runner:
         for error in failed.values():
             raise error
         return {name: rounded([s.host or s.seconds for s in samples]) for name, samples in taken.items()}
-
-
-def _waited(contender: Contender) -> float:
-    start = time.perf_counter()
-    contender.step()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def _try(row: Row, action: Callable[[], T], key: str = "failed") -> T | None:

@@ -85,6 +85,5 @@ class Package:
         optimizer = self.construct(case, params, options(case, self.known, self.why))
         if not self.fresh:
             self.share(optimizer, case, state)
-        # On a GPU clip_grad_norm_ is asked for its fast path.
-        step = clipped(optimizer.step, case, params, True if case.device != "cpu" else None)
+        step = clipped(optimizer.step, case, params, True if case.device != "cpu" else None)  # the fast path there
         return Contender(step, lambda: self.tensors(optimizer))
