@@ -6,9 +6,8 @@ share of the memory limit. bench/README.md explains the method and how to read t
 Examples:
   python bench/compare.py --quick                                   under two minutes
   python bench/compare.py --json results/mine.json                  everything, under 15 minutes on two cores
-  python bench/compare.py --rules AdamW RMSprop --shapes gpt2 --clip on --dtypes float32 float64
-  python bench/compare.py --shapes my-model.json --peers "torch fused" "torch default"
-  python bench/compare.py --sweeps tensors --rules AdamW
+  python bench/compare.py --rules AdamW RMSprop --shapes gpt2 sb3 --clip on --dtypes float32 float64
+  python bench/compare.py --rules AdamW --shapes 1x1000 10x1000 my-model.json --peers "torch fused" numpy
   python bench/compare.py --quick --against results/zen4.json       what got worse since; exit status 1 if anything
   python bench/compare.py --load new.json --against old.json        the same of two results, without measuring
   python bench/plot.py results/mine.json                            pictures of a result
@@ -18,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import json
 import logging
 import os
@@ -29,22 +29,21 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import track
 
 import fusedstep
-from arguments import integer
-from harness import against, grid, limits, report, results
+from harness import cases as grid
+from harness import report, results
 from harness.cases import DTYPES, Case, read_shapes, rules, shape_names
 from harness.peers import all_peers
 from harness.results import label
-from harness.run import Runner, first_line
+from harness.run import Runner
 from machine import command, describe, versions
 
 BENCH = Path(__file__).resolve().parent
-QUICK_SECONDS, FULL_SECONDS = 90.0, 660.0
-SELECTORS = ("rules", "shapes", "dtypes", "threads", "targets")
+QUICK_SECONDS, FULL_SECONDS = 85.0, 660.0
+STARTING = 5.0  # seconds before the first case: imports of peers
 LATE = 0.08  # of the budget: how far the last cases may exceed it before they are left out
-SLOW_TO_SET_UP = ("torch compiled", "torchao 8-bit", "torchao 4-bit", "torchao fp8")  # compile for each case
 
 
 def parse() -> argparse.Namespace:
@@ -52,57 +51,35 @@ def parse() -> argparse.Namespace:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=about, epilog="examples:" + examples, formatter_class=raw)
     many: dict[str, Any] = {"nargs": "+", "default": None}
-    parser.add_argument("--quick", action="store_true", help="three rules, two sets of shapes, without what compiles")
-    parser.add_argument("--rules", **many, metavar="RULE", help="of: " + ", ".join(rules()))
-    parser.add_argument("--shapes", **many, metavar="SET", help=f"of: {', '.join(shape_names())}; or a .json file")
-    parser.add_argument("--dtypes", **many, metavar="DTYPE", help=f"of: {', '.join(DTYPES)}; default float32")
+    parser.add_argument("--quick", action="store_true", help="a few rules and sets of shapes, without what compiles")
+    parser.add_argument("--rules", **many, choices=rules(), metavar="RULE", help="of: " + ", ".join(rules()))
+    parser.add_argument("--shapes", **many, metavar="SET", help=f"{', '.join(shape_names())}, 300x1000, a .json file")
+    parser.add_argument("--dtypes", **many, choices=DTYPES, help="default: float32")
     parser.add_argument("--clip", choices=["both", "on", "off"], default="both", help="to a global norm")
-    parser.add_argument("--threads", **many, type=integer(1, 4096), metavar="N", help="default: as torch has it")
-    parser.add_argument("--targets", **many, metavar="TARGET", help="of: " + ", ".join(fusedstep.targets()))
+    parser.add_argument("--threads", **many, type=int, choices=range(1, 1025), metavar="N", help="default: torch's")
+    parser.add_argument("--targets", **many, choices=fusedstep.targets(), help="default: the preferred one")
     parser.add_argument("--devices", **many, choices=["cpu", "cuda"], help="default: cuda too where there is one")
-    parser.add_argument("--cache", choices=["warm", "cold", "both"], default="warm", help="cold: scrubbed each time")
-    parser.add_argument("--peers", **many, metavar="PEER", help="of: " + ", ".join(all_peers()))
-    parser.add_argument("--sweeps", nargs="*", choices=grid.SWEEPS, help="default: all in a full run, else none")
+    parser.add_argument("--peers", **many, choices=all_peers(), metavar="PEER", help="of: " + ", ".join(all_peers()))
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="of measuring; shared by the cases")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the result here; a name alone: bench/results")
     parser.add_argument("--load", type=Path, metavar="PATH", help="show this result, measure nothing")
     parser.add_argument("--against", type=Path, metavar="PATH", help="an older result: name what got worse")
     args = parser.parse_args()
-    for option, known in (
-        ("rules", list(rules())),
-        ("dtypes", list(DTYPES)),
-        ("peers", list(all_peers())),
-        ("targets", fusedstep.targets()),
-    ):
-        for value in getattr(args, option) or ():
-            if value not in known:
-                parser.error(
-                    f"argument --{option}: unknown {option[:-1]} {value!r}, expected one of: {', '.join(known)}"
-                )
     try:
-        args.sets = [read_shapes(name) for name in args.shapes] if args.shapes else None
+        args.sets = [read_shapes(name) for name in args.shapes or ("32M", "300x1000")]
         args.before = results.load(found(args.against)) if args.against else None
         args.loaded = results.load(found(args.load)) if args.load else None
+        if args.json is not None:
+            args.json = BENCH / "results" / args.json if args.json.parent == Path() else found(args.json)
+            if not args.json.parent.is_dir():
+                raise ValueError(f"argument --json: no folder {str(args.json.parent)!r}")
+            if args.json.exists():
+                results.load(args.json)  # another file is not written over
     except ValueError as error:
         parser.error(str(error))
-    if args.sweeps and not (args.rules or args.shapes):
-        for option in ("dtypes", "threads", "targets"):
-            if getattr(args, option):
-                parser.error(f"argument --{option}: has no meaning for sweeps alone; name rules or shapes too")
     if args.budget is not None and not 0 < args.budget < 1e6:
         parser.error(f"argument --budget: {args.budget} is not between 0 and 1,000,000")
-    if args.json is not None:
-        args.json = BENCH / "results" / args.json if args.json.parent == Path() else args.json
-        if not args.json.parent.is_dir() and (BENCH / args.json).parent.is_dir():
-            args.json = BENCH / args.json
-        if not args.json.parent.is_dir():
-            parser.error(f"argument --json: no folder {str(args.json.parent)!r}")
-    args.training = []
-    if args.json is not None and args.json.exists():
-        try:  # the training runs of bench/train.py stay; another file is not written over
-            args.training = results.load(args.json).get("training", [])
-        except ValueError as error:
-            parser.error(f"argument --json: {error}")
+    args.budget = args.budget or (QUICK_SECONDS if args.quick else FULL_SECONDS)
     if args.devices is None:
         args.devices = ["cpu", "cuda"] if gpu() else ["cpu"]
     elif "cuda" in args.devices and not gpu():
@@ -112,7 +89,7 @@ def parse() -> argparse.Namespace:
 
 def found(path: Path) -> Path:
     """As named, or in bench/, so that ``results/X.json`` works from anywhere."""
-    return path if path.exists() else BENCH / path
+    return path if path.exists() or not (BENCH / path).parent.is_dir() else BENCH / path
 
 
 def gpu() -> bool:
@@ -123,45 +100,30 @@ def gpu() -> bool:
 def chosen(args: argparse.Namespace) -> list[Case]:
     """The cases of this run."""
     targets = [fusedstep.active_target(), *(t for t in fusedstep.targets() if t != fusedstep.active_target())]
-    asked = any(getattr(args, k) for k in SELECTORS) or args.sweeps or args.clip != "both"
-    wide = not args.quick and not asked
+    selectors = (args.rules, args.shapes, args.dtypes, args.threads, args.targets, args.clip != "both")
     cases: list[Case] = []
     for device in args.devices:
-        if args.sweeps and not (args.rules or args.shapes):
-            pass  # sweeps alone
-        elif wide:
-            cases += grid.full(device, targets)
-        elif not asked:
-            cases += grid.quick(device)
-        else:
-            names = args.rules or (["SGD momentum", "RMSprop", "AdamW"] if args.quick else list(rules()))
-            sets = args.sets or [read_shapes(name) for name in ("32M", "300x1000")]
-            cases += [
-                Case(rules()[r], s, dtype, clip, device, threads, target)
-                for dtype in args.dtypes or ["float32"]
-                for threads in (args.threads or [None] if device == "cpu" else [None])
-                for target in (args.targets or [None] if device == "cpu" else [None])
-                for s in sets
-                for r in names
-                for clip in {"both": (False, True), "on": (True,), "off": (False,)}[args.clip]
-            ]
-        if args.cache != "warm":
-            cold = [c.but(cache="cold") for c in cases if c.cache == "warm" and c.device == device]
-            cases = [*cases, *cold] if args.cache == "both" else [c for c in cases if c.device != device] + cold
-        for kind in args.sweeps if args.sweeps is not None else grid.SWEEPS if wide else ():
-            rule = rules()[args.rules[0]] if args.rules else None
-            cases += grid.sweep(kind, device, rule)
-    # What a run that is late leaves out comes last: the sweeps, which no other case stands for, do not.
-    cases = list(dict.fromkeys(cases))
-    return sorted(cases, key=lambda case: not case.sweep) if wide else cases
+        if not any(selectors):
+            cases += grid.quick(device) if args.quick else grid.full(device, targets)
+            continue
+        names = args.rules or (grid.COMMON if args.quick else list(rules()))
+        clips = {"both": (False, True), "on": (True,), "off": (False,)}[args.clip]
+        on_cpu = device == "cpu"
+        every = itertools.product(
+            args.dtypes or ["float32"], (on_cpu and args.threads) or [None], (on_cpu and args.targets) or [None],
+            args.sets, names, clips,
+        )  # fmt: skip
+        cases += [Case(rules()[r], s, dtype, clip, device, n, target) for dtype, n, target, s, r, clip in every]
+    return list(dict.fromkeys(cases))
 
 
-def too_slow(name: str) -> str | None:
-    """Why --quick does without a peer, unless it is named."""
-    if name in SLOW_TO_SET_UP:
-        return "left out of --quick: compiles for each case"
-    is_built = getattr(all_peers()[name], "is_built", lambda: True)
-    return None if is_built() else "left out of --quick: is not built, which takes minutes"
+def left_out(name: str, quick: bool) -> str | None:
+    """Why a peer takes part only if it is named."""
+    peer = all_peers()[name]
+    if getattr(peer, "compiled", False):
+        return "left out: compiles for each case; name it in --peers"
+    built = not quick or getattr(peer, "is_built", lambda: True)()
+    return None if built else "left out of --quick: is not built, which takes minutes"
 
 
 def part(path: Path) -> Path:
@@ -177,68 +139,43 @@ def save(result: dict[str, Any], path: Path) -> None:
 
 def measure(args: argparse.Namespace, console: Console) -> tuple[dict[str, Any], int]:
     """The result, and the exit status: 0 if it is whole, 1 if cases were left out, 130 if it was interrupted."""
+    begun = time.perf_counter()
     peers = list(dict.fromkeys(["fusedstep", *(args.peers or all_peers())]))
-    left_out = {p: why for p in peers if args.quick and not args.peers and (why := too_slow(p))}
-    peers = [p for p in peers if p not in left_out]
-    cases = chosen(args)
-    budget = args.budget or (QUICK_SECONDS if args.quick else FULL_SECONDS)
+    absent = {p: why for p in peers if not args.peers and (why := left_out(p, args.quick))}
+    least, setup = (3, 10) if args.quick else (5, 30)
+    runner = Runner([p for p in peers if p not in absent], least=least, setup=setup)
+    cases, here = chosen(args), [p for p in runner.peers if p not in runner.missing]
+    expected = datetime.timedelta(seconds=round(args.budget + STARTING))
+    console.print(f"{len(cases)} cases, {len(here)} contenders and the limit: takes about {expected}", highlight=False)
+    taking_part = [all_peers()[name] for name in here]
     result: dict[str, Any] = {
         "schema": results.SCHEMA,
         "command": command("bench/compare.py"),
         "date": datetime.date.today().isoformat(),
         "machine": {**describe(), "load": round(os.getloadavg()[0], 2)},
-        "versions": versions(),
-        "missing": {},
-        "limits": {},
+        "versions": versions(*(p.distribution for p in taking_part if p.distribution))
+        | {p.name: str(p.version) for p in taking_part if hasattr(p, "version")},
+        "missing": {**runner.missing, **absent},
         "cases": [],
-        "training": args.training,
     }
-    columns = TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn()
-    status = 0
-    # Not refreshed by a thread of its own, which would run beside the steps.
-    with Progress(*columns, console=console, auto_refresh=False) as progress:
-        bar = progress.add_task("preparing the peers", total=len(cases))
-        progress.refresh()
-        shown = 0.0
-        try:
-            runner = Runner(peers, least=3 if args.quick else 5, setup=10 if args.quick else 30)
-            result["missing"] = {**runner.missing, **left_out}
-            taking_part = [peer for name, peer in all_peers().items() if name in peers and name not in runner.missing]
-            result["versions"] = versions(*(p.distribution for p in taking_part if p.distribution))
-            result["versions"] |= {p.name: str(p.version) for p in taking_part if hasattr(p, "version")}
-            for device in args.devices:
-                try:
-                    result["limits"][device] = limits.roofs(device)
-                except Exception as error:  # no compiler, no memory: the steps can be measured all the same
-                    result["missing"][f"limits of {device}"] = first_line(error)
-            start = time.perf_counter()
-            for number, case in enumerate(cases):
-                name = f"{case.rule.label}, {case.shapes.name}, {case.dtype}{' + clip' * case.clip}"
-
-                def tell(text: str, name: str = name) -> None:
-                    nonlocal shown
-                    if time.perf_counter() - shown > 0.2:
-                        progress.update(bar, description=f"{name}: {text}", refresh=True)
-                        shown = time.perf_counter()
-
-                runner.tell = tell
-                left = budget - (time.perf_counter() - start)
-                if left < -LATE * budget:
-                    result["left_out"] = [label(case.describe()) for case in cases[number:]]
-                    progress.console.print(f"[red]out of time[/]: {len(cases) - number} cases were not measured")
-                    status = 1
-                    break
-                # About half of a case's time goes into setting up, checking and host overhead.
-                # Those that compile do so for each shape and rule: if not asked for, they take part where it is cheap.
-                cheap = len(set(case.shapes.tensors)) == 1 and not case.clip and not case.sweep and case.cache == "warm"
-                without = () if cheap or args.peers else SLOW_TO_SET_UP
-                result["cases"].append(runner.run(case, max(0.0, 0.5 * left / (len(cases) - number)), without))
-                progress.advance(bar)
-                if args.json:  # a run that is killed leaves what it had
-                    save(result, part(args.json))
-        except KeyboardInterrupt:
-            progress.console.print("interrupted: showing what was measured")
-            status = 130
+    status, start = 0, time.perf_counter()
+    try:
+        # Not refreshed by a thread of its own, which would run beside the steps.
+        for number, case in enumerate(track(cases, "measuring", console=console, auto_refresh=False)):
+            left = args.budget - (time.perf_counter() - start)
+            if left < -LATE * args.budget:
+                result["left_out"] = [label(case.describe()) for case in cases[number:]]
+                console.print(f"[red]out of time[/]: {len(cases) - number} cases were not measured")
+                status = 1
+                break
+            # About half of a case's time goes into setting up, checking and the host's part.
+            result["cases"].append(runner.run(case, max(0.0, 0.5 * left / (len(cases) - number))))
+            if args.json:  # a run that is killed leaves what it had
+                save(result, part(args.json))
+    except KeyboardInterrupt:
+        console.print("interrupted: showing what was measured")
+        status = 130
+    console.print(f"took {datetime.timedelta(seconds=round(time.perf_counter() - begun))}", highlight=False)
     return result, status
 
 
@@ -257,7 +194,7 @@ def main() -> int:
         console.print(f"result: {kept}")
     if args.before is None:
         return status
-    worse, notes, common = against.compare(args.before, result)
+    worse, notes, common = results.against(args.before, result)
     for line in notes:
         console.print(line, highlight=False)
     for line in worse:

@@ -13,7 +13,7 @@
 #include "../csrc/cpu/dispatch.h"
 #include "../csrc/cpu/run.h"
 #include "../csrc/cpu/threads.h"
-#include "kernels.h"
+#include "../csrc/kernels/registry.h"
 
 namespace fs = fusedstep;
 
@@ -45,6 +45,35 @@ constexpr const char* kMachine = "aarch64";
 constexpr const char* kMachine = "unknown";
 #endif
 
+constexpr const char* kNormNames[fs::kNorms] = {"norm 1", "norm 2", "norm inf"};
+
+// The streams of one rule, n elements each: gradients that alternate in sign; no value becomes subnormal.
+template <class T>
+struct RuleArrays {
+  std::string name;  // of the variant: the rule's and those of its state arrays
+  std::vector<std::vector<T>> arrays;
+  std::vector<void*> streams;
+  fs::UniformBytes uniform;
+
+  RuleArrays(std::size_t rule, fs::Compute compute, std::int64_t n) {
+    const fs::RuleInfo& info = fs::all_rules()[rule];
+    name = info.name;
+    for (const std::string& s : info.state) name += "-" + s;
+    arrays.assign(2 + info.state.size(), std::vector<T>(n, T(1)));
+    for (std::vector<T>& a : arrays) streams.push_back(a.data());
+    for (std::int64_t i = 0; i < n; ++i) arrays[1][i] = T(i % 2 ? 1e-3 : -1e-3);
+    fs::StepOptions options{{}, 0.0, 1e30, -1.0, 1.0, false, false};
+    for (std::size_t k = 0; k < info.hyper.size(); ++k) {
+      options.hyper[k] = info.hyper[k] == "lr" ? 1e-6 : info.hyper[k] == "eps" ? 1e-8 : 0.9;
+    }
+    fs::Scalars scalars{};
+    for (double& x : scalars.at) x = 0.5;
+    fs::prepare(static_cast<int>(rule), compute, options, 0.0, 10, uniform.bytes, &scalars);
+  }
+  RuleArrays(const RuleArrays&) = delete;
+  RuleArrays& operator=(const RuleArrays&) = delete;
+};
+
 void count(const std::string& name, fs::Compute compute, const char* kind, const std::function<void()>& call) {
   call();  // what only a first call does is not counted
   counted(call);
@@ -59,7 +88,7 @@ void count_all(fs::Compute compute) {
   std::vector<std::int64_t> numels;
   for (std::int64_t t = 0; t < kTensors; ++t) numels.push_back(t % (kLargest + 1));
   for (std::size_t rule = 0; rule < fs::all_rules().size(); ++rule) {
-    const fs::RuleArrays<T> a(rule, compute, kElements);
+    const RuleArrays<T> a(rule, compute, kElements);
     count(a.name, compute, "loop", [&] { target.step[rule][d](a.uniform.bytes, a.streams.data(), kElements); });
     const int streams = static_cast<int>(a.streams.size());
     std::vector<fs::Tensor> work;
@@ -74,14 +103,14 @@ void count_all(fs::Compute compute) {
   const double types[fs::kNorms] = {1.0, 2.0, INFINITY};
   for (int norm = 0; norm < fs::kNorms; ++norm) {
     volatile double sink;
-    count(fs::kNormNames[norm], compute, "loop", [&] { sink = target.norm[norm][d](x.data(), fs::kNormBlock); });
+    count(kNormNames[norm], compute, "loop", [&] { sink = target.norm[norm][d](x.data(), fs::kNormBlock); });
     std::vector<fs::Tensor> work;
     for (std::int64_t t = 0; t < kTensors; ++t) {
       const fs::Stream g = {const_cast<T*>(x.data()) + t * kLargest, fs::plain_format(compute)};
       work.push_back({{g, g}, 2, compute, 0, numels[t], nullptr, nullptr});
       work[t].sum = static_cast<std::int32_t>(t);
     }
-    count(fs::kNormNames[norm], compute, "tensors",
+    count(kNormNames[norm], compute, "tensors",
           [&] { sink = fs::fold_sums(fs::run_sums(work, types[norm]), types[norm]).total; });
   }
 }

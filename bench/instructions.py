@@ -1,8 +1,6 @@
 """Instructions of every kernel and of a step over small tensors, counted by Callgrind and compared with a baseline.
 
     python bench/instructions.py                               compare, under half a minute
-    python bench/instructions.py --only '^avx2 adam'           some cases
-    python bench/instructions.py --json counts.json            write what was counted, in the form of the baseline
     python bench/instructions.py --update                      make it this compiler's baseline; growth needs its entry
 
 Builds bench/instructions.cpp with CMake and runs it under valgrind (apt-get install valgrind). Counts are the same from
@@ -80,31 +78,28 @@ def compare(baseline: Counts | None, counts: Counts, changelog: str) -> list[Cha
     return changes
 
 
+UPDATE = "Run bench/instructions.py --update and commit the baseline."
+ADVICE = {
+    "grown": 'If it has to grow: an entry in CHANGELOG.md with the word "instructions" and the name of the rule.',
+    "new": UPDATE,
+    "gone": UPDATE,
+    "shrunk": f"What shrank by more than {LIMIT:.0%} passes: --update makes it the new measure.",
+    "explained": "What grew as CHANGELOG.md says passes: --update makes it the new measure.",
+    "no target": "This machine lacks an instruction set of the baseline.",
+    "no baseline": "Nothing to compare with: no baseline for this compiler.",
+}
+
+
 def verdict(changes: list[Change]) -> tuple[int, list[str]]:
     """The exit status, and what there is to say."""
-
-    def cases(*kinds: str) -> list[Change]:
-        return [c for c in changes if c.kind in kinds]
-
-    lines = [f"grew by {c.now / c.before - 1:.1%}: {c.case}" for c in cases("grown") if c.before and c.now]
-    if grown := cases("grown"):
-        rules = ", ".join(sorted({rule_of(c.case) for c in grown}))
-        lines.append(f'If it has to be: an entry in CHANGELOG.md with the word "instructions" and the name: {rules}.')
-    lines += [f"not in the baseline: {c.case}" for c in cases("new")]
-    lines += [f"only in the baseline: {c.case}" for c in cases("gone")]
-    if cases("new", "gone"):
-        lines.append("Run bench/instructions.py --update and commit the baseline.")
-    if missing := sorted({target_of(c.case) for c in cases("no target")}):
-        lines.append(f"not compared, since this machine has no such target: {', '.join(missing)}")
-    if shrunk := cases("shrunk"):
-        lines.append(f"{len(shrunk)} cases shrank by more than {LIMIT:.0%}: --update makes that the new measure.")
-    if explained := cases("explained"):
-        lines.append(f"{len(explained)} cases grew as CHANGELOG.md says: --update makes that the new measure.")
-    if cases("no baseline"):
-        lines.append("Nothing to compare with: no baseline for this compiler.")
-    if cases("grown", "new", "gone"):
-        return 1, lines
-    return (3 if cases("no target", "no baseline") else 0), lines
+    kinds = {c.kind for c in changes}
+    lines = [
+        f"{c.kind}: {c.case}" + (f", {c.now / c.before - 1:+.1%} to {c.now:,}" if c.before and c.now else "")
+        for c in changes
+        if c.kind not in ("same", "no target", "no baseline")
+    ]
+    lines += dict.fromkeys(text for kind, text in ADVICE.items() if kind in kinds)
+    return (1 if kinds & {"grown", "new", "gone"} else 3 if kinds & {"no target", "no baseline"} else 0), lines
 
 
 def give_up(why: str) -> NoReturn:
@@ -123,9 +118,9 @@ def run(*command: str | Path, **env: str) -> str:
 
 def build(folder: Path, root: Path = ROOT) -> Path:
     compilers = [os.environ["CXX"].split()[0]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
-    for what, programs in {"valgrind": ["valgrind"], "cmake": ["cmake"], "a C++ compiler": compilers}.items():
+    for programs in (["valgrind"], ["cmake"], compilers):
         if not any(map(shutil.which, programs)):
-            give_up(f"needs {what} (apt-get install valgrind cmake g++)")
+            give_up(f"needs {' or '.join(programs)} (apt-get install valgrind cmake g++)")
     options = ["-DFUSEDSTEP_PROGRAMS=ON", "-DSKBUILD_PROJECT_VERSION=0", "-DCMAKE_BUILD_TYPE=Release"]
     run("cmake", "-S", root, "-B", folder, *options)
     run("cmake", "--build", folder, "--target", "instructions", "--parallel", "2")
@@ -148,67 +143,28 @@ def count(program: Path) -> tuple[str, Counts]:
     return compiler, dict(zip(cases, map(int, found), strict=True))
 
 
-def show(compiler: str, changes: list[Change]) -> None:
-    # Here, so that the tests need no rich.
-    from rich.console import Console
-    from rich.table import Table
-
-    styles = {"grown": "red", "new": "red", "gone": "red", "explained": "yellow", "shrunk": "green"}
-    table = Table(title=f"instructions, {compiler}")
-    table.add_column("case")
-    for column in ("baseline", "now", "change"):
-        table.add_column(column, justify="right")
-    for c in changes:
-        change = f"{c.now / c.before - 1:+.1%}" if c.before and c.now else c.kind
-        before, now = (f"{n:,}" if n is not None else "" for n in (c.before, c.now))
-        table.add_row(c.case, before, now, change, style=styles.get(c.kind))
-    Console(width=140 if not sys.stdout.isatty() else None).print(table)
-
-
-def pattern(text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
-
-
-def write(path: Path, baselines: dict[str, Counts]) -> None:
-    path.write_text(json.dumps(dict(sorted(baselines.items())), indent=1) + "\n")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", type=pattern, default="", metavar="REGEX", help="cases to compare")
     parser.add_argument("--baseline", type=Path, default=ROOT / "bench/results/instructions.json")
     parser.add_argument("--update", action="store_true", help="write the baseline of this compiler")
-    parser.add_argument("--json", type=Path, help="write what was counted here")
     args = parser.parse_args()
-
-    def chosen(counts: Counts) -> Counts:
-        return {case: n for case, n in counts.items() if args.only.search(case)}
-
     with tempfile.TemporaryDirectory() as folder:
-        compiler, everything = count(build(Path(folder)))
-    counts = chosen(everything)
-    if not counts:
-        give_up(f"no case matches {args.only.pattern!r}")
-    if args.json:
-        write(args.json, {compiler: counts})
+        compiler, counts = count(build(Path(folder)))
     baselines: dict[str, Counts] = json.loads(args.baseline.read_text()) if args.baseline.exists() else {}
     known = baselines.get(compiler)
-    changes = compare(None if known is None else chosen(known), counts, (ROOT / "CHANGELOG.md").read_text())
-    show(compiler, changes)
+    changes = compare(known, counts, (ROOT / "CHANGELOG.md").read_text())
     if args.update:
         grown = [c for c in changes if c.kind == "grown"]
         status, lines = verdict(grown)
         if not grown:
             gone = {c.case for c in changes if c.kind == "gone"}
             kept = {case: n for case, n in (known or {}).items() if case not in gone}
-            write(args.baseline, {**baselines, compiler: {**kept, **counts}})
+            new = dict(sorted({**baselines, compiler: {**kept, **counts}}.items()))
+            args.baseline.write_text(json.dumps(new, indent=1) + "\n")
             lines = [f"{len(counts)} cases are the baseline of {compiler} now."]
     else:
         status, lines = verdict(changes)
-    print("\n".join(lines or [f"{len(counts)} cases, none grew by more than {LIMIT:.0%}."]))
+    print("\n".join(lines or [f"{compiler}: {len(counts)} cases, none grew by more than {LIMIT:.0%}."]))
     return status
 
 

@@ -11,43 +11,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
-UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+import torch
 
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def cache_mib() -> float | None:
-    """Of the last-level cache that the first core sees; None where the system does not say."""
-    try:
-        caches = [(int((c / "level").read_text()), (c / "size").read_text().strip()) for c in CACHES.glob("index*")]
-        _, size = max(caches)
-        return int(size[:-1]) * UNITS[size[-1]] / 2**20
-    except (OSError, ValueError, IndexError, KeyError):
-        return None
-
-
-def gpu() -> str | None:
-    """Of a process that uses torch; one that does not is spared the seconds of importing it."""
-    torch = sys.modules.get("torch")
-    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
+from fusedstep import _core
 
 
 def describe() -> dict[str, Any]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only; counts what this process may use
     return {
-        "processor": processor(),
+        "processor": next(names, platform.processor() or platform.machine()),
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "cache_mib": cache_mib(),
         "system": f"{platform.system()} {platform.machine()}",
-        "gpu": gpu(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 
@@ -59,8 +37,6 @@ def command(script: str) -> str:
 
 def versions(*distributions: str) -> dict[str, str]:
     """Of Python, of the compiler that built the kernels, and of those distributions that are installed."""
-    from fusedstep import _core  # here, so that processor() serves scripts without the package
-
     found = {"python": platform.python_version(), "compiler": _core.compiler}
     for name in dict.fromkeys(("fusedstep", "numpy", "torch", *distributions)):
         try:

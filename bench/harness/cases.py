@@ -1,70 +1,77 @@
-"""What is measured: a rule, a set of shapes, a dtype, clipping or not, where and how.
+"""What is measured: a rule, a set of shapes, a dtype, clipping or not, on which device, threads and instruction set.
 
-Rules come from the package's own table, so a new one is measured without an edit here. Bytes and operations per element
-are computed: from the state arrays of the rule, and by running the specification on an array that counts.
+Rules come from ``fusedstep.rules``, so that a new one is measured without an edit here.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
 import fusedstep.rules
 from fusedstep import reference
 
 SHAPES = Path(__file__).resolve().parents[1] / "shapes"
-DTYPES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}  # bytes
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+COMMON = ("SGD momentum", "RMSprop", "AdamW")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A class of torch.optim with options that select a kernel."""
+    """A declared optimizer with options that select a kernel."""
 
     label: str  # "RMSprop centered momentum"
-    cls: str
-    options: dict[str, Any] = field(hash=False)
+    spec: type[fusedstep.rules.Rule]
+    chosen: dict[str, Any] = field(hash=False)
     states: tuple[str, ...] = ()
 
     @property
-    def spec(self) -> type[fusedstep.rules.Rule]:
-        return next(rule for rule in fusedstep.rules.ALL if rule.__name__ == self.cls)
+    def cls(self) -> str:
+        return self.spec.__name__
 
-    def reference(self, param: Any, grad: Any, *states: Any, step: int, clip_coef: float = 1.0) -> tuple[Any, ...]:
-        """One step by the specification: the parameter and its state arrays."""
-        options = {**self.spec.defaults, **self.options}
-        common = {"weight_decay": options["weight_decay"], "clip_coef": clip_coef}
-        function = getattr(reference, self.spec.name())
-        named = dict(zip(self.states, states, strict=True))  # by position, a momentum buffer would be a grad_avg
-        return function(param, grad, **named, step=step, **common, **self.spec.hyper(self.cls, options))
+    @property
+    def options(self) -> dict[str, Any]:
+        """All of them, defaults included: a peer's own defaults may be others."""
+        return {**self.spec.defaults, **self.chosen}
+
+    def step(self, param: Any, grad: Any, state: dict[str, Any], count: int, clip_coef: float = 1.0) -> Any:
+        """One step by the specification; the parameter is returned, the state, numbers included, replaced."""
+        given = self.options
+        common = {"weight_decay": given["weight_decay"], "decoupled": self.spec.is_decoupled(given)}
+        common |= {"clip_coef": clip_coef, "step": count}
+        specified = getattr(reference, self.spec.name())
+        new, *states = specified(param, grad, **state, **common, **self.spec.hyper(self.cls, given))
+        state.update(zip(state, states, strict=True))
+        return new
 
 
-# Where torch's default would move a parameter by its own size in a few steps.
+# Where the default would move a parameter by its own size in a few steps.
 GENTLE = {"RMSprop": {"lr": 1e-4}}
 
 
 @cache
 def rules() -> dict[str, Rule]:
-    """Every kernel of every class: the fewest options that select each set of state arrays."""
-    found: dict[str, Rule] = {}
-    for spec in fusedstep.rules.ALL:
-        if spec.numbers or not spec.torch_class:
-            continue  # not measured yet: the harness makes arrays alone, and its peers start from torch's class
-        cls = spec.__name__
-        for states, chosen in spec.variants().items():
-            label = " ".join([cls, *chosen])
-            found[label] = Rule(label, cls, {**GENTLE.get(cls, {}), **chosen}, states)
-    return found
+    """Every kernel of every optimizer: the fewest options that select each set of state arrays."""
+    found = [
+        Rule(" ".join([spec.__name__, *chosen]), spec, {**GENTLE.get(spec.__name__, {}), **chosen}, states)
+        for spec in fusedstep.rules.ALL
+        for states, chosen in spec.variants().items()
+    ]
+    return {rule.label: rule for rule in found}
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """The parameters of a model, from a file of ``bench/shapes`` or made for a sweep."""
+    """The parameters of a model."""
 
     name: str
     source: str
@@ -76,27 +83,27 @@ class Shapes:
 
 
 def read_shapes(name: str) -> Shapes:
-    """A shape set by the name of its file, or a path; ValueError that says what is wrong."""
+    """By the name of a file in ``bench/shapes``, a path, or ``300x1000``; ValueError that says what is wrong."""
+    if made := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", name):
+        count, size = map(int, made.groups())
+        return Shapes(name, f"{count} tensors of {size} elements", ((size,),) * count)
     path = Path(name) if name.endswith(".json") else SHAPES / f"{name}.json"
     if not path.is_file():
         known = ", ".join(shape_names())
-        raise ValueError(f"no shape file {name!r}, expected one of {known}, or a path to a .json file")
+        raise ValueError(f"no shape file {name!r}, expected one of {known}, a path to a .json file, or as 300x1000")
     try:
         content = json.loads(path.read_text())
         tensors: list[tuple[int, ...]] = []
-        for entry in content["tensors"]:  # [count, shape] or a shape
-            count, shape = entry if len(entry) == 2 and isinstance(entry[1], list) else (1, entry)
+        for count, shape in content["tensors"]:
             if not isinstance(count, int) or not all(isinstance(n, int) and n > 0 for n in shape):
-                raise ValueError(f"entry {entry}")
+                raise ValueError(f"entry {[count, shape]}")
             tensors += [tuple(shape)] * count
         if not tensors:
             raise ValueError("no tensors")
         return Shapes(path.stem, content["source"], tuple(tensors))
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"shape file {path.name} is not readable ({type(error).__name__}: {error}), expected "
-            '{"source": text, "tensors": [[count, [n, ...]], [n, ...], ...]} with sizes > 0'
-        ) from error
+        wanted = '{"source": text, "tensors": [[count, [n, ...]], ...]} with sizes > 0'
+        raise ValueError(f"shape file {path.name} is not readable ({error!r}), expected {wanted}") from error
 
 
 def shape_names() -> list[str]:
@@ -114,8 +121,6 @@ class Case:
     device: str = "cpu"
     threads: int | None = None  # as torch has it
     target: str | None = None  # fusedstep's instruction set; None: the preferred one
-    cache: str = "warm"  # or "cold": scrubbed before every step
-    sweep: str | None = None
 
     def but(self, **changes: Any) -> Case:
         return replace(self, **changes)
@@ -126,40 +131,38 @@ class Case:
         return 1e-4 * math.sqrt(self.shapes.elements) if self.clip else None
 
     @property
-    def itemsize(self) -> int:
-        return DTYPES[self.dtype]
-
-    @property
-    def bytes_per_element(self) -> int:
-        """What a step cannot avoid: param and state read and written, gradient read, once more for its norm."""
-        return self.itemsize * (3 + 2 * len(self.rule.states) + self.clip)
+    def torch_dtype(self) -> torch.dtype:
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
 
     def describe(self) -> dict[str, Any]:
         """As the JSON has it."""
-        fields = ("dtype", "clip", "device", "threads", "target", "cache")
+        fields = ("dtype", "clip", "device", "threads", "target")
         return {"rule": self.rule.label, "shapes": self.shapes.name, **{k: getattr(self, k) for k in fields}}
 
 
-class _Counting(np.ndarray[Any, Any]):
-    """An array that counts the floating-point operations done with it."""
-
-    counted = 0
-    FLOPS = (np.add, np.subtract, np.multiply, np.divide, np.sqrt)
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        plain = [x.view(np.ndarray) if isinstance(x, _Counting) else x for x in inputs]
-        if ufunc in self.FLOPS:
-            _Counting.counted += 1
-        return getattr(ufunc, method)(*plain, **kwargs).view(_Counting)
-
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        plain = [x.view(np.ndarray) if isinstance(x, _Counting) else x for x in args]
-        return function(*plain, **kwargs).view(_Counting)  # np.where: comparison and selection are not counted
+def product(
+    names: Iterable[str], shapes: Iterable[str], clips: Iterable[bool] = (False, True), **fixed: Any
+) -> list[Case]:
+    sets = [read_shapes(s) for s in shapes]
+    return [Case(rules()[r], s, clip=c, **fixed) for s, r, c in itertools.product(sets, names, clips)]
 
 
-def flops_per_element(case: Case) -> int:
-    """``+ - * / sqrt`` of the specification of one step per element, the sum of squares of the norm included."""
-    arrays = [np.ones(1, np.float32).view(_Counting) for _ in range(2 + len(case.rule.states))]
-    _Counting.counted = 0
-    case.rule.reference(*arrays, step=2)
-    return _Counting.counted + 2 * case.clip
+def quick(device: str) -> list[Case]:
+    return product(COMMON, ["32M", "300x1000"], device=device) + product(["AdamW"], ["sb3"], device=device)
+
+
+def full(device: str, targets: Sequence[str]) -> list[Case]:
+    """Every rule on three sets, two rules on every set; and a few cases for each other thing that may differ."""
+    large = ["gpt2-xl"] if device == "cuda" else []
+    sets = ["gpt2", "resnet50", "lora", "recommender", "sb3", *large]
+    cases = quick(device) + product(["SGD momentum", "AdamW"], sets, device=device)
+    cases += product(rules(), ["32M", "300x1000", "sb3"], [False], device=device)
+    for dtype in ("float64", "bfloat16"):
+        cases += product(["SGD momentum", "AdamW"], ["32M"], [False], dtype=dtype, device=device)
+    counts = [f"{n}x1000" for n in (1, 10, 100, 1000)] + [f"1x{10**k}" for k in (4, 5, 6, 7)]
+    cases += product(["AdamW"], counts, [False], device=device)
+    if device == "cpu":
+        for target in targets[1:]:  # the first is the one that all other cases have
+            cases += product(["AdamW"], ["32M", "300x1000"], [True], target=target)
+    return list(dict.fromkeys(cases))

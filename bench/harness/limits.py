@@ -1,4 +1,4 @@
-"""What the machine can do: the same bytes moved with next to no arithmetic, in the same run as the contenders."""
+"""What the machine can do: the same bytes moved with next to no arithmetic, in turns with the contenders."""
 
 from __future__ import annotations
 
@@ -9,18 +9,15 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 
 from harness.cases import Case
-from harness.measure import sampler
 from harness.peers import Unavailable
 
 SOURCE = Path(__file__).resolve().parents[1] / "stream.cpp"
 FLAGS = ["-O3", "-march=native", "-ffp-contract=off", "-fopenmp", "-shared", "-fPIC"]
-LARGE, ROUNDS = 2**25, 200_000  # elements and repetitions, for the roofs of a roofline
 
 
 @cache
@@ -38,17 +35,18 @@ def library() -> Any:
     pointer, integer, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
     lib.stream_arrays.argtypes = [pointer, integer, size, integer]
     lib.read_array.argtypes, lib.read_array.restype = [pointer, size, integer], ctypes.c_float
-    lib.multiply_add.argtypes, lib.multiply_add.restype = [size, integer, pointer], ctypes.c_double
     return lib
 
 
-def limit(case: Case) -> tuple[Callable[[], Any], torch.Tensor]:
+def limit(case: Case, bytes_per_element: float) -> tuple[Callable[[], Any], torch.Tensor]:
     """Moves as many bytes as the case cannot avoid, one tensor of each kind; and the one that is the gradient."""
-    if case.device != "cpu":
-        return _copy(case.bytes_per_element * case.shapes.elements, case.device)
+    if case.device != "cpu":  # half of the bytes are read, half written
+        source = torch.ones(max(1, int(bytes_per_element * case.shapes.elements) // 8), device=case.device)
+        target = torch.empty_like(source)
+        return lambda: target.copy_(source), source
     lib, threads = library(), torch.get_num_threads()
     count = 2 + len(case.rule.states)
-    floats = max(1, case.shapes.elements * case.itemsize // 4)
+    floats = max(1, case.shapes.elements * case.torch_dtype.itemsize // 4)
     arrays = [torch.full((floats,), 1e-3 * (k + 1)) for k in range(count)]
     pointers = (ctypes.c_void_p * count)(*(a.data_ptr() for a in arrays))
 
@@ -59,32 +57,3 @@ def limit(case: Case) -> tuple[Callable[[], Any], torch.Tensor]:
             raise Unavailable(f"bench/stream.cpp has no loop for {count} arrays")
 
     return step, arrays[-1]
-
-
-def _copy(bytes_moved: int, device: str) -> tuple[Callable[[], Any], torch.Tensor]:
-    """Half of the bytes are read, half written."""
-    source = torch.ones(max(1, bytes_moved // 8), device=device)
-    target = torch.empty_like(source)
-    return lambda: target.copy_(source), source
-
-
-def roofs(device: str) -> dict[str, float]:
-    """Bytes per second from memory; on the CPU also multiplications and additions per second, not fused."""
-    sample = sampler(device)
-    if device != "cpu":
-        step, _ = _copy(2**31, device)
-        return {"bytes_per_second": 2**31 / median([sample(step).seconds for _ in range(9)][1:])}
-    lib, threads = library(), torch.get_num_threads()
-    arrays = [torch.full((LARGE,), 1e-3) for _ in range(4)]
-    pointers = (ctypes.c_void_p * 4)(*(a.data_ptr() for a in arrays))
-    sink = ctypes.c_float()
-
-    def stream() -> None:
-        lib.stream_arrays(pointers, 4, LARGE, threads)
-
-    def compute() -> None:
-        lib.multiply_add(ROUNDS, threads, ctypes.byref(sink))
-
-    seconds = [median([sample(run).seconds for _ in range(9)][1:]) for run in (stream, compute)]
-    operations = lib.multiply_add(ROUNDS, threads, ctypes.byref(sink))
-    return {"bytes_per_second": 7 * 4 * LARGE / seconds[0], "flops_per_second": operations / seconds[1]}

@@ -1,32 +1,27 @@
-"""Timing: contenders take turns on the same memory, on fresh random gradients, with caches warm or scrubbed."""
+"""Timing: contenders take turns on the same memory, on fresh random gradients."""
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import math
 import random
 import signal
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from harness.cases import Case
-from machine import cache_mib
 
 GRADIENT = 1e-3  # standard deviation
 POOL = 2**22  # random numbers that all data is taken from, at changing places: filling 124M anew would take seconds
 LONGEST_SLEEP, CYCLES = 0.3, 2e9  # seconds that a device sleeps at most, and its cycles in one: at most 2 GHz
 MOST = 100  # samples of one contender
-
-
-def dtype_of(case: Case) -> torch.dtype:
-    dtype: torch.dtype = getattr(torch, case.dtype)
-    return dtype
 
 
 class Data:
@@ -35,7 +30,7 @@ class Data:
     def __init__(self, case: Case, tiny: bool = False) -> None:
         generator = torch.Generator(device=case.device).manual_seed(0)
         make = {"generator": generator, "device": case.device, "dtype": torch.float32}
-        self._pool = torch.randn(POOL + 4096, **make).to(dtype_of(case))
+        self._pool = torch.randn(POOL + 4096, **make).to(case.torch_dtype)
         self._small = self._pool * GRADIENT
         # Two elements, not one: a tensor of one may be a number, which some have to ask for more than an array.
         shapes = [(2,)] * len(case.shapes.tensors) if tiny else case.shapes.tensors
@@ -57,14 +52,16 @@ class Data:
             part.copy_(source[self._turn : self._turn + part.numel()])
 
     def state(self, case: Case) -> dict[Any, dict[str, Any]]:
-        """What a torch optimizer of these parameters has after a step: one memory for all that keep these arrays."""
-        starts = case.rule.spec.starts({**case.rule.spec.defaults, **case.rule.options})
-        count = {"step": 1.0} if case.rule.spec.has_step else {}
+        """What a torch optimizer of these parameters has after a step: one memory for all that keep these arrays.
+
+        Step counts and other states of one number are to be copied: each contender moves them on.
+        """
+        spec = case.rule.spec
+        starts, numbers = spec.starts(case.rule.options), {n.name: n.start for n in spec.numbers}
+        numbers |= {"step": 1.0} if spec.has_step else {}
         return {
-            p: {
-                **{name: torch.tensor(n) for name, n in count.items()},
-                **{name: torch.full_like(p, start, requires_grad=False) for name, start in starts.items()},
-            }
+            p: {name: torch.tensor(x) for name, x in numbers.items()}
+            | {name: torch.full_like(p, x, requires_grad=False) for name, x in starts.items()}
             for p in self.params
         }
 
@@ -78,18 +75,6 @@ class Data:
         """Other gradients, as after a backward pass: just written, never zero."""
         for p in self.params:
             self._fill(p.grad, self._small)
-
-
-class Scrubber:
-    """Replaces what is in the caches: writes twice the last-level cache, at most a gigabyte."""
-
-    def __init__(self, device: str) -> None:
-        size = int(min(2 * (cache_mib() or 64), 1024)) * 2**20 if device == "cpu" else 2**28
-        self._buffer = torch.ones(size // 4, device=device)
-
-    def __call__(self) -> None:
-        self._buffer.add_(1)
-        self._buffer.sum()  # read again: no line that is still to be written back is left for the step to pay
 
 
 class Sample(NamedTuple):
@@ -157,11 +142,10 @@ def limited(seconds: float) -> Iterator[None]:
 
 def take_turns(
     steps: dict[str, Callable[[], Any]],
-    case: Case,
+    device: str,
     refresh: Callable[[str], None],
     budget: float,
     least: int,
-    tell: Callable[[str], None] = lambda name: None,
 ) -> tuple[dict[str, list[Sample]], dict[str, Exception]]:
     """A B C B A C C B A ...: samples of each, at least ``least``, and what those raised that failed.
 
@@ -169,8 +153,7 @@ def take_turns(
     slow one gets fewer samples. The order of each round is drawn anew, since each finds in the caches what the one
     before it left there.
     """
-    sample = sampler(case.device)
-    scrub = Scrubber(case.device) if case.cache == "cold" else None
+    sample = sampler(device)
     samples: dict[str, list[Sample]] = {name: [] for name in steps}
     failed: dict[str, Exception] = {}
     used = dict.fromkeys(steps, 0.0)
@@ -181,19 +164,16 @@ def take_turns(
         while True:
             names = [
                 name
-                for name in steps
+                for name, taken in samples.items()
                 if name not in failed
-                and (len(samples[name]) < least or (len(samples[name]) < MOST and used[name] < budget / len(steps)))
+                and (len(taken) < least or (len(taken) < MOST and used[name] < budget / len(steps)))
             ]
             if not names:
                 return {name: taken for name, taken in samples.items() if name not in failed}, failed
             order.shuffle(names)
             for name in names:
-                tell(name)
                 start = time.perf_counter()
                 refresh(name)
-                if scrub:
-                    scrub()
                 try:
                     samples[name].append(sample(steps[name]))
                 except Exception as error:  # out of memory, say: the others go on
@@ -203,9 +183,9 @@ def take_turns(
         gc.enable()
 
 
-def nbytes(arrays: list[Any]) -> int:
-    """Bytes of tensors, of those that a tensor subclass is made of, and of NumPy arrays; each memory once."""
-    seen: dict[int, int] = {}
+def bytes_by_format(arrays: list[Any]) -> dict[str, int]:
+    """Bytes of tensors, of those that a tensor subclass is made of, and of NumPy arrays, by dtype; each memory once."""
+    seen: dict[int, tuple[str, int]] = {}
     todo = list(arrays)
     while todo:
         x = todo.pop()
@@ -213,35 +193,25 @@ def nbytes(arrays: list[Any]) -> int:
             todo += [getattr(x, name) for name in x.__tensor_flatten__()[0]]
         elif isinstance(x, torch.Tensor):
             storage = x.untyped_storage()
-            seen[storage.data_ptr()] = storage.nbytes()
+            seen[storage.data_ptr()] = str(x.dtype).removeprefix("torch."), storage.nbytes()
         else:
-            seen[x.ctypes.data] = x.nbytes
-    return sum(seen.values())
+            seen[x.ctypes.data] = np.asarray(x).dtype.name, x.nbytes
+    found: dict[str, int] = defaultdict(int)
+    for name, size in seen.values():
+        found[name] += size
+    return dict(found)
 
 
-def peak_bytes(step: Callable[[], Any], device: str) -> int | None:
-    """Memory that a step needs for a while; on the CPU by resident pages, so blind for what the heap has at hand."""
-    if device != "cpu":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        torch.cuda.synchronize()
-        return int(torch.cuda.max_memory_allocated() - before)
-    status = Path("/proc/self/status")
-    try:
-        with suppress(OSError, AttributeError):  # other C libraries than glibc have no such function
-            ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is resident now
-        before = _kib(status, "VmRSS")
-        step()
-        return max(0, _kib(status, "VmHWM") - before) * 1024
-    except OSError:
-        return None  # not Linux, or not allowed
+def moved(case: Case, params: list[Any], state: list[Any]) -> dict[str, float]:
+    """Bytes per element that a step cannot avoid, by format, of the tensors as they are stored.
 
-
-def _kib(status: Path, name: str) -> int:
-    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(name))
+    Parameter and state are read and written, the gradient is read, twice for its norm.
+    """
+    total: dict[str, float] = defaultdict(float)
+    for passes, arrays in ((2, params), (1 + case.clip, [p.grad for p in params]), (2, state)):
+        for name, size in bytes_by_format(arrays).items():
+            total[name] += passes * size / case.shapes.elements
+    return {name: float(f"{size:.4g}") for name, size in total.items()}
 
 
 def free_bytes(device: str) -> float:
@@ -250,8 +220,9 @@ def free_bytes(device: str) -> float:
         torch.cuda.empty_cache()
         return float(torch.cuda.mem_get_info()[0])
     free = [math.inf]
-    with suppress(OSError, StopIteration):
-        free.append(_kib(Path("/proc/meminfo"), "MemAvailable") * 1024)
+    with suppress(OSError, ValueError):
+        _, _, rest = Path("/proc/meminfo").read_text().partition("MemAvailable:")
+        free.append(int(rest.split(maxsplit=1)[0]) * 1024)
     with suppress(OSError, ValueError):  # no limit reads "max"
         group = Path("/sys/fs/cgroup")
         free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))

@@ -3,127 +3,102 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from statistics import median
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from harness.results import (
+    ERRORS,
+    OURS,
+    Entry,
     duration,
-    faster,
+    error_of,
     host_ratio,
+    is_faster,
     label,
     limit_share,
     median_of,
-    noise,
-    outliers,
+    peers_of,
     ratio,
     row_of,
     significant,
 )
 
-WHERE = ("device", "threads", "target", "cache")
+WHERE = ("device", "threads", "target")
+CAPTION = (
+    "Peers: their time / that of fusedstep; on a GPU in brackets that of the host's part; w: waits for the device. "
+    "±: two standard errors of the median. host: on the CPU the step with two elements per tensor, on a GPU until the "
+    "call returns. core: the call into the compiled core alone, with two elements per tensor."
+)
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    """Times and ratios, memory, what failed, and where fusedstep loses."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    """Times and ratios, what failed, and where fusedstep loses."""
+    groups: dict[tuple[Any, ...], list[Entry]] = defaultdict(list)
     for entry in result["cases"]:
-        groups[tuple(entry["case"][k] for k in WHERE)].append(entry)
+        groups[tuple(entry["case"].get(k) for k in WHERE)].append(entry)
     for key, entries in groups.items():
         where = ", ".join(f"{k} {v}" for k, v in zip(WHERE, key, strict=True) if v is not None)
         console.print(_times(entries, where))
-        console.print(_memory(entries, where))
-    for device, roof in result["limits"].items():
-        flops = f", {roof['flops_per_second'] / 1e9:.0f} GFLOP/s" if "flops_per_second" in roof else ""
-        console.print(f"limits of {device}: {roof['bytes_per_second'] / 1e9:.1f} GB/s from memory{flops}")
     load, cores = result["machine"].get("load"), result["machine"].get("cores")
     if load is not None and cores and load > 0.3 * cores:
         console.print(f"[red]Other programs were using the machine[/] (load {load} at the start): measure again")
     _failures(result, console)
-    losses = lost(result)
-    console.print("[bold]Where fusedstep is slower, beyond the noise:[/] " + ("; ".join(losses) or "nowhere"))
+    pairs = [(entry, peer) for entry in result["cases"] for peer in peers_of([entry]) if is_faster(entry, peer)]
+    losses = [f"{label(entry['case'], *WHERE)}: {peer} {ratio(entry, peer):.2f}" for entry, peer in pairs]
+    console.print(f"Where fusedstep is slower, beyond the noise: {'; '.join(losses) or 'nowhere'}", highlight=False)
 
 
-def lost(result: dict[str, Any]) -> list[str]:
-    """Every cell in which a peer takes less time than fusedstep, by more than the noise."""
-    return [
-        f"{label(entry['case'], *WHERE)}: {row['peer']} {value:.2f}{' of the host' * (what == 'host')}"
-        for entry in result["cases"]
-        for row in entry["rows"]
-        for what, value in faster(entry, row["peer"]).items()
+def by_format(entry: Entry) -> str:
+    """``28 float32``: bytes per element that a step cannot avoid, by the format of the arrays they are in."""
+    found = (row_of(entry, OURS) or {}).get("bytes_by_format") or entry.get("bytes_by_format") or {}
+    return " + ".join(f"{size:g} {name}" for name, size in found.items()) or f"{entry['bytes_per_element']:g}"
+
+
+def ours(entry: Entry) -> list[str]:
+    """fusedstep's cells: time, its error, GB/s, share of the limit, the host's part, and of that the core's."""
+    row = row_of(entry, OURS)
+    if row is None:
+        return ["-"] * 6
+    seconds, share = median_of(row), limit_share(entry, OURS)
+    moved = (row.get("bytes_per_element") or entry["bytes_per_element"]) * entry["elements"]
+    parts = [duration(median_of(row, k)) if row.get(k) else "-" for k in ("host_seconds", "core_seconds")]
+    limit = "-" if share is None else f"{share:.0%}"
+    return [duration(seconds), f"{ERRORS * error_of(row):.0%}", significant(moved / seconds / 1e9), limit, *parts]
+
+
+def cell(entry: Entry, peer: str, bold: str) -> str:
+    """A peer's ratio, on a GPU that of the host's part in brackets; in bold what is faster than fusedstep."""
+    texts = []
+    for host, value in ((False, ratio(entry, peer)), (True, host_ratio(entry, peer))):
+        if value is not None:
+            texts.append(bold.format(significant(value)) if is_faster(entry, peer, host) else significant(value))
+    if not texts:
+        return "-"
+    waits = " w" * bool((row_of(entry, peer) or {}).get("waits"))
+    return texts[0] + waits + (f" ({texts[1]})" if len(texts) > 1 else "")
+
+
+def table_of(entries: list[Entry], names: list[str], bold: str) -> list[list[str]]:
+    """The head and a row for each case, without the columns in which no row has anything."""
+    peers = peers_of(entries)
+    head = ["case", "B/elem", OURS, "±", "GB/s", "of limit", "host", "core", *peers]
+    rows = [
+        [name, by_format(entry), *ours(entry), *(cell(entry, peer, bold) for peer in peers)]
+        for name, entry in zip(names, entries, strict=True)
     ]
+    kept = [k for k in range(len(head)) if any(row[k] != "-" for row in rows)]
+    return [[line[k] for k in kept] for line in (head, *rows)]
 
 
-def _peers(entries: list[dict[str, Any]]) -> list[str]:
-    """Those that were measured in one of these, in the order of the rows."""
-    names = dict.fromkeys(r["peer"] for e in entries for r in e["rows"] if "seconds" in r)
-    return [n for n in names if n not in ("fusedstep", "limit")]
-
-
-def _times(entries: list[dict[str, Any]], where: str) -> Table:
-    peers = _peers(entries)
-    caption = "x columns: time of the peer / time of fusedstep. ±: half the interquartile range. host: "
-    on_cpu = entries[0]["case"]["device"] == "cpu"
-    caption += (
-        "the step with two elements per tensor."
-        if on_cpu
-        else "until the call returns, in brackets as a ratio. w: waits for the device, times until the end."
-    )
-    table = Table(title=f"One step; {where}", caption=caption, caption_justify="left")
-    table.add_column("case")
-    for column in ("B/elem", "fusedstep", "±", "outliers", "GB/s", "% of limit", "host", *(f"x {p}" for p in peers)):
-        table.add_column(column, justify="right")
-    for entry in entries:
-        ours = row_of(entry, "fusedstep")
-        cells = ["-"] * 6
-        if ours is not None:
-            seconds = median_of(ours)
-            moved = ours.get("bytes_per_element") or entry["bytes_per_element"]
-            share = limit_share(entry, ours)
-            host = median(ours["host_seconds"]) if ours.get("host_seconds") else None
-            cells = [
-                duration(seconds),
-                f"{noise(ours) / 2:.0%}",
-                f"{len(outliers(ours))}/{len(ours['seconds'])}",
-                f"{moved * entry['elements'] / seconds / 1e9:.1f}",
-                "-" if share is None else f"{share:.0%}",
-                "-" if host is None else duration(host),
-            ]
-        for name in peers:
-            value = ratio(entry, name)
-            text = "-" if value is None else significant(value)
-            row = row_of(entry, name)
-            if (host := host_ratio(entry, name)) is not None:
-                text += f"{' w' * bool(row and row.get('waits'))} ({significant(host)})"
-            cells.append(text)
-        table.add_row(label(entry["case"]), f"{entry['bytes_per_element']}", *cells)
-    return table
-
-
-def _memory(entries: list[dict[str, Any]], where: str) -> Table:
-    """State and passing memory of the largest case of each rule: they hardly depend on anything else."""
-    largest: dict[tuple[str, str], dict[str, Any]] = {}
-    for entry in entries:
-        key = entry["case"]["rule"], entry["case"]["dtype"]
-        if key not in largest or entry["elements"] > largest[key]["elements"]:
-            largest[key] = entry
-    peers = ["fusedstep", *_peers(list(largest.values()))]
-    table = Table(title=f"Bytes per parameter: state + most that a step needs for a while; {where}")
-    for column in ("case", *peers):
-        table.add_column(column, justify="left" if column == "case" else "right")
-    for entry in largest.values():
-        cells = []
-        for name in peers:
-            row = row_of(entry, name)
-            if row is None or "state_bytes_per_element" not in row:
-                cells.append("-")
-                continue
-            peak = row.get("peak_bytes")
-            passing = "?" if peak is None else f"{peak / entry['elements']:.3g}"
-            cells.append(f"{row['state_bytes_per_element']:.3g} + {passing}")
-        table.add_row(label(entry["case"]), *cells)
+def _times(entries: list[Entry], where: str) -> Table:
+    table = Table(title=f"One step; {where}", caption=CAPTION, caption_justify="left")
+    head, *rows = table_of(entries, [label(entry["case"]) for entry in entries], "[bold red]{}[/]")
+    for k, name in enumerate(head):
+        table.add_column(name, justify="right" if k else "left")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

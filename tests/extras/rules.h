@@ -1,4 +1,4 @@
-// Rules that no user has: they use what the contract offers and the shipped rules do not. tests/test_extras.py
+// Rules that no user has: they use what the contract offers and the shipped rules do not. tests/core/test_extras.py
 // specifies them.
 #pragma once
 #include "../../csrc/rules/rule.h"

@@ -20,6 +20,12 @@ class Unavailable(Exception):
     """The peer cannot do this case, or is not here; the text says why."""
 
 
+def first_line(error: BaseException) -> str:
+    """What a table has room for of an error."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:160]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 @dataclass
 class Contender:
     """A peer that is set up for a case."""
@@ -28,26 +34,23 @@ class Contender:
     """One step on the current gradients, clipping to ``case.max_norm`` included. On a GPU it need not wait."""
     state: Callable[[], list[Any]]
     """Every array that the optimizer keeps between steps: tensors or NumPy arrays."""
+    core: Callable[[], Any] | None = None
+    """The same step without what lies around the compiled core; None where nothing can be taken away."""
 
 
 class Peer(Protocol):
     """A way to do an optimizer step."""
 
-    name: str
-    """As in the tables: "bitsandbytes 8-bit"."""
-    distribution: str | None
-    """The package on PyPI whose version is recorded; None where that is torch or NumPy."""
-    tolerance: float
-    """Largest error of the update relative to the specification's, in the 2-norm, for float32 parameters; 0 means
-    equal bits."""
+    name: str  # as in the tables: "bitsandbytes 8-bit"
+    distribution: str | None  # the package on PyPI whose version is recorded; None where that is torch or NumPy
+    tolerance: float  # largest error of the update relative to the specification's, in the 2-norm; 0: equal bits
     # Read where a peer has them:
     #   devices: tuple[str, ...]   where it is at home; elsewhere it has no row. ("cpu", "cuda")
     #   arrays: float              of a parameter's size that it needs beyond parameters, gradients and shared state. 4
     #   fresh: bool                starts at step 1 with a state of its own. False
-    #   hidden_memory: bool        on a GPU needs memory that torch's statistics do not know. False
     #   is_built(): bool           of a peer that takes minutes to build: --quick does without unless it is built
     #   version: str               where it comes from no installed distribution
-    #   compiled: bool             compiles for each case: its host overhead is not measured apart. False
+    #   compiled: bool             compiles for each case: its host's part is not measured apart. False
 
     def prepare(self) -> None:
         """Import or build what is needed, once; raises :class:`Unavailable` with the reason."""
@@ -56,7 +59,8 @@ class Peer(Protocol):
         """Set up for these ``torch.nn.Parameter``\\ s, whose ``.grad`` is set and later refreshed in place.
 
         ``state`` is in torch's format ({param: {"step": ..., "exp_avg": ...}}); peers that keep the same arrays share
-        them, so that all run on the same memory. Where it is empty all start from nothing. Raises :class:`Unavailable`.
+        them, so that all run on the same memory, and copy states of one number. Where it is empty all start from
+        nothing. Raises :class:`Unavailable`.
         """
 
 

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 import fusedstep.torch
+from fusedstep import _core
 from harness.cases import Case
 from harness.peers import Contender
-from harness.peers.torch_ import adopt, captured, tensors_of
+from harness.peers.torch_ import adopt, capturable, captured, tensors_of
+
+
+def core_of(case: Case, params: list[Any], state: dict[Any, dict[str, Any]]) -> Callable[[], Any]:
+    """The call into the core alone: its group is kept, and the arrays are in lists already."""
+    spec, (label, options) = case.rule.spec, (case.rule.cls, {**case.rule.options, "max_norm": case.max_norm})
+    group = spec.group(label, options)
+    states = [[state[p][key] for p in params] for key in spec.state_keys(options)]
+    weights, grads = [p.detach() for p in params], [p.grad for p in params]
+    on_gpu = case.device != "cpu" and case.clip  # else the call would wait for the norm
+    norm = torch.empty((), dtype=torch.float64, device=case.device) if on_gpu else None
+    steps = itertools.count(2)
+
+    def core() -> None:
+        lists = (group, weights, grads, states, next(steps), None)
+        _core.step_arrays(
+            [lists], grad_scale=1.0, norm_type=2.0, per_tensor=False, nonfinite="propagate", norm_out=norm
+        )
+
+    return core
 
 
 @dataclass(frozen=True)
@@ -17,19 +41,21 @@ class FusedStep:
     graph: bool = False
     devices: tuple[str, ...] = ("cpu", "cuda")
     arrays: float = 0
-    hidden_memory: bool = True  # its scratch on a GPU comes from a pool of its own
     distribution: str | None = "fusedstep"
     tolerance: float = 0.0
 
     def prepare(self) -> None: ...
 
     def make(self, case: Case, params: list[Any], state: dict[Any, dict[str, Any]]) -> Contender:
-        flags = {"capturable": True} if self.graph and "capturable" in case.rule.spec.options else {}
-        make = getattr(fusedstep.torch, case.rule.cls)
-        optimizer = make(params, **case.rule.options, **flags, max_norm=case.max_norm)
+        cls = fusedstep.torch.get(case.rule.cls)
+        optimizer = cls(params, **case.rule.chosen, **capturable(case, self.graph), max_norm=case.max_norm)
         adopt(optimizer, state, counts_on_device=self.graph)
-        step = captured(optimizer.step, case) if self.graph else optimizer.step
-        return Contender(step, lambda: tensors_of(optimizer.state))
+        for entry in optimizer.state.values():  # a number beside the step count lies where its parameter does
+            entry.update({s.name: entry[s.name].to(params[0].device) for s in case.rule.spec.numbers})
+        if self.graph:
+            return Contender(captured(optimizer.step, case), lambda: tensors_of(optimizer.state))
+        core = core_of(case, params, optimizer.state) if state else None
+        return Contender(optimizer.step, lambda: tensors_of(optimizer.state), core)
 
 
 PEERS = [FusedStep("fusedstep"), FusedStep("fusedstep graph", graph=True, devices=("cuda",))]

@@ -32,13 +32,10 @@ def tensors_of(state: dict[Any, dict[str, Any]]) -> list[torch.Tensor]:
 
 
 def adopt(optimizer: torch.optim.Optimizer, state: dict[Any, dict[str, Any]], counts_on_device: bool = False) -> None:
-    """Give an optimizer the shared state, but step counts of its own, where its kernels want them."""
-    optimizer.state.update(
-        {
-            p: {k: (v.to(p.device) if counts_on_device else v.clone()) if k == "step" else v for k, v in entry.items()}
-            for p, entry in state.items()
-        }
-    )
+    """Give an optimizer the shared state, but step counts and other numbers of its own, where its kernels want them."""
+    for p, entry in state.items():
+        device = p.device if counts_on_device else "cpu"
+        optimizer.state[p] = {k: v if v.dim() else v.to(device, copy=True) for k, v in entry.items()}
 
 
 def captured(step: Callable[[], Any], case: Case) -> Callable[[], Any]:
@@ -59,6 +56,11 @@ def captured(step: Callable[[], Any], case: Case) -> Callable[[], Any]:
     return graph.replay
 
 
+def capturable(case: Case, graph: bool) -> dict[str, bool]:
+    """The option that a rule's step needs to be captured, where it has one."""
+    return {"capturable": True} if graph and "capturable" in case.rule.spec.options else {}
+
+
 @dataclass(frozen=True)
 class Torch:
     name: str
@@ -70,10 +72,6 @@ class Torch:
     distribution: str | None = None
     tolerance: float = 1e-3
 
-    @property
-    def hidden_memory(self) -> bool:
-        return self.graph
-
     def prepare(self) -> None:
         if self.compiled:
             from torch._inductor import config
@@ -81,12 +79,11 @@ class Torch:
             config.compile_threads = 1  # in this process: compilers in others would go on when their time is up
 
     def make(self, case: Case, params: list[Any], state: dict[Any, dict[str, Any]]) -> Contender:
-        flags = {
-            **self.flags,
-            **({"capturable": True} if self.graph and "capturable" in case.rule.spec.options else {}),
-        }
+        if not case.rule.spec.torch_class:
+            raise Unavailable(f"torch.optim has no {case.rule.cls}")
+        flags = {**self.flags, **capturable(case, self.graph)}
         try:
-            optimizer = getattr(torch.optim, case.rule.cls)(params, **case.rule.options, **flags)
+            optimizer = getattr(torch.optim, case.rule.spec.torch_class)(params, **case.rule.chosen, **flags)
         except (TypeError, RuntimeError) as error:
             raise Unavailable(f"torch.optim.{case.rule.cls}: {error}") from error
         adopt(optimizer, state, case.device != "cpu" and (self.graph or self.compiled or "fused" in self.flags))

@@ -1,10 +1,16 @@
-"""The reading of machine code (machine_code.py) can find what it looks for."""
+"""The reading of machine code (tools/machine_code.py) can find what it looks for."""
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from tests.machine_code import faults, functions, loops
+from tests.helpers.tools import ROOT
+
+sys.path.insert(0, str(ROOT / "tools"))
+
+from machine_code import faults, functions, loops
 
 NAME = "void step_kernel<fusedstep::Sgd, float, 4080>(fusedstep::cuda::Args)"
 GOOD = [

@@ -1,4 +1,4 @@
-"""The models that bench/train.py trains, and their data, which comes with Python or with a package: no downloads.
+"""The models that examples/train.py trains, and their data, which comes with Python or with a package: no downloads.
 
 A model is a module that maps a batch to its mean loss. Which optimizer trains it, on which device, is not known here.
 """

@@ -1,6 +1,6 @@
 """Compiles the CUDA kernels for every shipped architecture and reads what the compiler made of them.
 
-    python tests/machine_code.py [--arch 80 --arch 90]
+    python tools/machine_code.py [--arch 80 --arch 90]
 
 Needs nvcc, cuobjdump and nvdisasm: ``pip install ".[nvcc]"`` brings them. For each kernel of a step, a norm or a first
 pass (of the rules in ``extras/``, since no shipped one has sums): nothing is kept in local memory; each stream of a

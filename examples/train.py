@@ -9,31 +9,26 @@ the optimizer, the only difference. fusedstep clips within its step, torch with 
 step by step, on the same batches and dropout masks. They round in different orders: the losses agree to float32's
 precision at first, and drift apart as training amplifies that.
 
-At the end: a table of losses and of the time of optimizer and clipping, and a plot of both loss curves. With --json the
-times of every step as well; a result that the file holds already is kept, but for training runs of the same model,
-optimizer and device.
+At the end: a table of losses and of the time of optimizer and clipping, and a plot of both loss curves.
 
 Examples:
-  python bench/train.py
-  python bench/train.py --model all --peer default --json result.json
-  python bench/train.py --optimizer sgd --size tiny --steps 300
-  python bench/train.py --size tiny --chars 5000 --steps 2000   # little text, soon overfitted: stops early
+  python examples/train.py
+  python examples/train.py --model all --peer default
+  python examples/train.py --optimizer sgd --options lr=0.3 momentum=0.9 nesterov=true --size tiny --steps 300
+  python examples/train.py --size tiny --chars 5000 --steps 2000   # little text, soon overfitted: stops early
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import datetime
-import json
 import math
 import time
 from functools import partial
 from itertools import islice
-from operator import itemgetter
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from matplotlib.figure import Figure
@@ -43,22 +38,14 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import fusedstep.torch
-import machine
-from arguments import integer
 from fusedstep import _core
-from harness import results
-from harness.models import MODELS, SIZES, Batch
+from models import MODELS, SIZES, Batch
+from options import RULES, add_to, chosen, integer
 
 MAX_NORM = 1.0
 FEW = 20  # the first steps, before rounding is much amplified; the last ones, whose mean is the final loss
 
-OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {  # class, options of both sides
-    "sgd": ("SGD", {"lr": 0.3, "momentum": 0.9, "nesterov": True}),
-    "adagrad": ("Adagrad", {"lr": 0.02}),
-    "rmsprop": ("RMSprop", {"lr": 5e-4, "alpha": 0.95, "momentum": 0.9}),
-    "adam": ("Adam", {"lr": 3e-3, "betas": (0.9, 0.98)}),
-    "adamw": ("AdamW", {"lr": 3e-3, "betas": (0.9, 0.98), "weight_decay": 0.1}),
-}
+BOTH = {name: rule for name, rule in RULES.items() if rule.torch_class}  # what torch has too
 PEERS: dict[str, dict[str, bool]] = {"fused": {"fused": True}, "foreach": {"foreach": True}, "default": {}}
 
 
@@ -67,7 +54,7 @@ def has(peer: str, optimizer: str, device: str) -> bool:
     parameter = nn.Parameter(torch.zeros(1, device=device))
     parameter.grad = torch.zeros_like(parameter)
     try:
-        getattr(torch.optim, OPTIMIZERS[optimizer][0])([parameter], **PEERS[peer]).step()
+        getattr(torch.optim, BOTH[optimizer].torch_class)([parameter], **PEERS[peer]).step()
     except (TypeError, RuntimeError):
         return False
     return True
@@ -146,10 +133,10 @@ def make_runs(args: argparse.Namespace, model: str) -> list[Run]:
     torch.manual_seed(args.seed)
     ours = MODELS[model].make(MODELS[model].sizes[args.size]).to(args.device)
     theirs = copy.deepcopy(ours)
-    name, options = OPTIMIZERS[args.optimizer]
+    name = BOTH[args.optimizer].torch_class
     how = ", ".join(f"{key}={value}" for key, value in PEERS[args.peer].items())
-    fused = getattr(fusedstep.torch, name)(ours.parameters(), **options, max_norm=MAX_NORM)
-    peer = getattr(torch.optim, name)(theirs.parameters(), **options, **PEERS[args.peer])
+    fused = fusedstep.torch.get(name)(ours.parameters(), **args.chosen, max_norm=MAX_NORM)
+    peer = getattr(torch.optim, name)(theirs.parameters(), **args.chosen, **PEERS[args.peer])
     title = f"torch.optim\n{name}({how})\n+ clip_grad_norm_"
     return [
         FusedRun("fusedstep", f"fusedstep.torch\n{name}\n(max_norm={MAX_NORM})", ours, fused, args.steps),
@@ -225,65 +212,12 @@ def draw(runs: list[Run], title: str, unit: str, path: Path) -> None:
     figure.savefig(path)
 
 
-def entry(runs: list[Run], args: argparse.Namespace, model: str) -> dict[str, Any]:
-    """What was measured, as a result has it."""
-
-    losses = results.rounded(run.final_loss() for run in runs)
-    times = [(run.name, *(results.rounded(times) for times in list(zip(*run.steps, strict=True))[2:])) for run in runs]
-    return {
-        "model": model,
-        "optimizer": OPTIMIZERS[args.optimizer][0],
-        "parameters": sum(p.numel() for p in runs[0].parameters),
-        "tensors": len(runs[0].parameters),
-        "device": args.device,
-        "threads": args.threads,
-        "steps": len(runs[0].steps),
-        "final_loss": dict(zip(("fusedstep", "torch"), losses, strict=True)),
-        "rows": [{"peer": name, "update_seconds": update, "step_seconds": whole} for name, update, whole in times],
-    }
-
-
-def write(path: Path, new: dict[str, Any]) -> None:
-    """Into the result that is there, in place of the entry for the same, or into a new one."""
-    found = {
-        "schema": results.SCHEMA,
-        "command": machine.command("bench/train.py"),
-        "date": datetime.date.today().isoformat(),
-        "machine": machine.describe(),
-        "versions": machine.versions("scikit-learn"),
-        "missing": {},
-        "limits": {},
-        "cases": [],
-        **(results.load(path) if path.exists() else {}),
-    }
-    # Its own origin: the file may be of another day.
-    new |= {"command": machine.command("bench/train.py"), "versions": machine.versions("scikit-learn")}
-    key = itemgetter("model", "optimizer", "device")
-    others = [old for old in found.get("training", []) if key(old) != key(new)]
-    path.write_text(json.dumps({**found, "training": [*others, new]}, separators=(",", ":")) + "\n")
-
-
-def in_folder(text: str) -> Path:
+def image(text: str) -> Path:
     path = Path(text)
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"no folder {str(path.parent)!r}")
-    return path
-
-
-def image(text: str) -> Path:
-    path = in_folder(text)
     if path.suffix[1:] not in (known := Figure().canvas.get_supported_filetypes()):
         raise argparse.ArgumentTypeError(f"{text!r} ends in none of: {', '.join(known)}")
-    return path
-
-
-def result(text: str) -> Path:
-    path = in_folder(text)
-    try:
-        if path.exists() and (its := results.load(path)["machine"]["processor"]) != (here := machine.processor()):
-            raise ValueError(f"{path} was measured on {its}, this is {here}")
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
     return path
 
 
@@ -302,7 +236,6 @@ def parse() -> argparse.Namespace:
     count = integer(1, 1_000_000)
     for flag, what, options in (
         ("--model", "", {"choices": [*MODELS, "all"], "default": "transformer"}),
-        ("--optimizer", "", {"choices": OPTIMIZERS, "default": "adamw"}),
         ("--peer", "how torch runs it, default: fused, or foreach where there is no fused one", {"choices": PEERS}),
         ("--size", "of the model, ", {"choices": SIZES, "default": "small"}),
         ("--device", "", {"type": device, "choices": ("cpu", "cuda"), "default": "cpu"}),
@@ -313,21 +246,22 @@ def parse() -> argparse.Namespace:
         ("--seed", "", {"type": integer(0, 2**31 - 1), "default": 0}),
         ("--threads", "of both sides, ", {"type": integer(1, 256), "default": torch.get_num_threads()}),
         ("--plot", "--model all adds the model, ", {"type": image, "default": Path("train.png"), "metavar": "PATH"}),
-        ("--json", "a benchmark result, to be written or added to", {"type": result, "metavar": "PATH"}),
     ):
         if "type" in options and "choices" not in options:
             options.setdefault("metavar", "N")
         parser.add_argument(flag, help=what + "default: %(default)s" * ("default" in options), **options)
+    add_to(parser, BOTH)
     args = parser.parse_args()
+    args.chosen = chosen(parser, args)
     if args.chars and args.model != "all" and not MODELS[args.model].characters:
         parser.error(f"argument --chars: {args.model} reads no text")
     if args.peer and not has(args.peer, args.optimizer, args.device):
-        parser.error(f"argument --peer: torch has no {args.peer} {OPTIMIZERS[args.optimizer][0]} on {args.device}")
+        parser.error(f"argument --peer: torch has no {args.peer} {BOTH[args.optimizer].torch_class} on {args.device}")
     args.peer = args.peer or next(peer for peer in PEERS if has(peer, args.optimizer, args.device))
     return args
 
 
-def benchmark(args: argparse.Namespace, name: str, plot: Path, console: Console) -> int:
+def compare(args: argparse.Namespace, name: str, plot: Path, console: Console) -> int:
     runs = make_runs(args, name)
     try:
         end, status = train(runs, args, name, console), 0
@@ -345,11 +279,8 @@ def benchmark(args: argparse.Namespace, name: str, plot: Path, console: Console)
     model = f"{args.size} {name}, {sum(p.numel() for p in parameters):,} parameters in {len(parameters)} tensors"
     where = f"threads: {args.threads}" if args.device == "cpu" else torch.cuda.get_device_name()
     print_table(runs, f"{model}\n{end}, {where}", console)
-    draw(runs, f"{OPTIMIZERS[args.optimizer][0]}, {model}", MODELS[name].unit, plot)
+    draw(runs, f"{BOTH[args.optimizer].__name__}, {model}", MODELS[name].unit, plot)
     console.print(f"loss curves: {plot}")
-    if args.json and not status:  # what was interrupted replaces nothing
-        write(args.json, entry(runs, args, name))
-        console.print(f"result: {args.json}")
     return status
 
 
@@ -357,9 +288,9 @@ def main() -> int:
     args, console = parse(), Console()
     torch.set_num_threads(args.threads)  # fusedstep follows
     if args.model != "all":
-        return benchmark(args, args.model, args.plot, console)
+        return compare(args, args.model, args.plot, console)
     for name in MODELS:
-        if status := benchmark(args, name, args.plot.with_stem(f"{args.plot.stem}-{name}"), console):
+        if status := compare(args, name, args.plot.with_stem(f"{args.plot.stem}-{name}"), console):
             return status
     return 0
 

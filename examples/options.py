@@ -1,0 +1,63 @@
+"""Options on the command line of the examples: optimizers and their options as ``fusedstep.rules`` declares them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from fusedstep.rules import ALL, Rule
+
+RULES: dict[str, type[Rule]] = {rule.name(): rule for rule in ALL}
+
+
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """An argparse type: a whole number from ``low`` to ``high``."""
+
+    def integer(text: str) -> int:
+        if not low <= (value := int(text)) <= high:
+            raise argparse.ArgumentTypeError(f"{value} is not between {low} and {high}")
+        return value
+
+    return integer
+
+
+def parsed(rule: type[Rule], texts: list[str]) -> dict[str, Any]:
+    """``lr=0.3 betas=0.9,0.98 amsgrad=true`` as options of a rule; ValueError or TypeError if one is none of it."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name not in rule.own:
+            raise ValueError(f"{rule.__name__} has no option {name!r}, expected of {', '.join(rule.own)}")
+        kind = rule.own[name].kind
+        if kind == "flag":
+            if value not in ("true", "false"):
+                raise ValueError(f"{name} is {value!r}, expected true or false")
+            found[name] = value == "true"
+        else:
+            numbers = tuple(map(float, value.split(",")))
+            found[name] = numbers if kind == "pair" else numbers[0]
+    rule.check(rule.__name__, {**rule.defaults, **found})
+    return found
+
+
+def add_to(parser: argparse.ArgumentParser, rules: dict[str, type[Rule]] = RULES) -> None:
+    """--optimizer and --options; with neither, AdamW with a rate that suits small models."""
+    parser.add_argument("--optimizer", choices=rules, default="adamw", help="default: %(default)s")
+    parser.add_argument(
+        "--options",
+        nargs="+",
+        metavar="NAME=VALUE",
+        help="of the optimizer, as lr=0.3 momentum=0.9; default: its own, for adamw lr=0.003 weight_decay=0.1",
+    )
+
+
+def chosen(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, Any]:
+    """The options that --options asks for; a bad one ends the script with its name."""
+    texts = args.options if args.options is not None else []
+    if args.options is None and args.optimizer == "adamw":
+        texts = ["lr=0.003", "weight_decay=0.1"]
+    try:
+        return parsed(RULES[args.optimizer], texts)
+    except (ValueError, TypeError) as error:
+        parser.error(f"argument --options: {error}")

@@ -1,0 +1,96 @@
+"""The scripts of examples/: each model trains as torch's does, NumPy has the reference's bits, bad input is named."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fusedstep.rules import ALL
+from tests.helpers.tools import ROOT
+
+pytest.importorskip("matplotlib")  # of the extra "examples"
+pytest.importorskip("rich")
+
+MODELS = ("transformer", "convnet", "embedding")
+
+
+def run(script: str, folder: Path, *arguments: str) -> str:
+    command = [sys.executable, ROOT / "examples" / script, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def refusal(
+    script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
+    """What the script says of its arguments; in this process, which has torch already."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module(script).parse()
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_all_models_train(tmp_path: Path) -> None:
+    said = run("train.py", tmp_path, "--size", "tiny", "--model", "all", "--steps", "60")
+    assert {path.name for path in tmp_path.iterdir()} == {f"train-{model}.png" for model in MODELS}
+    losses = [tuple(map(float, found)) for found in re.findall(r"training loss, last 20 *│ +(\S+) │ +(\S+) │", said)]
+    untrained = {"transformer": 4.9, "convnet": 2.3, "embedding": 3.0}  # ln of what there is to choose from
+    for model, both in zip(MODELS, losses, strict=True):
+        assert max(both) < untrained[model] - 0.3
+        assert both[0] == pytest.approx(both[1], abs=0.1)
+
+
+@pytest.mark.parametrize("peer", ["foreach", "default"])
+def test_peer_and_options(tmp_path: Path, peer: str) -> None:
+    arguments = ("--size", "tiny", "--model", "convnet", "--steps", "3", "--optimizer", "rmsprop", "--peer", peer)
+    assert "RMSprop" in run("train.py", tmp_path, *arguments, "--options", "lr=0.001", "alpha=0.9", "centered=true")
+    assert (tmp_path / "train.png").exists()
+
+
+@pytest.mark.parametrize("rule", [rule.name() for rule in ALL])
+def test_numpy_trains_with_the_bits_of_the_specification(tmp_path: Path, rule: str) -> None:
+    said = run("train_numpy.py", tmp_path, "--optimizer", rule, "--steps", "30", "--hidden", "50")
+    assert "identical bits: yes (fusedstep and reference, compared 2 times)" in said
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("train", ["--model", "mlp"], "invalid choice: 'mlp'"),
+        ("train", ["--model", "convnet", "--chars", "5000"], "argument --chars: convnet reads no text"),
+        ("train", ["--peer", "fused", "--optimizer", "rmsprop"], "torch has no fused RMSprop on cpu"),
+        ("train", ["--optimizer", "lion"], "invalid choice: 'lion'"),  # torch has none to stand beside it
+        ("train", ["--device", "tpu"], "invalid choice: 'tpu'"),
+        ("train", ["--plot", "absent/train.png"], "argument --plot: no folder 'absent'"),
+        ("train", ["--plot", "train.doc"], "'train.doc' ends in none of: "),
+        ("train_numpy", ["--options", "rate=1"], "argument --options: AdamW has no option 'rate', expected of lr,"),
+        ("train_numpy", ["--options", "lr=fast"], "argument --options: could not convert"),
+        ("train_numpy", ["--options", "lr=-1"], "argument --options: AdamW: lr is -1.0"),
+        ("train_numpy", ["--options", "amsgrad=1"], "argument --options: amsgrad is '1', expected true or false"),
+        ("train_numpy", ["--options", "betas=0.9"], "argument --options: AdamW: betas"),
+    ],
+)
+def test_bad_input(
+    script: str,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert message in refusal(script, arguments, monkeypatch, capsys).replace("\n", " ")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_no_cuda_device(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"argument --device: torch {torch.__version__} finds no CUDA device" in refusal(
+        "train", ["--device", "cuda"], monkeypatch, capsys
+    )
