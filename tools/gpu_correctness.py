@@ -22,19 +22,19 @@ from fusedstep import functional
 from gpu_run import ROOT, Case, main, python
 
 SIZES = ((257, 33), (1000,), (7,))
+LARGE = ((7,), (4_000_000,))  # the second has memory of its own: none of it is left in a block of torch's cache
 # Without torch's cache every tensor is an allocation of its own, whose ends memcheck knows.
 UNCACHED = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
 ADAMW = "test_gpu and equals_the_cpu and AdamW and float32"
 
 
-def parameters(device: str) -> list[torch.nn.Parameter]:
-    generator = torch.Generator().manual_seed(0)
-    return [torch.nn.Parameter(torch.randn(size, generator=generator).to(device)) for size in SIZES]
+def parameters(device: str, sizes: tuple[tuple[int, ...], ...] = SIZES) -> list[torch.nn.Parameter]:
+    return [torch.nn.Parameter(t) for t in gradients(device, 0, sizes)]
 
 
-def gradients(device: str, seed: int) -> list[torch.Tensor]:
+def gradients(device: str, seed: int, sizes: tuple[tuple[int, ...], ...] = SIZES) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(size, generator=generator).to(device) for size in SIZES]
+    return [torch.randn(size, generator=generator).to(device) for size in sizes]
 
 
 def same(some: list[torch.nn.Parameter], others: list[torch.nn.Parameter]) -> None:
@@ -93,9 +93,9 @@ def whole_step_graph(device: str = "cuda") -> None:
 
 def out_of_memory(device: str = "cuda") -> None:
     """A first step without memory for its state raises and changes nothing; with memory it is the CPU's step."""
-    here, there = (parameters(where) for where in (device, "cpu"))
+    here, there = (parameters(where, LARGE) for where in (device, "cpu"))
     for params, where in ((here, device), (there, "cpu")):
-        for p, g in zip(params, gradients(where, 1), strict=True):
+        for p, g in zip(params, gradients(where, 1, LARGE), strict=True):
             p.grad = g
     opt = fusedstep.torch.AdamW(here, lr=0.1)
     torch.cuda.empty_cache()

@@ -149,7 +149,7 @@ def product(
 
 
 def quick(device: str) -> list[Case]:
-    return product(COMMON, ["32M", "300x1000"], device=device) + product(["AdamW"], ["sb3"], device=device)
+    return product(["AdamW"], ["sb3"], device=device) + product(COMMON, ["300x1000", "32M"], device=device)
 
 
 def full(device: str, targets: Sequence[str]) -> list[Case]:
