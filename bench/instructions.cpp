@@ -70,8 +70,6 @@ struct RuleArrays {
     for (double& x : scalars.at) x = 0.5;
     fs::prepare(static_cast<int>(rule), compute, options, 0.0, 10, uniform.bytes, &scalars);
   }
-  RuleArrays(const RuleArrays&) = delete;
-  RuleArrays& operator=(const RuleArrays&) = delete;
 };
 
 void count(const std::string& name, fs::Compute compute, const char* kind, const std::function<void()>& call) {
