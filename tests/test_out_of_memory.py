@@ -39,14 +39,40 @@ QUICK = {"functional AdamW, pool", "numpy AdamW, strided, max_norm", "torch Adam
 # What can be wrong, told by the texts of steps.py.
 KINDS = {"dies": "died of signal", "holds": "are still held", "threads": "not on all threads", "loses": ""}
 
-# What is so today: kind, reason, and of which cases and modes.
+# What is so today: kind, reason, and of which cases.
 FIRST = {name for name in CASES if "first" in name or "skip" in name or name.startswith("functional AdamW")}
-BUFFERS = {name for name in CASES if name.startswith(("numpy", "functional AdamW"))}
-KNOWN: list[tuple[str, str, set[str], tuple[str, ...]]] = []
+KNOWN: list[tuple[str, str, set[str]]] = [
+    (
+        "dies",
+        "pybind11 registers a new Group outside its try block: make_group() returns a value, not a holder",
+        FIRST,
+    ),
+    (
+        "holds",
+        "Reader::from_buffer() takes a buffer before there is room to note it",
+        {name for name in CASES if name.startswith(("numpy", "functional AdamW"))},
+    ),
+    (
+        "holds",
+        "PyCall::keep_state() sets an item of the state before there is room to note it",
+        {name for name in CASES if name.startswith("torch") and "first" in name},
+    ),
+    (
+        "loses",
+        "PyCall::keep_state() sets an item of the state before there is room to note it; without max_norm the pool's "
+        "first threads are made after commit()",
+        {name for name in CASES if name.startswith("torch") and "first" in name},
+    ),
+    (
+        "threads",
+        "parallel() leaves `inside` set where Pool::run() throws: the thread works alone from then on",
+        {name for name in CASES if "pool" in name},
+    ),
+]
 
 
-def known(kind: str, case: str, mode: str) -> str:
-    return "; ".join(text for k, text, cases, modes in KNOWN if k == kind and case in cases and mode in modes)
+def known(kind: str, case: str) -> str:
+    return "; ".join(text for k, text, cases in KNOWN if k == kind and case in cases)
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +105,7 @@ def cases() -> list[Any]:
             for kind in KINDS:
                 if kind == "threads" and "pool" not in case:
                     continue
-                reason = known(kind, case, mode)
+                reason = known(kind, case)
                 marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
                 found.append(pytest.param(case, mode, kind, marks=marks, id=f"{case}-{mode}-{kind}"))
     return found
