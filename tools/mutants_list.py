@@ -321,7 +321,6 @@ CALL = (
         "  alias.verify();\n",
         "",
         "core/test_errors.py -k aliasing and sgd",
-        quick=True,
     ),
     Mutant(
         "alias: parameters count as read",

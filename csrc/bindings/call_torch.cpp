@@ -108,19 +108,20 @@ void PyCall::make_state(Given& t, TorchParam& p, const py::object& init) {
   }
 }
 
+// Each is noted before it is set, so that whatever fails can be undone.
 void PyCall::keep_state() {
   if (has_kept_) return;
   has_kept_ = true;
   for (const auto& [param, fresh] : new_state_) {
     py::object entry = find_item(state_, param);
     if (!entry || py::len(entry) == 0) {
+      kept_.push_back({state_, param, entry});
       state_[param] = fresh;
-      kept_.push_back({state_, param, {}});
       continue;
     }
     for (const auto& [key, value] : py::cast<py::dict>(fresh)) {
-      entry[key] = value;
       kept_.push_back({entry, py::reinterpret_borrow<py::object>(key), {}});
+      entry[key] = value;
     }
   }
   for (const auto& [entry, key, value] : moved_) {

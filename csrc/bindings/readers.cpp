@@ -145,12 +145,12 @@ Array Reader::from_attributes(PyObject* object, const Where& where) {
 }
 
 Array Reader::from_buffer(PyObject* object, const Where& where) {
-  Py_buffer view;
+  Py_buffer& view = buffers_.emplace_back();  // there is room to note it before it is taken
   if (PyObject_GetBuffer(object, &view, PyBUF_RECORDS_RO) != 0) {
+    buffers_.pop_back();
     PyErr_Clear();
     wrong_dtype(object, where);
   }
-  buffers_.push_back(view);
   Array a{};
   a.device = kHost;
   const char* format = view.format ? view.format : "B";

@@ -4,7 +4,6 @@
 #include <condition_variable>
 #include <cstdlib>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -78,7 +77,7 @@ class Pool {
         const int index = static_cast<int>(workers_.size()) + 1;
         workers_.emplace_back([this, index, seen = generation_] { work(index, seen); });
       }
-    } catch (const std::system_error&) {  // no more threads to be had: those there are will do
+    } catch (const std::exception&) {  // no more threads to be had, or no memory: those there are will do
       threads = static_cast<int>(workers_.size()) + 1;
     }
     {
@@ -133,6 +132,11 @@ const int at_fork = pthread_atfork(nullptr, nullptr, [] {
 
 thread_local bool inside = false;
 
+struct Inside {
+  Inside() { inside = true; }
+  ~Inside() { inside = false; }
+};
+
 int machine_threads() {
   static const int count = [] {
     if (const char* text = std::getenv("OMP_NUM_THREADS")) {
@@ -171,7 +175,7 @@ void parallel(int wanted, void (*body)(void*, int, int), void* context) {
   const FloatEnvironment environment;
   const OpenMP* team = wanted > 1 ? openmp() : nullptr;
   if (wanted <= 1 || inside || (team && team->in_parallel())) return body(context, 0, 1);
-  inside = true;
+  const Inside now;
   if (team) {
     struct Region {
       const OpenMP* team;
@@ -187,7 +191,6 @@ void parallel(int wanted, void (*body)(void*, int, int), void* context) {
   } else if (!pool.load()->run(wanted, {body, context})) {
     body(context, 0, 1);
   }
-  inside = false;
 }
 
 #if defined(__x86_64__) || defined(_M_X64)

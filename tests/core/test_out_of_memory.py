@@ -39,14 +39,10 @@ QUICK = {"functional AdamW, pool", "numpy AdamW, strided, max_norm", "torch Adam
 # What can be wrong, told by the texts of steps.py.
 KINDS = {"dies": "died of signal", "holds": "are still held", "threads": "not on all threads", "loses": ""}
 
-# What is so today: kind, reason, and of which cases and modes.
+
+# Where a new Group cannot be registered, pybind11 ends the process: it does so outside its try block.
 FIRST = {name for name in CASES if "first" in name or "skip" in name or name.startswith("functional AdamW")}
-BUFFERS = {name for name in CASES if name.startswith(("numpy", "functional AdamW"))}
-KNOWN: list[tuple[str, str, set[str], tuple[str, ...]]] = []
-
-
-def known(kind: str, case: str, mode: str) -> str:
-    return "; ".join(text for k, text, cases, modes in KNOWN if k == kind and case in cases and mode in modes)
+PYBIND11 = pytest.mark.xfail(strict=True, reason="pybind11 registers a new object outside its try block")
 
 
 @pytest.fixture(scope="session")
@@ -79,8 +75,7 @@ def cases() -> list[Any]:
             for kind in KINDS:
                 if kind == "threads" and "pool" not in case:
                     continue
-                reason = known(kind, case, mode)
-                marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
+                marks = [PYBIND11] if kind == "dies" and case in FIRST else []
                 found.append(pytest.param(case, mode, kind, marks=marks, id=f"{case}-{mode}-{kind}"))
     return found
 
