@@ -1,6 +1,5 @@
 // The cases whose instructions bench/instructions.py counts under Callgrind, without Python. Arguments: the targets to
 // count. Prints the compiler, then a line for each case in the order of the calls of counted().
-//
 //   loop     one tensor through the kernel: the cost per element
 //   tensors  many small tensors through a step of the core, plan and run, on one thread: the cost per tensor
 #include <algorithm>
@@ -27,8 +26,7 @@ namespace {
 
 constexpr std::int64_t kElements = 4099;  // the last lane is partial in every target
 // So few tensors that the plan's arrays come from malloc's cache of small sizes, at the same cost every time.
-constexpr std::int64_t kTensors = 100;
-constexpr std::int64_t kLargest = 8;
+constexpr std::int64_t kTensors = 100, kLargest = 8;
 
 #if defined(__clang__)
 constexpr const char* kCompiler = "Clang";

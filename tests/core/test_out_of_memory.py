@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.tools import REQUIRED, need, need_package
+from tests.helpers.tools import need, need_package
 from tests.out_of_memory.steps import CASES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="preloads a library")
+FULL = os.environ.get("FUSEDSTEP_OOM", "") not in ("", "0")  # all cases, for a quarter of an hour
 FOLDER = Path(__file__).parents[1] / "out_of_memory"
 # Of each case in which only one allocation fails; in the others of few.
 MODES = {
@@ -71,7 +72,7 @@ def kind_of(problem: str) -> str:
 def cases() -> list[Any]:
     found = []
     for mode, names in MODES.items():
-        for case in names if REQUIRED else sorted(QUICK & set(names)):
+        for case in names if FULL else sorted(QUICK & set(names)):
             for kind in KINDS:
                 if kind == "threads" and "pool" not in case:
                     continue
