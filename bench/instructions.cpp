@@ -64,10 +64,10 @@ struct RuleArrays {
     for (std::size_t k = 0; k < info.hyper.size(); ++k) {
       options.hyper[k] = info.hyper[k] == "lr" ? 1e-6 : info.hyper[k] == "eps" ? 1e-8 : 0.9;
     }
-    fs::Scalars scalars{};
-    for (double& x : scalars.at) x = 0.5;
+    fs::Scalars scalars{{0.5, 0.5}, {}};
     fs::prepare(static_cast<int>(rule), compute, options, 0.0, 10, uniform.bytes, &scalars);
   }
+  RuleArrays(const RuleArrays&) = delete;  // streams point into arrays
 };
 
 void count(const std::string& name, fs::Compute compute, const char* kind, const std::function<void()>& call) {

@@ -101,7 +101,12 @@ def specified(cls: str, t: int, before: dict[str, Any], max_norm: float | None) 
     return out
 
 
-class Numpy(Case):
+class Training(Case):
+    """An optimizer of one of the faces after some steps, before the one that is watched."""
+
+    params: list[Any]
+    opt: Any
+
     def __init__(
         self,
         cls: str,
@@ -115,13 +120,47 @@ class Numpy(Case):
     ) -> None:
         self.cls, self.steps, self.max_norm, self.threads = cls, steps, max_norm, threads
         fusedstep.set_num_threads(threads)
-        self.params, self.grads = layout(draw(sizes)), layout(draw(sizes, seed=1))
-        self.opt = getattr(fusedstep.numpy, cls)(self.params, max_norm=max_norm, nonfinite=nonfinite, **OPTIONS[cls])
+        options = {"max_norm": max_norm, "nonfinite": nonfinite, **OPTIONS[cls]}
+        self.make(layout(draw(sizes)), layout(draw(sizes, seed=1)), options)
         for _ in range(steps):
-            self.opt.step(self.grads)
+            self.step()
         self.skips = value is not None
         if value is not None:
-            self.grads[1][5] = value
+            self.gradients()[1][5] = value
+
+    def make(self, params: list[np.ndarray], grads: list[np.ndarray], options: dict[str, Any]) -> None:
+        """Sets ``params`` and ``opt``."""
+        raise NotImplementedError
+
+    def gradients(self) -> list[Any]:
+        raise NotImplementedError
+
+    def counted(self, k: int, now: dict[str, Any]) -> dict[str, Any]:
+        """What counts a step of parameter ``k``, after it."""
+        raise NotImplementedError
+
+    def after(self) -> dict[str, Any]:
+        now = self.now()
+        if self.skips:
+            return {**now, "counts": np.array([0, 1])}
+        out = specified(self.cls, self.steps + 1, now, self.max_norm)
+        for k in range(len(self.params)):
+            out |= self.counted(k, now)
+        if self.max_norm is not None:
+            out["counts"] = now["counts"] + np.array([1, 0])
+        return out
+
+    def held(self) -> list[Any]:
+        return [*self.params, *self.gradients()]
+
+
+class Numpy(Training):
+    def make(self, params: list[np.ndarray], grads: list[np.ndarray], options: dict[str, Any]) -> None:
+        self.params, self.grads = params, grads
+        self.opt = getattr(fusedstep.numpy, self.cls)(params, **options)
+
+    def gradients(self) -> list[Any]:
+        return self.grads
 
     def step(self) -> Any:
         return self.opt.step(self.grads)
@@ -134,19 +173,8 @@ class Numpy(Case):
         out["counts"] = np.array([self.opt.clipped_steps, self.opt.skipped_steps])
         return out
 
-    def after(self) -> dict[str, Any]:
-        now = self.now()
-        if self.skips:
-            return {**now, "counts": np.array([0, 1])}
-        out = specified(self.cls, self.steps + 1, now, self.max_norm)
-        for k in range(len(self.params)):
-            out[f"step {k}"] = np.array(self.steps + 1)
-        if self.max_norm is not None:
-            out["counts"] = now["counts"] + np.array([1, 0])
-        return out
-
-    def held(self) -> list[Any]:
-        return [*self.params, *self.grads]
+    def counted(self, k: int, now: dict[str, Any]) -> dict[str, Any]:
+        return {f"step {k}": np.array(self.steps + 1)}
 
 
 class Functional(Case):
@@ -181,33 +209,19 @@ class Clip(Functional):
         return out
 
 
-class Torch(Case):
-    def __init__(
-        self,
-        cls: str,
-        steps: int = 0,
-        max_norm: float | None = None,
-        layout: Callable[[list[np.ndarray]], list[np.ndarray]] = list,
-        nonfinite: str = "propagate",
-        value: float | None = None,
-        sizes: list[int] = SIZES,
-        threads: int | None = None,
-    ) -> None:
+class Torch(Training):
+    def make(self, params: list[np.ndarray], grads: list[np.ndarray], options: dict[str, Any]) -> None:
         import torch
 
         import fusedstep.torch
 
-        self.cls, self.steps, self.max_norm, self.threads = cls, steps, max_norm, threads
-        fusedstep.set_num_threads(threads)
-        self.params = [torch.from_numpy(x).requires_grad_() for x in layout(draw(sizes))]
-        for p, g in zip(self.params, layout(draw(sizes, seed=1)), strict=True):
+        self.params = [torch.from_numpy(x).requires_grad_() for x in params]
+        for p, g in zip(self.params, grads, strict=True):
             p.grad = torch.from_numpy(g)
-        self.opt = getattr(fusedstep.torch, cls)(self.params, max_norm=max_norm, nonfinite=nonfinite, **OPTIONS[cls])
-        for _ in range(steps):
-            self.opt.step()
-        self.skips = value is not None
-        if value is not None:
-            self.params[1].grad[5] = value
+        self.opt = getattr(fusedstep.torch, self.cls)(self.params, **options)
+
+    def gradients(self) -> list[Any]:
+        return [p.grad for p in self.params]
 
     def step(self) -> Any:
         return self.opt.step()
@@ -221,21 +235,9 @@ class Torch(Case):
         out["counts"] = np.array([int(self.opt.clipped_steps), int(self.opt.skipped_steps)])
         return out
 
-    def after(self) -> dict[str, Any]:
-        now = self.now()
-        if self.skips:
-            return {**now, "counts": np.array([0, 1])}
-        out = specified(self.cls, self.steps + 1, now, self.max_norm)
-        for k in range(len(self.params)):
-            if self.cls != "SGD":
-                out[f"step {k}"] = np.array(self.steps + 1, np.float32)
-            out[f"version {k}"] = now[f"version {k}"] + 1
-        if self.max_norm is not None:
-            out["counts"] = now["counts"] + np.array([1, 0])
-        return out
-
-    def held(self) -> list[Any]:
-        return [*self.params, *(p.grad for p in self.params)]
+    def counted(self, k: int, now: dict[str, Any]) -> dict[str, Any]:
+        count = {} if self.cls == "SGD" else {f"step {k}": np.array(self.steps + 1, np.float32)}
+        return {**count, f"version {k}": now[f"version {k}"] + 1}
 
 
 class TorchClip(Torch):
