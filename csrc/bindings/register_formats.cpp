@@ -1,5 +1,6 @@
 // Storage formats by themselves: arrays decoded and encoded by the active target.
 
+#include <algorithm>
 #include <string>
 
 #include "../cpu/dispatch.h"
@@ -42,7 +43,12 @@ void encode(const std::string& name, const py::buffer& source, const py::buffer&
   const py::buffer_info from = source.request(), to = target.request(true);
   const void* const values = memory_of(from, size_of(compute_type(format)), from.size);
   void* const stored = memory_of(to, item_size(format), from.size);
-  target_for_call().encode[static_cast<int>(format)](values, from.size, stored, 1, Place(key, first));
+  const TargetTable& table = target_for_call();
+  for (py::ssize_t at = 0; at < from.size; at += facts(format).tile) {
+    const auto n = std::min<std::int64_t>(from.size - at, facts(format).tile);
+    table.encode[static_cast<int>(format)](static_cast<const char*>(values) + at * from.itemsize, n,
+                                           static_cast<char*>(stored) + at * to.itemsize, 1, Place(key, first + at));
+  }
 }
 
 }  // namespace
