@@ -84,12 +84,15 @@ __device__ __forceinline__ void with_format(TypeList<F, Rest...>, Format format,
 template <int kWidth>
 struct Raw {
   static constexpr int kHalf = kWidth * 2 / 16;
-  uint4 part[2 * kHalf];
+  struct alignas(16) Part {
+    std::uint32_t bits[4];
+  };
+  Part part[2 * kHalf];
 
   // No more is asked of the format than its size, and nothing is done with what is read: so the loads of one stream
   // need not wait for those of another.
   __device__ __forceinline__ void load(const void* data, bool wide) {
-    const uint4* const from = static_cast<const uint4*>(data);
+    const Part* const from = static_cast<const Part*>(data);
 #pragma unroll
     for (int k = 0; k < kHalf; ++k) part[k] = from[k];
     if (!wide) return;
@@ -97,7 +100,7 @@ struct Raw {
     for (int k = kHalf; k < 2 * kHalf; ++k) part[k] = from[k];
   }
   __device__ __forceinline__ void store(void* data, bool wide) const {
-    uint4* const to = static_cast<uint4*>(data);
+    Part* const to = static_cast<Part*>(data);
 #pragma unroll
     for (int k = 0; k < kHalf; ++k) to[k] = part[k];
     if (!wide) return;
@@ -109,7 +112,8 @@ struct Raw {
   __device__ __forceinline__ void decode(Format format, T (&to)[kWidth]) const {
     with_format(Formats{}, format, [&](auto of) {
       using F = typename decltype(of)::type;
-      const auto* const x = reinterpret_cast<const typename F::Stored*>(part);
+      typename F::Stored x[kWidth];
+      std::memcpy(x, part, sizeof x);
 #pragma unroll
       for (int k = 0; k < kWidth; ++k) to[k] = F::load(x[k]);
     });
@@ -119,7 +123,7 @@ struct Raw {
   __device__ __forceinline__ void encode(Format format, const T (&from)[kWidth], const PlaceOf& place_of) {
     with_format(Formats{}, format, [&](auto of) {
       using F = typename decltype(of)::type;
-      auto* const x = reinterpret_cast<typename F::Stored*>(part);
+      typename F::Stored x[kWidth];
       if constexpr (F::draws) {
         const Place place = place_of();
 #pragma unroll
@@ -132,6 +136,7 @@ struct Raw {
 #pragma unroll
         for (int k = 0; k < kWidth; ++k) x[k] = F::store(from[k]);
       }
+      std::memcpy(part, x, sizeof x);
     });
   }
 };
