@@ -94,7 +94,8 @@ def stubs() -> Iterator[tuple[Path, str]]:
             PACKAGE / "torch/optimizers.pyi",
             fusedstep.torch,
             "FusedOptimizer",
-            "import torch\nfrom torch import Tensor, dtype\n\nfrom .._rule import Option\nfrom ._base import FusedOptimizer\n",
+            "import torch\nfrom torch import Tensor, dtype\n\n"
+            "from .._rule import Option\nfrom ._base import FusedOptimizer\n",
         ),
     ):
         text = ""
@@ -104,10 +105,8 @@ def stubs() -> Iterator[tuple[Path, str]]:
             text += f"class {rule.__name__}({base}{of_torch}):\n{docstring(cls.__doc__, '    ')}\n"
             text += function_stub(cls.__init__, "__init__", "", "    ") + "\n"
         ours = "OURS: dict[str, Option]\n\n" if module is fusedstep.torch else ""
-        yield (
-            path,
-            f"{BY}\nfrom collections.abc import Mapping\nfrom typing import Any, Literal\n\n{imports}\n{every}\n{ours}{text}",
-        )
+        imports = f"from collections.abc import Mapping\nfrom typing import Any, Literal\n\n{imports}"
+        yield path, f"{BY}\n{imports}\n{every}\n{ours}{text}"
 
 
 def table() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -57,4 +57,4 @@ def numpy_dtype(label: str, name: str) -> np.dtype[Any]:
         import ml_dtypes
     except ImportError as error:
         raise ValueError(f"{label}: NumPy has no bfloat16; install ml_dtypes for state_dtype 'bfloat16'") from error
-    return np.dtype(ml_dtypes.bfloat16)
+    return cast("np.dtype[Any]", np.dtype(ml_dtypes.bfloat16))

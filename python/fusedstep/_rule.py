@@ -77,8 +77,8 @@ _OF_A_RUN = (
         "state_dtype",
         None,
         "str | Mapping[str, str] | None",
-        'what state arrays are stored as: ``"float32"``, ``"bfloat16"``, or a dict of these by the names of the arrays; '
-        "None: float32, and the parameter's dtype where that is float64 or complex",
+        'what state arrays are stored as: ``"float32"``, ``"bfloat16"``, or a dict of these by their names; None: '
+        "float32, or the parameter's dtype where that is float64 or complex",
         check.state_dtype,
     ),
 )
@@ -271,7 +271,7 @@ class Rule:
 
     @classmethod
     def draws(cls, label: str, options: Options) -> bool:
-        """Whether a state array takes random numbers, so that they need a seed, and its parameter a number of its own."""
+        """Whether a state array is rounded by random numbers: these need a seed, and the parameter a number."""
         formats = cls.formats(label, options)
         drawn = [s.name for s in cls.state_of(options) if s.rounding(options) == "stochastic"]
         return any(formats[name] == "bfloat16" for name in drawn)

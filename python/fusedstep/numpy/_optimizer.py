@@ -117,7 +117,7 @@ class Optimizer:
         return int(self._report[3])
 
     def _fresh(self, params: Sequence[Any], options: Mapping[str, Any], first: int, added: int) -> list[dict[str, Any]]:
-        """Checks parameters, of which the first has that index, and makes their state. ``added``: how many came before."""
+        """Checks parameters, of which the first has that index, and makes their state. ``added``: before them."""
         checked = _core.check_params(list(params), label=self._label, first=first)
         for k, (_, dtype) in enumerate(checked, first):
             _dtypes.check_param(f"{self._label}: params[{k}]", dtype, options["state_dtype"])
@@ -246,9 +246,9 @@ class Optimizer:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` gave, from that dict or from ``numpy.load`` of its file. Copies.
 
-        A state array of the dtype that ``state_dtype`` asks for is kept bit for bit. One with fewer bits is widened, one
-        with more is rounded, with a warning. ValueError or TypeError, with nothing changed, if it is not of an optimizer
-        with the same groups, shapes and, but for this, dtypes.
+        A state array of the dtype that ``state_dtype`` asks for is kept bit for bit. One with fewer bits is widened,
+        one with more is rounded, with a warning. ValueError or TypeError, with nothing changed, if it is not of an
+        optimizer with the same groups, shapes and, but for this, dtypes.
         """
         current = self._follow_params()
         groups: list[dict[str, Any]] = [{} for _ in current]

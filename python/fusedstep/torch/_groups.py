@@ -17,8 +17,8 @@ class ParamGroup(dict[str, Any]):
     """A group of ``opt.param_groups``.
 
     ``max_norm``, ``clip_value``, ``nonfinite``, ``error_if_nonfinite``, ``state_dtype``, ``grad_attr`` and
-    ``tensor_ids`` can be read and set like keys, but are none: iteration, ``len``, ``dict(group)`` and ``state_dict`` do
-    not see them. So a checkpoint has torch's keys, and loading one leaves these options as they are. A merged group
+    ``tensor_ids`` can be read and set like keys, but are none: iteration, ``len``, ``dict(group)`` and ``state_dict``
+    do not see them. So a checkpoint has torch's keys, and loading one leaves these options as they are. A merged group
     (``group | other``) has those of the group. ``error_if_nonfinite`` is ``nonfinite == "raise"``.
     """
 

@@ -1,4 +1,4 @@
-"""Loading a checkpoint: state is kept as this optimizer stores it, where torch would cast it to its parameter's dtype."""
+"""Loading a checkpoint: state is kept as this optimizer stores it; torch would cast it to the parameter's dtype."""
 
 from __future__ import annotations
 
