@@ -27,7 +27,7 @@ def core_of(case: Case, params: list[Any], state: dict[Any, dict[str, Any]]) -> 
     steps = itertools.count(2)
 
     def core() -> None:
-        lists = (group, weights, grads, states, next(steps), None)
+        lists = (group, weights, grads, states, next(steps), None, None)
         _core.step_arrays(
             [lists], grad_scale=1.0, norm_type=2.0, per_tensor=False, nonfinite="propagate", norm_out=norm
         )
