@@ -45,12 +45,12 @@ void encode(const std::string& name, const py::buffer& source, const py::buffer&
   char* stored = static_cast<char*>(memory_of(to, item_size(format), from.size));
   const auto run = target_for_call().encode[static_cast<int>(format)];
   // A place ends at a multiple of 2^33.
-  constexpr std::int64_t kMost = std::int64_t{1} << 33;
+  constexpr std::int64_t kPlaces = std::int64_t{1} << 33;
   for (std::int64_t left = from.size, n; left > 0; left -= n) {
-    n = std::min(left, kMost - first % kMost);
+    n = std::min({left, std::int64_t{facts(format).tile}, kPlaces - first % kPlaces});
     run(values, n, stored, 1, Place(key, first));
-    values += n * size_of(compute_type(format));
-    stored += n * item_size(format);
+    values += n * from.itemsize;
+    stored += n * to.itemsize;
     first += n;
   }
 }
