@@ -1,4 +1,4 @@
-"""fusedstep itself, clipping within the step; on a GPU also replayed from a CUDA graph."""
+"""fusedstep itself, clipping within the step; on a GPU also replayed from a CUDA graph; in float32 beside 16 bits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 import fusedstep.torch
 from fusedstep import _core
 from harness.cases import Case
-from harness.peers import Contender
+from harness.peers import Contender, Unavailable
 from harness.peers.torch_ import adopt, capturable, captured, tensors_of
 
 
@@ -41,14 +41,20 @@ class FusedStep:
     graph: bool = False
     devices: tuple[str, ...] = ("cpu", "cuda")
     arrays: float = 0
+    dtype: str | None = None
     distribution: str | None = "fusedstep"
     tolerance: float = 0.0
 
     def prepare(self) -> None: ...
 
     def make(self, case: Case, params: list[Any], state: dict[Any, dict[str, Any]]) -> Contender:
+        if case.rule.clips_alone:
+            if self.graph:
+                raise Unavailable("clipping alone is measured without a graph")
+            return Contender(lambda: fusedstep.torch.clip_grad_norm_(params, case.max_norm), list)
         cls = fusedstep.torch.get(case.rule.cls)
-        optimizer = cls(params, **case.rule.chosen, **capturable(case, self.graph), max_norm=case.max_norm)
+        options = {**case.rule.chosen, **capturable(case, self.graph), "state_dtype": case.state}
+        optimizer = cls(params, **options, max_norm=case.max_norm)
         adopt(optimizer, state, counts_on_device=self.graph)
         for entry in optimizer.state.values():  # a number beside the step count lies where its parameter does
             entry.update({s.name: entry[s.name].to(params[0].device) for s in case.rule.spec.numbers})
@@ -58,4 +64,8 @@ class FusedStep:
         return Contender(optimizer.step, lambda: tensors_of(optimizer.state), core)
 
 
-PEERS = [FusedStep("fusedstep"), FusedStep("fusedstep graph", graph=True, devices=("cuda",))]
+PEERS = [
+    FusedStep("fusedstep"),
+    FusedStep("fusedstep graph", graph=True, devices=("cuda",)),
+    FusedStep("fusedstep float32", dtype="float32", arrays=6),
+]
