@@ -65,7 +65,7 @@ struct RuleArrays {
       options.hyper[k] = info.hyper[k] == "lr" ? 1e-6 : info.hyper[k] == "eps" ? 1e-8 : 0.9;
     }
     fs::Scalars scalars{{0.5, 0.5}, {}};
-    fs::prepare(static_cast<int>(rule), compute, options, 0.0, 10, uniform.bytes, &scalars);
+    fs::prepare(static_cast<int>(rule), compute, options, 0.0, 10, uniform, &scalars);
   }
   RuleArrays(const RuleArrays&) = delete;  // streams point into arrays
 };
@@ -89,7 +89,7 @@ void count_all(fs::Compute compute) {
     const int streams = static_cast<int>(a.streams.size());
     std::vector<fs::Tensor> work;
     for (std::int64_t t = 0; t < kTensors; ++t) {
-      work.push_back({{}, streams, compute, static_cast<int>(rule), numels[t], a.uniform.bytes, nullptr});
+      work.push_back({{}, streams, compute, static_cast<int>(rule), numels[t], &a.uniform, nullptr});
       for (int k = 0; k < streams; ++k)
         work[t].stream[k] = {static_cast<T*>(a.streams[k]) + t * kLargest, fs::plain_format(compute)};
     }

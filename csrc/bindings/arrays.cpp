@@ -177,9 +177,9 @@ Array Reader::read_scalar(PyObject* object, const Where& where, bool beside_tens
   Array a = fetch(object, facts, where);
   if (placed_device) a.device = placed_device(a.data, !beside_tensor);
   if (a.device != kHost && !streams_.contains(a.device)) note_stream(facts, a);
-  if (a.numel != 1 || a.is_complex) {
+  if (a.numel != 1 || a.is_complex || a.format != plain_format(compute_type(a.format))) {
     throw py::value_error(where.text() + " has shape " + a.shape_text() + " and dtype " + a.dtype_text() +
-                          ", expected one real number");
+                          ", expected one real number, float32 or float64");
   }
   check_memory(object, facts, a, where);
   return a;

@@ -31,8 +31,8 @@ class Reader {
   Reader& operator=(const Reader&) = delete;
   ~Reader();
 
-  // Throws TypeError or ValueError naming `where`. Accepts float32, float64 and complex of them, on the CPU or a CUDA
-  // device, aligned.
+  // Throws TypeError or ValueError naming `where`. Accepts float32, float64, complex of them, bfloat16 and float16, on
+  // the CPU or a CUDA device, aligned.
   Array read(PyObject* object, const Where& where, Lazy lazy = Lazy::refuse);
   // One number, without the questions that only tensors with gradients in them need.
   // `beside_tensor`: it lies where its tensor does (a build for tests pretends where memory is).

@@ -37,7 +37,8 @@ void PyCall::read_report(const py::object& report) {
 void PyCall::read(Given& t, int k, PyObject* object) {
   const Where at = t.where(k);
   const Array& a = t.array[k] = reader_.read(object, at, k == 1 ? Lazy::resolve : Lazy::refuse);
-  if (k > 0) check_matches(a, at, t.array[0]);
+  if (k == 1) check_gradient(a, at, t.array[0]);
+  if (k > 1) check_state(a, at, t.array[0], t.group->rounding[k - 2] == Rounding::exact);
   if (k != 1) check_writable(a, at);
   if (t.group->options.host.clip_value < std::numeric_limits<double>::infinity()) check_ordered(a, at);
   if (k == 0) check_one_kind(a, at, given_.front().array[0]);
@@ -54,7 +55,7 @@ std::uint32_t PyCall::add_group(const Group& group, const py::object& lr) {
 }
 
 void PyCall::add_lists(const ListsGroup& given) {
-  const auto& [kept, params, grads, state_arrays, step, indices] = given;
+  const auto& [kept, params, grads, state_arrays, step, indices, ids] = given;
   const Group& group = *kept;
   std::vector<py::list> lists{params, grads};
   for (const py::handle states : state_arrays) lists.emplace_back(py::reinterpret_borrow<py::object>(states));
@@ -73,6 +74,7 @@ void PyCall::add_lists(const ListsGroup& given) {
     t.group = &group;
     t.options = options;
     t.index = indices ? py::cast<std::int64_t>((*indices)[i]) : params_;
+    t.id = ids ? py::cast<std::int64_t>((*ids)[i]) : params_;
     ++params_;
     t.step = py::cast<std::int64_t>(many_steps ? py::object(py::list(step)[i]) : step);
     t.host_step = group.has_step;

@@ -13,9 +13,9 @@
 namespace fusedstep {
 
 // A group of one call as Python hands it over (_core.pyi). Of arrays in lists: params, grads, a list per state array,
-// step, indices of the parameters in messages or None.
-using ListsGroup =
-    std::tuple<std::shared_ptr<Group>, py::list, py::list, py::list, py::object, std::optional<py::list>>;
+// step, indices of the parameters in messages or None, their ids or None.
+using ListsGroup = std::tuple<std::shared_ptr<Group>, py::list, py::list, py::list, py::object, std::optional<py::list>,
+                              std::optional<py::list>>;
 // Of a torch optimizer: params, lr if it is a tensor, perhaps on a device, and what makes state is given.
 using TorchGroup = std::tuple<std::shared_ptr<Group>, py::object, py::object, py::object>;
 

@@ -10,6 +10,17 @@ namespace {
 // Without a count all that a rule asks is whether this is the first step.
 constexpr std::int64_t kFirst = 1, kLater = 2;
 
+// What random numbers know a parameter by, the last of its dict's keys.
+std::int64_t id_of(const Given& t, const TorchParam& p) {
+  const py::object& value = p.item[p.from->state_keys.size() - 1];
+  const auto index = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
+  const long long id = index ? PyLong_AsLongLong(index.ptr()) : -1;
+  if (!PyErr_Occurred() && id >= 0) return id;
+  PyErr_Clear();
+  throw TypeError(t.group->label + ": tensor_id of params[" + std::to_string(p.index) + "] is " +
+                  py::cast<std::string>(py::repr(value)).substr(0, 80) + ", expected an integer from 0 to 2**63 - 1");
+}
+
 }  // namespace
 
 Array PyCall::read_number_of_state(const Given& t, TorchParam& p, std::size_t k, const Where& where, bool on_device,
@@ -85,6 +96,7 @@ void PyCall::add_param(TorchParam& p, const py::object& init, const py::object& 
   } else {
     t.step = t.fresh ? kFirst : kLater;
   }
+  if (group.draws) t.id = id_of(t, p);
   written_.append(p.param);
 }
 

@@ -13,6 +13,7 @@ PYBIND11_MODULE(_core, m) {
   fusedstep::register_info(m);
   fusedstep::register_step(m);
   fusedstep::register_clip(m);
+  fusedstep::register_formats(m);
 #ifdef FS_CUDA_ON_HOST
   fusedstep::register_cuda_host(m);
 #endif

@@ -22,6 +22,8 @@ struct Known {
 };
 constexpr Known kKnown[] = {{Format::float32, false, "float32", "f", dlpack::kFloat, 32},
                             {Format::float64, false, "float64", "d", dlpack::kFloat, 64},
+                            {Format::bfloat16, false, "bfloat16", "bfloat16", dlpack::kBfloat, 16},
+                            {Format::float16, false, "float16", "e", dlpack::kFloat, 16},
                             {Format::float32, true, "complex64", "Zf", dlpack::kComplex, 64},
                             {Format::float64, true, "complex128", "Zd", dlpack::kComplex, 128}};
 
@@ -44,7 +46,8 @@ std::string dtype_of(PyObject* object) {
 [[noreturn]] void wrong_dtype(PyObject* object, const Where& where, std::string name = "") {
   if (py::hasattr(object, "dtype")) name = dtype_of(object);
   if (name.empty()) name = "of a " + type_name(object);
-  throw py::type_error(where.text() + " has dtype " + name + ", expected float32, float64 or complex of them");
+  throw py::type_error(where.text() + " has dtype " + name +
+                       ", expected float32, float64, complex of them, bfloat16 or float16");
 }
 
 [[noreturn]] void wrong_device(const std::string& device, const Where& where) {
@@ -146,14 +149,22 @@ Array Reader::from_attributes(PyObject* object, const Where& where) {
 
 Array Reader::from_buffer(PyObject* object, const Where& where) {
   Py_buffer& view = buffers_.emplace_back();  // there is room to note it before it is taken
+  const char* name = nullptr;
   if (PyObject_GetBuffer(object, &view, PyBUF_RECORDS_RO) != 0) {
-    buffers_.pop_back();
     PyErr_Clear();
-    wrong_dtype(object, where);
+    // NumPy has no bfloat16 of its own: arrays of ml_dtypes give no buffer, but a view of their bits does.
+    const bool is_bfloat16 = py::hasattr(object, "dtype") && dtype_of(object) == "bfloat16";
+    if (is_bfloat16) keep_.push_back(py::handle(object).attr("view")("uint16"));
+    if (!is_bfloat16 || PyObject_GetBuffer(keep_.back().ptr(), &view, PyBUF_RECORDS_RO) != 0) {
+      buffers_.pop_back();
+      PyErr_Clear();
+      wrong_dtype(object, where);
+    }
+    name = "bfloat16";
   }
   Array a{};
   a.device = kHost;
-  const char* format = view.format ? view.format : "B";
+  const char* format = name ? name : view.format ? view.format : "B";
   if (*format == '@' || *format == '=') ++format;
   if (!set_format(a, [format](const Known& k) { return std::strcmp(format, k.buffer) == 0; })) {
     wrong_dtype(object, where);

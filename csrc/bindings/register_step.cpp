@@ -65,7 +65,8 @@ void register_step(py::module_& m) {
       .def(py::init(&make_group), py::kw_only(), py::arg("label"), py::arg("rule"), py::arg("states"),
            py::arg("state_args"), py::arg("hyper"), py::arg("weight_decay"), py::arg("decoupled"), py::arg("maximize"),
            py::arg("max_norm"), py::arg("clip_value"), py::arg("has_step"), py::arg("takes_sparse") = "",
-           py::arg("capturable") = false);
+           py::arg("capturable") = false, py::arg("rounding") = std::vector<std::string>(), py::arg("seed") = 0,
+           py::arg("draws") = false, py::arg("grad_attr") = "grad");
   m.def("step_arrays", &step_arrays, py::call_guard<FloatEnvironment>(), py::arg("groups"), py::kw_only(),
         py::arg("grad_scale"), py::arg("norm_type"), py::arg("per_tensor"), py::arg("nonfinite"),
         py::arg("norm_out") = py::none(), py::arg("stream") = py::none(), py::arg("report") = py::none());

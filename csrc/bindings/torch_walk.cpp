@@ -61,13 +61,15 @@ TorchWalk::TorchWalk(const std::vector<TorchGroup>& groups, const py::object& st
   sources_.reserve(groups.size());
   for (const auto& [group, params, lr, options] : groups) {
     auto& from = sources_.emplace_back(
-        TorchParam::Source{group.get(), &options, static_cast<std::uint32_t>(sources_.size()), {}});
+        TorchParam::Source{group.get(), &options, static_cast<std::uint32_t>(sources_.size()), {}, {}});
+    from.grad_name = py::reinterpret_steal<py::object>(PyUnicode_InternFromString(group->grad_attr.c_str()));
     const auto add = [&from](const std::string& name) {
       from.state_keys.push_back(py::reinterpret_steal<py::object>(PyUnicode_InternFromString(name.c_str())));
     };
     for (const std::string& name : group->states) add(name);
     if (group->has_step) add("step");
     for (const std::string& name : all_rules()[group->rule].scalars) add(name);
+    if (group->draws) add("tensor_id");
     for (const py::handle param : params) {
       TorchParam& p = params_.emplace_back();
       p.from = &from;
@@ -113,10 +115,14 @@ void TorchWalk::open(const TorchParam& p) {
 }
 
 void TorchWalk::resolve(TorchParam& p) {
-  static PyObject* const grad_name = PyUnicode_InternFromString("grad");
-  p.grad = py::reinterpret_steal<py::object>(PyObject_GetAttr(p.param.ptr(), grad_name));
-  if (!p.grad) throw py::error_already_set();
   const Group& group = *p.from->group;
+  p.grad = py::reinterpret_steal<py::object>(PyObject_GetAttr(p.param.ptr(), p.from->grad_name.ptr()));
+  if (!p.grad) {
+    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) throw py::error_already_set();
+    PyErr_Clear();
+    throw TypeError(group.label + ": params[" + std::to_string(p.index) + "] has no attribute '" + group.grad_attr +
+                    "', expected a gradient or None there (grad_attr)");
+  }
   const auto& keys = p.from->state_keys;
   if (p.grad.is_none() || keys.empty()) {
     p.entry = py::object();

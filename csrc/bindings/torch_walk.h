@@ -7,14 +7,16 @@ namespace fusedstep {
 struct TorchParam {
   struct Source {
     const Group* group;
-    const py::object* options;           // what makes its state is given
-    std::uint32_t index;                 // among the groups
-    std::vector<py::object> state_keys;  // in its dict, interned: arrays, "step" if it has one, other numbers
+    const py::object* options;  // what makes its state is given
+    std::uint32_t index;        // among the groups
+    std::vector<py::object>
+        state_keys;  // in its dict, interned: arrays, "step" if it has one, other numbers, perhaps an id
+    py::object grad_name;
   };
   const Source* from;
   std::int64_t index;             // over all groups
   py::object param, grad, entry;  // entry: its dict in the optimizer's state; null where it has none or needs none
-  py::object item[kMaxState + 1 + kMaxScalars];  // of the entry, for the state keys; null if missing or None
+  py::object item[kMaxState + 2 + kMaxScalars];  // of the entry, for the state keys; null if missing or None
 };
 
 // The value of a key in a mapping, null if it has none.

@@ -56,16 +56,46 @@ void check_one_kind(const Array& a, const Where& where, const Array& first) {
                std::string(" as ") + where.arg + "[0]; CPU and CUDA arrays need calls of their own");
 }
 
-void check_matches(const Array& a, const Where& where, const Array& param) {
-  const auto to_match = [&where] { return " to match params[" + std::to_string(where.index) + "]"; };
-  if (a.device != param.device) check_device(a.device, where.text(), param.device, to_match());
-  if (a.format != param.format || a.is_complex != param.is_complex) {
-    throw TypeError(where.text() + " has dtype " + a.dtype_text() + ", expected " + param.dtype_text() + to_match());
-  }
+namespace {
+
+std::string to_match(const Where& where) { return " to match params[" + std::to_string(where.index) + "]"; }
+
+void check_shape_and_device(const Array& a, const Where& where, const Array& param) {
+  if (a.device != param.device) check_device(a.device, where.text(), param.device, to_match(where));
   if (a.ndim != param.ndim || !std::equal(a.shape, a.shape + a.ndim, param.shape)) {
     throw std::invalid_argument(where.text() + " has shape " + a.shape_text() + ", expected " + param.shape_text() +
-                                to_match());
+                                to_match(where));
   }
+}
+
+// What is beside real numbers that are computed with as float32 may be stored otherwise.
+bool may_differ(const Array& a, const Array& param) {
+  return !a.is_complex && !param.is_complex && compute_type(a.format) == Compute::float32 &&
+         compute_type(param.format) == Compute::float32;
+}
+
+}  // namespace
+
+void check_gradient(const Array& a, const Where& where, const Array& param) {
+  const bool same = a.format == param.format && a.is_complex == param.is_complex;
+  if (!same && !may_differ(a, param)) {
+    const char* const others = may_differ(param, param) ? " (float32, bfloat16 and float16 go together)" : "";
+    throw TypeError(where.text() + " has dtype " + a.dtype_text() + ", expected " + param.dtype_text() +
+                    to_match(where) + others);
+  }
+  check_shape_and_device(a, where, param);
+}
+
+void check_state(const Array& a, const Where& where, const Array& param, bool exact) {
+  Array plain = param;
+  plain.format = plain_format(compute_type(param.format));
+  const bool same = a.format == plain.format && a.is_complex == param.is_complex;
+  const bool may_lose_bits = !exact && may_differ(param, param);
+  if (!same && !(may_lose_bits && !a.is_complex && a.format == Format::bfloat16)) {
+    throw TypeError(where.text() + " has dtype " + a.dtype_text() + ", expected " + plain.dtype_text() +
+                    (may_lose_bits ? " or bfloat16" : "") + to_match(where));
+  }
+  check_shape_and_device(a, where, param);
 }
 
 }  // namespace fusedstep

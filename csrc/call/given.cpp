@@ -22,9 +22,13 @@ void collect(const std::vector<Given>& given, Call& call) {
     const Array& param = g.array[0];
     Tensor& t = call.tensors.emplace_back();
     t.streams = g.group->streams();
+    bool draws = false;
     for (int k = 0; k < t.streams; ++k) {
       if (writes && !(k == 1 && call.in_place)) alias.add(g.array[k], k != 1, g.where(k));
-      t.stream[k] = {g.array[k].data, g.array[k].format};
+      Format format = g.array[k].format;
+      if (k > 1 && g.group->rounding[k - 2] == Rounding::stochastic) format = stochastic(format);
+      draws = draws || facts(format).draws;
+      t.stream[k] = {g.array[k].data, format};
     }
     for (int k = 0; k < g.group->scalars(); ++k) alias.add(g.scalars[k], g.where(t.streams + k));
     if (g.step_at.at) alias.add(g.step_at, {g.group->label.c_str(), "step", g.index});
@@ -32,8 +36,8 @@ void collect(const std::vector<Given>& given, Call& call) {
     t.rule = g.group->rule;
     t.numel = param.numel * (param.is_complex ? 2 : 1);
     t.two_passes = g.group->two_passes;
-    // Sums over a tensor are in row-major order; a step alone takes any.
-    if (writes) t.strided = common_layout(g.array, t.streams, t.two_passes, call.layouts);
+    // Sums over a tensor and the places of random numbers are in row-major order; a step alone takes any.
+    if (writes) t.strided = common_layout(g.array, t.streams, t.two_passes || draws, call.layouts);
     t.apart = lies_apart(t);
     if (call.does(kMeasure) && g.group->options.host.max_norm >= 0.0) {
       t.sum = call.sums++;
@@ -43,6 +47,7 @@ void collect(const std::vector<Given>& given, Call& call) {
     t.device = param.device;
     t.options = g.options;
     t.step = g.step;
+    t.id = g.id;
     t.step_at = g.step_at;
     std::copy(std::begin(g.scalars), std::end(g.scalars), t.scalars);
   }

@@ -14,7 +14,8 @@ struct Given {
   const Group* group;
   std::uint32_t options;  // index among the call's
   std::int64_t index, step;
-  Scalar step_at;  // on a device, instead of `step`
+  std::int64_t id = 0;  // Tensor::id
+  Scalar step_at;       // on a device, instead of `step`
   Scalar scalars[kMaxScalars];
   bool host_step, fresh;  // counted on the host; with state that this call makes
 

@@ -15,6 +15,18 @@ double value_of(const std::map<std::string, double>& hyper, const std::string& n
   return found->second;
 }
 
+std::vector<Rounding> roundings(const std::vector<std::string>& names, std::size_t states) {
+  if (names.empty()) return std::vector<Rounding>(states, Rounding::exact);
+  std::vector<Rounding> out;
+  for (const std::string& name : names) {
+    out.push_back(name == "nearest"      ? Rounding::nearest
+                  : name == "stochastic" ? Rounding::stochastic
+                                         : Rounding::exact);
+  }
+  if (out.size() != states) throw std::invalid_argument("rounding has another length than states");
+  return out;
+}
+
 void set_limits(StepOptions& options, std::optional<double> max_norm, std::optional<double> clip_value) {
   options.max_norm = max_norm.value_or(-1.0);
   options.clip_value = clip_value.value_or(std::numeric_limits<double>::infinity());
@@ -25,7 +37,8 @@ void set_limits(StepOptions& options, std::optional<double> max_norm, std::optio
 Group make_group(std::string label, const std::string& rule, std::vector<std::string> states,
                  std::vector<std::string> state_args, const std::map<std::string, double>& hyper, double weight_decay,
                  bool decoupled, bool maximize, std::optional<double> max_norm, std::optional<double> clip_value,
-                 bool has_step, std::string takes_sparse, bool capturable) {
+                 bool has_step, std::string takes_sparse, bool capturable, const std::vector<std::string>& rounding,
+                 std::uint64_t seed, bool draws, std::string grad_attr) {
   Group g{std::move(label), find_rule(rule, states), {"params", "grads"}, std::move(states)};
   if (g.rule < 0) throw std::invalid_argument("no rule '" + rule + "' with these state arrays");
   const RuleInfo& info = all_rules()[g.rule];
@@ -46,6 +59,10 @@ Group make_group(std::string label, const std::string& rule, std::vector<std::st
   g.capturable = capturable;
   g.two_passes = info.sums > 0;
   g.takes_sparse = std::move(takes_sparse);
+  g.rounding = roundings(rounding, g.states.size());
+  options.seed = seed;
+  g.draws = draws;
+  g.grad_attr = std::move(grad_attr);
   return g;
 }
 

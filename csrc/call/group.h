@@ -10,6 +10,9 @@
 
 namespace fusedstep {
 
+// How a state array is rounded that is stored in fewer bits than the rule computes in; exact: it must not be.
+enum class Rounding : std::uint8_t { exact, nearest, stochastic };
+
 struct Group {
   std::string label;                // of the optimizer, in messages
   int rule = -1;                    // index in AllRules
@@ -18,8 +21,11 @@ struct Group {
   Options options{};                // but for what a call adds: grad_scale, an lr on a device
   bool has_step = false;            // a torch state dict has a "step"
   bool capturable = false;
-  bool two_passes = false;        // the rule has sums over a tensor
-  std::string takes_sparse = {};  // the class that does, for messages
+  bool two_passes = false;              // the rule has sums over a tensor
+  std::string takes_sparse = {};        // the class that does, for messages
+  std::vector<Rounding> rounding = {};  // of each state array
+  bool draws = false;                   // a torch state dict has a "tensor_id"
+  std::string grad_attr = "grad";       // where a torch parameter has its gradient
 
   int streams() const { return 2 + static_cast<int>(states.size()); }
   int scalars() const { return static_cast<int>(args.size()) - streams(); }
@@ -29,7 +35,8 @@ struct Group {
 Group make_group(std::string label, const std::string& rule, std::vector<std::string> states,
                  std::vector<std::string> state_args, const std::map<std::string, double>& hyper, double weight_decay,
                  bool decoupled, bool maximize, std::optional<double> max_norm, std::optional<double> clip_value,
-                 bool has_step, std::string takes_sparse, bool capturable);
+                 bool has_step, std::string takes_sparse, bool capturable, const std::vector<std::string>& rounding,
+                 std::uint64_t seed, bool draws, std::string grad_attr);
 // Of gradients that are clipped in place, to a norm and within a bound, or whose norm is wanted.
 Group clip_group(std::string label, const std::string& arg, std::optional<double> max_norm,
                  std::optional<double> clip_value);

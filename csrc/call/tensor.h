@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "../formats/all.h"
+#include "../kernels/prepare.h"
 #include "scalar.h"
 
 namespace fusedstep {
@@ -27,9 +27,9 @@ struct Tensor {
   int streams;
   Compute compute;
   int rule;
-  std::int64_t numel;      // real numbers: a complex one is two
-  const void* uniform;     // StepUniform<rule, compute>, where the host has prepared it
-  const Strided* strided;  // of all streams; null: flat
+  std::int64_t numel;           // real numbers: a complex one is two
+  const UniformBytes* uniform;  // of rule and compute, where the host has prepared it
+  const Strided* strided;       // of all streams; null: flat
 
   bool apart = false;  // no kernel takes it where it lies: strided, or some stream is not stored as it is computed with
   bool two_passes = false;             // its rule has sums
@@ -38,6 +38,7 @@ struct Tensor {
   int device = kHost;
   std::uint32_t options = 0;  // index among the call's
   std::int64_t step = 1;      // this is its step number so many
+  std::int64_t id = 0;        // what random numbers know it by
   std::int32_t sum = -1;      // index of what it adds to the norm, among the call's sums; -1: it is no part of it
   Scalar step_at = {};        // on the device, instead of `step`: the number of steps before, which the call advances
   Scalar scalars[kMaxScalars] = {};  // the rule's states of one number, where the tensor is; null: it has fewer
@@ -46,10 +47,12 @@ struct Tensor {
   bool normed() const { return sum >= 0; }
 };
 
-// The last of a tensor's facts, from the others.
-inline bool lies_apart(const Tensor& t) {
-  return t.strided || std::any_of(t.stream, t.stream + t.streams,
-                                  [&t](const Stream& s) { return s.format != plain_format(t.compute); });
+// Whether some stream is not stored as it is computed with.
+inline bool is_mixed(const Tensor& t) {
+  return std::any_of(t.stream, t.stream + t.streams,
+                     [&t](const Stream& s) { return s.format != plain_format(t.compute); });
 }
+// A fact of a tensor that follows from the others.
+inline bool lies_apart(const Tensor& t) { return t.strided || is_mixed(t); }
 
 }  // namespace fusedstep

@@ -43,7 +43,7 @@ double sum_chunk(const NormCall& call, const Tensor& w, double scale, std::int64
     const std::int64_t n = std::min<std::int64_t>(kNormBlock, end - begin);
     const T* x = static_cast<const T*>(g.data) + begin * width;
     if (w.row_major || g.format != plain_format(compute)) {
-      const DecodeFn decode = call.target.decode[static_cast<int>(g.format)][static_cast<int>(compute)];
+      const DecodeFn decode = call.target.decode[static_cast<int>(g.format)];
       std::int64_t at = 0;
       visit_runs(w.row_major, 1, begin * width, (begin + n) * width, [&](const std::int64_t* offset, std::int64_t run) {
         decode(static_cast<const char*>(g.data) + offset[0] * item_size(g.format), run_stride(w.row_major, 0), run,

@@ -41,7 +41,7 @@ class CpuRun final : public Run {
       double norm = 0.0;
       if (options.max_norm >= 0.0) norm = call_.per_tensor ? norms_.each[t.sum] : norms_.total;
       if (!last || !same_numbers(*last, t) || !(last_norm == norm)) prepare(t, options, norm, group);
-      t.uniform = uniforms_.back().bytes;
+      t.uniform = &uniforms_.back();
       if (t.two_passes) scaled_.emplace_back(&t, &uniforms_.back());
       numels.push_back(leaves_all(options, norm) ? 0 : t.numel);
       last = &t;
@@ -62,7 +62,7 @@ class CpuRun final : public Run {
  private:
   void prepare(const Tensor& t, const StepOptions& options, double norm, const GroupScalars& group) {
     Scalars scalars = read_all(t.scalars);
-    fusedstep::prepare(t.rule, t.compute, options, norm, t.step, uniforms_.emplace_back().bytes, &scalars, &group);
+    fusedstep::prepare(t.rule, t.compute, options, norm, t.step, uniforms_.emplace_back(), &scalars, &group);
     count(t.scalars, scalars);
   }
 

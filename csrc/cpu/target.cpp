@@ -22,8 +22,8 @@ constexpr TargetTable make_table(TypeList<Rule...>, TypeList<F...>) {
           {{norm_block<Norm::one, float>, norm_block<Norm::one, double>},
            {norm_block<Norm::two, float>, norm_block<Norm::two, double>},
            {norm_block<Norm::inf, float>, norm_block<Norm::inf, double>}},
-          {{decode<F, float>, decode<F, double>}...},
-          {{encode<F, float>, encode<F, double>}...},
+          {decode<F>...},
+          {encode<F>...},
           {{first_pass<Rule, Lane<float>>(), first_pass<Rule, Lane<double>>()}...}};
 }
 

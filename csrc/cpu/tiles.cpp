@@ -38,18 +38,17 @@ void step_tiles(const TargetTable& target, StepFn kernel, const Tensor& w, std::
 }  // namespace
 
 Tile::Tile(const TargetTable& target, const Tensor& w) : work_(w) {
-  const int compute = static_cast<int>(w.compute), bytes = size_of(w.compute);
+  const int bytes = size_of(w.compute);
   for (int k = 0; k < w.streams; ++k) {
     const Stream& s = w.stream[k];
     const int format = static_cast<int>(s.format);
-    char* const tile = memory_ + k * largest_tile() * bytes;
-    streams_[k] = tile;
-    mover_[k] = {static_cast<char*>(s.data),
-                 tile,
-                 item_size(s.format),
-                 run_stride(w.strided, k),
-                 target.decode[format][compute],
-                 target.encode[format][compute]};
+    Mover& m = mover_[k];
+    m = {static_cast<char*>(s.data), memory_ + k * largest_tile() * bytes,
+         item_size(s.format),        run_stride(w.strided, k),
+         target.decode[format],      target.encode[format]};
+    m.stays = !w.strided && s.format == plain_format(w.compute);
+    if (facts(s.format).draws) m.key = array_key(w.uniform->step_key, w.id, k == 0 ? 0 : k - 1);
+    streams_[k] = m.tile;
     size_ = std::min<std::int64_t>(size_, facts(s.format).tile);
   }
 }
@@ -60,9 +59,14 @@ void Tile::decode(std::int64_t begin, std::int64_t n, int first) {
   visit_runs(work_.strided, work_.streams, begin, begin + n, [&](const std::int64_t* offset, std::int64_t run) {
     for (int k = first; k < work_.streams; ++k) {
       const Mover& m = mover_[k];
-      m.decode(m.data + offset[k] * m.item_size, m.stride, run, m.tile + at);
+      char* const data = m.data + offset[k] * m.item_size;
+      if (m.stays) {
+        streams_[k] = data;
+      } else {
+        m.decode(data, m.stride, run, m.tile + at * bytes);
+      }
     }
-    at += run * bytes;
+    at += run;
   });
 }
 
@@ -72,9 +76,10 @@ void Tile::encode(std::int64_t begin, std::int64_t n, int first) {
   visit_runs(work_.strided, work_.streams, begin, begin + n, [&](const std::int64_t* offset, std::int64_t run) {
     for (int k = first; k < work_.streams; ++k) {
       const Mover& m = mover_[k];
-      if (k != kGradient) m.encode(m.tile + at, run, m.data + offset[k] * m.item_size, m.stride);
+      if (k == kGradient || m.stays) continue;
+      m.encode(m.tile + at * bytes, run, m.data + offset[k] * m.item_size, m.stride, Place(m.key, begin + at));
     }
-    at += run * bytes;
+    at += run;
   });
 }
 

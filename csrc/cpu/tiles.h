@@ -26,6 +26,8 @@ class Tile {
     std::int64_t item_size, stride;
     DecodeFn decode;
     EncodeFn encode;
+    std::uint64_t key = 0;  // of its random numbers
+    bool stays = false;     // where it is, as the kernel takes it
   };
 
   const Tensor& work_;

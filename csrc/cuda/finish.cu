@@ -148,7 +148,7 @@ __device__ __forceinline__ void prepare_all(const A& args, double grad_scale) {
     const double norm = o.max_norm >= 0.0 ? head.sums[head.per_tensor ? r.sum : 0] : 0.0;
     Scalars scalars = read_all(r.scalars);
     const GroupScalars* const group = r.advance < 0 ? nullptr : head.groups + r.advance;
-    prepare(r.rule, r.compute, o, norm, step, head.uniforms[k].bytes, &scalars, group);
+    prepare(r.rule, r.compute, o, norm, step, head.uniforms[k], &scalars, group);
     write_all(r.scalars, scalars);
   }
 }

@@ -59,7 +59,7 @@ std::vector<std::uint32_t> Part::add_uniforms(const Call& call) {
         append(records_, record);
       } else {
         UniformBytes uniform{};
-        prepare(t.rule, t.compute, call.options[t.options].host, 0.0, t.step, uniform.bytes);
+        prepare(t.rule, t.compute, call.options[t.options].host, 0.0, t.step, uniform);
         append(uniforms_, uniform);
       }
     }

@@ -1,33 +1,33 @@
 // Every format, once, and what is known of each.
 #pragma once
+#include <type_traits>
+
+#include "bfloat16.h"
+#include "float16.h"
 #include "float32.h"
 #include "float64.h"
 
-#if defined(FS_EXTRA_FORMATS)  // a build for tests has more
-#include FS_EXTRA_FORMATS
-#else
-namespace fusedstep {
-using ExtraFormats = TypeList<>;
-}
-#endif
-
 namespace fusedstep {
 
-using AllFormats = Concat<TypeList<Float32, Float64>, ExtraFormats>::type;
+using AllFormats = TypeList<Float32, Float64, BFloat16, Float16, BFloat16Stochastic>;
 inline constexpr int kFormats = AllFormats::size;
+
+template <class F>
+inline constexpr Compute compute_of = std::is_same_v<typename F::Value, double> ? Compute::float64 : Compute::float32;
 
 struct FormatFacts {
   Format id;
   const char* name;
   Compute compute;
   int item_size, tile;
+  bool draws;
 };
 
 template <class... F>
 struct FormatTable;
 template <class... F>
 struct FormatTable<TypeList<F...>> {
-  static constexpr FormatFacts at[] = {{F::id, F::name, F::compute, F::item_size, F::tile}...};
+  static constexpr FormatFacts at[] = {{F::id, F::name, compute_of<F>, F::item_size, F::tile, F::draws}...};
 };
 
 inline constexpr const FormatFacts& facts(Format f) { return FormatTable<AllFormats>::at[static_cast<int>(f)]; }
@@ -37,6 +37,8 @@ inline constexpr int item_size(Format f) { return facts(f).item_size; }
 inline constexpr Compute compute_type(Format f) { return facts(f).compute; }
 // The format that is the compute type itself: no decoding.
 inline constexpr Format plain_format(Compute t) { return static_cast<Format>(t); }
+// The one that stores the same, rounded stochastically; of what needs no rounding, itself.
+inline constexpr Format stochastic(Format f) { return f == Format::bfloat16 ? Format::bfloat16_stochastic : f; }
 
 constexpr bool formats_are_in_order() {
   for (int k = 0; k < kFormats; ++k) {

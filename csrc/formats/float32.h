@@ -4,10 +4,11 @@
 
 namespace fusedstep {
 
-struct Float32 : ElementFormat<Float32, float> {
+struct Float32 : ElementFormat<Float32, float, float> {
   static constexpr Format id = Format::float32;
   static constexpr const char* name = "float32";
-  static constexpr Compute compute = Compute::float32;
+  FS_INLINE static float load(float x) { return x; }
+  FS_INLINE static float store(float x) { return x; }
 };
 
 }  // namespace fusedstep

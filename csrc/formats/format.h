@@ -3,53 +3,56 @@
 //   struct Name {
 //     static constexpr Format id = Format::name;
 //     static constexpr const char* name = "name";
-//     static constexpr Compute compute = ...;   what rules compute in for a parameter that is stored like this
 //     static constexpr int item_size = ...;   bytes
 //     static constexpr int tile = ...;        elements that are decoded at a time
-//     template <class T>
-//     FS_INLINE static void decode(const void* from, std::int64_t stride, std::int64_t n, T* to);
-//     template <class T>
-//     FS_INLINE static void encode(const T* from, std::int64_t n, void* to, std::int64_t stride);
+//     static constexpr bool draws = ...;      whether it rounds with random numbers
+//     using Value = ...;                      float or double: what rules compute in beside it
+//     FS_INLINE static void decode(const void* from, std::int64_t stride, std::int64_t n, Value* to);
+//     FS_INLINE static void encode(const Value* from, std::int64_t n, void* to, std::int64_t stride, const Place&);
 //   };
 //
-// T is float or double. A value that the other side cannot hold is rounded once, ties to even. A format knows no rule
-// and no other format.
+// A value that it cannot hold is rounded once, ties to even, or with the random numbers of its place. A format knows no
+// rule and no other format.
 #pragma once
-#include "../base.h"
+#include <cstring>
+
+#include "random.h"
 
 namespace fusedstep {
 
 // In the order of all.h: the compute types first.
-enum class Format : std::uint8_t { float32, float64 };
+enum class Format : std::uint8_t { float32, float64, bfloat16, float16, bfloat16_stochastic };
 
-// For a format whose elements are Stored one by one. One that is no arithmetic type gives load<T>() and store() of its
-// own.
-template <class Name, class Stored>
+FS_INLINE std::uint32_t bits_of(float x) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+FS_INLINE float float_of(std::uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// For a format whose elements are `Stored_` one by one, through load() and store() of its own.
+template <class Name, class Stored_, class Value_>
 struct ElementFormat {
+  using Stored = Stored_;
+  using Value = Value_;
   static constexpr int item_size = sizeof(Stored);
   static constexpr int tile = 512;
+  static constexpr bool draws = false;
 
-  template <class T>
-  FS_INLINE static T load(Stored x) {
-    return static_cast<T>(x);
-  }
-  template <class T>
-  FS_INLINE static Stored store(T x) {
-    return static_cast<Stored>(x);
-  }
-
-  template <class T>
-  FS_INLINE static void decode(const void* from, std::int64_t stride, std::int64_t n, T* to) {
+  FS_INLINE static void decode(const void* from, std::int64_t stride, std::int64_t n, Value* to) {
     const Stored* const x = static_cast<const Stored*>(from);
     if (stride == 1) {
-      for (std::int64_t i = 0; i < n; ++i) to[i] = Name::template load<T>(x[i]);
+      for (std::int64_t i = 0; i < n; ++i) to[i] = Name::load(x[i]);
     } else {
-      for (std::int64_t i = 0; i < n; ++i) to[i] = Name::template load<T>(x[i * stride]);
+      for (std::int64_t i = 0; i < n; ++i) to[i] = Name::load(x[i * stride]);
     }
   }
 
-  template <class T>
-  FS_INLINE static void encode(const T* from, std::int64_t n, void* to, std::int64_t stride) {
+  FS_INLINE static void encode(const Value* from, std::int64_t n, void* to, std::int64_t stride, const Place&) {
     Stored* const x = static_cast<Stored*>(to);
     if (stride == 1) {
       for (std::int64_t i = 0; i < n; ++i) x[i] = Name::store(from[i]);

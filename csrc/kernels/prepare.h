@@ -11,9 +11,10 @@ namespace fusedstep {
 inline constexpr int kMaxHyper = 12;
 inline constexpr int kMaxUniformBytes = 256;
 
-// A StepUniform<Rule, T> of any rule and type.
+// A StepUniform<Rule, T> of any rule and type, and what the keys of the step's random numbers are made from.
 struct alignas(16) UniformBytes {
   std::byte bytes[kMaxUniformBytes];
+  std::uint64_t step_key;
 };
 
 // The options of a group of tensors, as the caller gave them.
@@ -21,6 +22,7 @@ struct StepOptions {
   double hyper[kMaxHyper];                                // the rule's, in the order of its header: lr first
   double weight_decay, clip_value, max_norm, grad_scale;  // max_norm < 0: the norm is not limited
   bool decoupled, maximize;
+  std::uint64_t seed = 0;  // of stochastic rounding
 };
 
 namespace {
@@ -111,13 +113,14 @@ FS_INLINE void with_rule(TypeList<Rule, Rest...>, int rule, const F& f) {
   if constexpr (sizeof...(Rest) > 0) with_rule(TypeList<Rest...>{}, rule - 1, f);
 }
 
-// Fills StepUniform<Rule, T> at `out` (kMaxUniformBytes) for the rule of that index in AllRules. `scalars` are those of
-// the tensor, which move one step on, `group` those of its group, which have; null for a rule that has none.
-FS_INLINE void prepare(int rule, Compute compute, const StepOptions& options, double norm, std::int64_t step, void* out,
-                       Scalars* scalars = nullptr, const GroupScalars* group = nullptr) {
+// Fills `out` for the rule of that index in AllRules. `scalars` are those of the tensor, which move one step on,
+// `group` those of its group, which have; null for a rule that has none.
+FS_INLINE void prepare(int rule, Compute compute, const StepOptions& options, double norm, std::int64_t step,
+                       UniformBytes& out, Scalars* scalars = nullptr, const GroupScalars* group = nullptr) {
   with_rule(AllRules{}, rule, [&](auto of) {
-    prepare_rule<typename decltype(of)::type>(compute, options, norm, step, out, scalars, group);
+    prepare_rule<typename decltype(of)::type>(compute, options, norm, step, out.bytes, scalars, group);
   });
+  out.step_key = step_key(options.seed, step);
 }
 
 // Moves the scalars of a group one step on; of a rule without any nothing.

@@ -21,9 +21,9 @@ static_assert(static_cast<int>(Norm::pow) == kNorms);
 inline constexpr int kNormBlock = 2048;
 inline constexpr int kNormLanes = 32;
 
-// From n elements `stride` elements apart to side by side in the compute type, and back.
+// From n elements `stride` elements apart to side by side in the compute type of the format, and back.
 using DecodeFn = void (*)(const void* from, std::int64_t stride, std::int64_t n, void* to);
-using EncodeFn = void (*)(const void* from, std::int64_t n, void* to, std::int64_t stride);
+using EncodeFn = void (*)(const void* from, std::int64_t n, void* to, std::int64_t stride, const Place& place);
 
 // Of a rule with sums, null for others. `move` is a StepFn that writes the states alone; `measure` adds to the lanes of
 // each sum.
@@ -37,8 +37,8 @@ struct TargetTable {
   const char* name;
   StepFn step[AllRules::size][kComputes];
   NormFn norm[kNorms][kComputes];
-  DecodeFn decode[kFormats][kComputes];
-  EncodeFn encode[kFormats][kComputes];
+  DecodeFn decode[kFormats];
+  EncodeFn encode[kFormats];
   FirstPass first_pass[AllRules::size][kComputes];
 };
 

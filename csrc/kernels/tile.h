@@ -6,14 +6,14 @@
 namespace fusedstep {
 namespace {
 
-template <class F, class T>
+template <class F>
 void decode(const void* from, std::int64_t stride, std::int64_t n, void* to) {
-  F::decode(from, stride, n, static_cast<T*>(to));
+  F::decode(from, stride, n, static_cast<typename F::Value*>(to));
 }
 
-template <class F, class T>
-void encode(const void* from, std::int64_t n, void* to, std::int64_t stride) {
-  F::encode(static_cast<const T*>(from), n, to, stride);
+template <class F>
+void encode(const void* from, std::int64_t n, void* to, std::int64_t stride, const Place& place) {
+  F::encode(static_cast<const typename F::Value*>(from), n, to, stride, place);
 }
 
 }  // namespace

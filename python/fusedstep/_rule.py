@@ -119,15 +119,19 @@ class StateArray:
     """A state array per parameter, of its shape and dtype."""
 
     name: str  # torch's key
-    kind: Literal["signed", "unsigned", "exact"]  # which values a quantised format has to hold; exact: none may
+    # How it may be stored in fewer bits. signed: to nearest. unsigned, a mean or sum of squares: stochastically.
+    # maximum, a running one: to nearest, since random numbers would lift it. exact: not at all.
+    kind: Literal["signed", "unsigned", "maximum", "exact"]
     when: str = ""  # the option that it takes: not zero, not False
     start: str = ""  # the option that its elements start from; zero otherwise
 
     def __post_init__(self) -> None:
-        assert self.kind in ("signed", "unsigned", "exact")
+        assert self.kind in ("signed", "unsigned", "maximum", "exact")
 
 
-def array(name: str, kind: Literal["signed", "unsigned", "exact"], when: str = "", start: str = "") -> StateArray:
+def array(
+    name: str, kind: Literal["signed", "unsigned", "maximum", "exact"], when: str = "", start: str = ""
+) -> StateArray:
     return StateArray(name, kind, when, start)
 
 

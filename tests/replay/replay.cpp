@@ -146,7 +146,8 @@ struct StoredScalars {
   }
 };
 
-// A rule, and what is asked of its step: name, step, options (hyper first), norm, scalars of the tensor and the group.
+// A rule, and what is asked of its step: name, step, options (hyper first), norm, seed, scalars of the tensor and the
+// group.
 struct Asked {
   std::string name;
   int rule = -1, streams;
@@ -175,6 +176,7 @@ struct Asked {
     options.decoupled = r.get<double>() != 0.0;
     options.maximize = r.get<double>() != 0.0;
     norm = r.get<double>();
+    options.seed = r.get<std::uint64_t>();
     scalars.emplace_back(r, info.scalars.size());
     group.emplace_back(r, info.group_scalars.size());
   }
@@ -200,6 +202,7 @@ struct Asked {
       if (scalars.size() < call.tensors.size()) scalars.push_back(scalars[0]);
       const StoredScalars& own = scalars[&t - call.tensors.data()];
       std::copy(own.at.begin(), own.at.end(), t.scalars);
+      t.id = &t - call.tensors.data();
       if (options.max_norm >= 0.0) t.sum = call.sums++;
     }
     if (call.sums > 0) call.phases |= fs::kMeasure | fs::kFold;

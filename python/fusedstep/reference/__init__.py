@@ -9,6 +9,12 @@ once to the dtype of the arrays. Whatever is constant during a step is computed 
 An optimizer's function takes ``(param, grad, *states)`` and returns new arrays ``(param, *states)``. Its variant is
 chosen by the state arrays given: ``rmsprop`` with a ``grad_avg`` is centered. The functions are made from
 ``fusedstep.rules``: first :func:`before`, whose keywords all of them accept, then the rule's direction d, then p - d.
+
+Arrays may be stored in 16 bits, each in its own format: bfloat16 (arrays of the package ``ml_dtypes``) or float16. They
+are read with :func:`decode`, which is exact. The step is computed in float32. :func:`encode` stores each result in the
+dtype of the array that it replaces: to nearest, ties to even. A mean or sum of squares in bfloat16 is rounded
+stochastically instead. Its random numbers follow from ``seed``, ``step``, the number ``tensor`` of the parameter, the
+state array and the element's row-major index (:func:`stochastic_key`, :func:`random_bits`), so they too are specified.
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .._arithmetic import Array, before, fs_exp, fs_log, fs_pow, maximum, minimum, power, rounded
+from .._formats import decode, encode, encode_like, random_bits, stochastic_key
 from . import _specified
 from ._specified import *  # noqa: F403
 
@@ -29,6 +36,8 @@ __all__ = [
     "block_sums",
     "clip",
     "clip_coefficient",
+    "decode",
+    "encode",
     "fs_exp",
     "fs_log",
     "fs_pow",
@@ -36,7 +45,9 @@ __all__ = [
     "minimum",
     "norm_over_ranks",
     "power",
+    "random_bits",
     "rounded",
+    "stochastic_key",
     "total_norm",
     "tree",
 ]
@@ -56,9 +67,10 @@ def block_sums(x: Array, norm_type: float | None = 2.0) -> Array:
     largest ``|x|`` (inf).
 
     Each lane adds its elements in order; then lanes are folded in halves. Missing elements of the last block count as
-    zero. The square of a float32 is exact in float64 and cannot overflow.
+    zero. The square of a float32 is exact in float64 and cannot overflow. Of what is stored in 16 bits, the decoded
+    values count.
     """
-    flat = np.ravel(x).astype(np.float64)  # row-major, whatever the layout in memory
+    flat = np.ravel(decode(np.asarray(x))).astype(np.float64)  # row-major, whatever the layout in memory
     with np.errstate(all="ignore"):
         flat = flat if norm_type is None else flat * flat if norm_type == 2 else np.abs(flat)
     blocks = -(-flat.size // NORM_BLOCK)
@@ -98,7 +110,8 @@ def total_norm(arrays: Sequence[Array], norm_type: float = 2.0) -> float:
     largest ``|x|`` so that no power overflows.
     """
     if norm_type not in (1, 2, math.inf):
-        flat = np.abs(np.concatenate([np.zeros(0), *(np.ravel(a) for a in arrays)]).astype(np.float64))
+        every = [np.ravel(decode(np.asarray(a))) for a in arrays]
+        flat = np.abs(np.concatenate([np.zeros(0), *every]).astype(np.float64))
         largest = float(flat.max(initial=0.0))
         if largest == 0 or not math.isfinite(largest):
             return largest
@@ -126,6 +139,7 @@ def clip_coefficient(norm: float, max_norm: float) -> float:
 
 
 def clip(grad: Array, *, clip_coef: float = 1.0, clip_value: float | None = None) -> tuple[Array]:
-    """A gradient clipped in place: multiplied by ``clip_coef``, then bounded by ``clip_value``."""
+    """A gradient clipped in place: multiplied by ``clip_coef``, then bounded by ``clip_value``, stored to nearest."""
+    x = decode(grad)
     with np.errstate(all="ignore"):
-        return (before(grad, grad, 0.0, clip_coef=clip_coef, clip_value=clip_value)[1],)
+        return (encode_like(before(x, x, 0.0, clip_coef=clip_coef, clip_value=clip_value)[1], grad),)

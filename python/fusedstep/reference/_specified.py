@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._arithmetic import Array, before
+from .._formats import decode, encode_like, stochastic_key
 from .._signatures import KEYWORD_ONLY, POSITIONAL, make, parameter
 from ..rules import ALL, Rule
 
@@ -15,7 +16,7 @@ _NAMES = {"__name__": "fusedstep.reference", "Any": Any, "Array": Array}
 
 
 def _signature_of(rule: type[Rule]) -> Signature:
-    """``(param, grad, *states, *, step, numbers, keywords of before)``; a rule that counts no steps takes step too."""
+    """``(param, grad, *states, *, step, numbers, keywords of before, seed, tensor)``, with step in any case."""
     own = list(signature(rule.specification).parameters.values())
     states = [parameter(p.name, p.annotation, p.default) for p in own[2:] if p.kind is POSITIONAL]
     keywords = [p.replace(annotation=str(p.annotation)) for p in own if p.kind is KEYWORD_ONLY]
@@ -27,7 +28,8 @@ def _signature_of(rule: type[Rule]) -> Signature:
         if p.kind is KEYWORD_ONLY
     ]
     arrays = [parameter("param", "Array"), parameter("grad", "Array"), *states]
-    return Signature([*arrays, *keywords, *common], return_annotation="tuple[Array, ...]")
+    drawn = [parameter("seed", "int", 0, True), parameter("tensor", "int", 0, True)]
+    return Signature([*arrays, *keywords, *common, *drawn], return_annotation="tuple[Array, ...]")
 
 
 def _function_of(rule: type[Rule]) -> Any:
@@ -35,7 +37,9 @@ def _function_of(rule: type[Rule]) -> Any:
     states = [n for n, p in own.items() if p.kind is POSITIONAL][2:]
     keywords = {n for n, p in own.items() if p.kind is KEYWORD_ONLY}
 
-    def specified(param: Array, grad: Array, *given: Array, **options: Any) -> tuple[Array, ...]:
+    def specified(
+        param: Array, grad: Array, *given: Array, seed: int, tensor: int, **options: Any
+    ) -> tuple[Array, ...]:
         arrays = dict(zip(states, given, strict=False)) | {n: options.pop(n) for n in states if n in options}
         numbers = {n: options[n] for n in keywords if n in options}
         for s in rule.states:
@@ -43,10 +47,15 @@ def _function_of(rule: type[Rule]) -> Any:
                 text = f"{s.when} is {numbers[s.when]} with no {s.name}"
                 raise ValueError(f"{rule.name()}: {text}, expected both or neither")
         common = {n: v for n, v in options.items() if n not in keywords and n != "step"}
+        kinds = {s.name: s.kind for s in rule.states if arrays.get(s.name) is not None}
         with np.errstate(all="ignore"):
-            p, g = before(param, grad, options["lr"], **common)
-            d, *new = rule.specification(g, p, **arrays, **numbers)
-            return p - d, *new
+            p, g = before(decode(param), decode(grad), options["lr"], **common)
+            d, *new = rule.specification(g, p, **arrays | {n: decode(arrays[n]) for n in kinds}, **numbers)
+            p = p - d
+        for k, (name, kind) in enumerate(kinds.items()):
+            key = stochastic_key(seed, options["step"], tensor, 1 + k) if kind == "unsigned" else None
+            new[k] = encode_like(new[k], arrays[name], key)
+        return encode_like(p, param), *new
 
     return make(rule.name(), rule.name(), _signature_of(rule), specified, rule.__doc__ or "", _NAMES)
 

@@ -20,6 +20,8 @@ def adagrad(
     grad_scale: float = 1.0,
     clip_coef: float = 1.0,
     clip_value: float | None = None,
+    seed: int = 0,
+    tensor: int = 0,
 ) -> tuple[Array, ...]:
     """Adagrad: each element's rate falls with the sum of its squared gradients.
 
@@ -58,6 +60,8 @@ def adam(
     grad_scale: float = 1.0,
     clip_coef: float = 1.0,
     clip_value: float | None = None,
+    seed: int = 0,
+    tensor: int = 0,
 ) -> tuple[Array, ...]:
     """Adam: running means of the gradient and of its square, corrected for their start; with ``amsgrad`` the largest
     mean square so far.
@@ -100,6 +104,8 @@ def adamw(
     grad_scale: float = 1.0,
     clip_coef: float = 1.0,
     clip_value: float | None = None,
+    seed: int = 0,
+    tensor: int = 0,
 ) -> tuple[Array, ...]:
     """:class:`Adam` with decoupled weight decay: the parameter itself shrinks, and no moment sees it.
 
@@ -134,6 +140,8 @@ def lion(
     grad_scale: float = 1.0,
     clip_coef: float = 1.0,
     clip_value: float | None = None,
+    seed: int = 0,
+    tensor: int = 0,
 ) -> tuple[Array, ...]:
     """Lion: steps of one size, in the direction of the sign of an average of gradient and momentum.
 
@@ -174,6 +182,8 @@ def nadam(
     grad_scale: float = 1.0,
     clip_coef: float = 1.0,
     clip_value: float | None = None,
+    seed: int = 0,
+    tensor: int = 0,
 ) -> tuple[Array, ...]:
     """NAdam: Adam with Nesterov's momentum, on a schedule of its own.
 
@@ -216,6 +226,8 @@ def rmsprop(
     grad_scale: float = 1.0,
     clip_coef: float = 1.0,
     clip_value: float | None = None,
+    seed: int = 0,
+    tensor: int = 0,
 ) -> tuple[Array, ...]:
     """RMSprop: the gradient over the root of its running mean square; centered, with momentum.
 
@@ -256,6 +268,8 @@ def sgd(
     grad_scale: float = 1.0,
     clip_coef: float = 1.0,
     clip_value: float | None = None,
+    seed: int = 0,
+    tensor: int = 0,
 ) -> tuple[Array, ...]:
     """Gradient descent; with ``momentum``, SGD with momentum, dampening and Nesterov's variant.
 

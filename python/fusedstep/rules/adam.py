@@ -53,7 +53,7 @@ class Adam(Rule):
     states = (
         array("exp_avg", "signed"),
         array("exp_avg_sq", "unsigned"),
-        array("max_exp_avg_sq", "unsigned", when="amsgrad"),
+        array("max_exp_avg_sq", "maximum", when="amsgrad"),
     )
 
     @staticmethod
