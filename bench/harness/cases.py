@@ -40,7 +40,7 @@ class Rule:
 
     @property
     def clips_alone(self) -> bool:
-        return self.spec is ClipGradNorm
+        return self.spec is clip_grad_norm_
 
     @property
     def options(self) -> dict[str, Any]:
@@ -58,14 +58,14 @@ class Rule:
         return new
 
 
-class ClipGradNorm(fusedstep.rules.Rule):
-    """``clip_grad_norm_`` alone, which has no parameters and no state to move: it writes the gradients."""
+class clip_grad_norm_(fusedstep.rules.Rule):
+    """Clipping alone, which moves no parameters and no state: it writes the gradients."""
 
     has_step = False
     specification = staticmethod(lambda g, p: (g,))
 
 
-CLIP = Rule("clip_grad_norm_", ClipGradNorm, {})
+CLIP = Rule(clip_grad_norm_.__name__, clip_grad_norm_, {})
 # Where the default would move a parameter by its own size in a few steps.
 GENTLE = {"RMSprop": {"lr": 1e-4}}
 
