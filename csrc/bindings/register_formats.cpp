@@ -1,5 +1,6 @@
 // Storage formats by themselves: arrays decoded and encoded by the active target.
 
+#include <algorithm>
 #include <string>
 
 #include "../cpu/dispatch.h"
@@ -40,9 +41,18 @@ void encode(const std::string& name, const py::buffer& source, const py::buffer&
             std::int64_t first) {
   const Format format = format_of(name);
   const py::buffer_info from = source.request(), to = target.request(true);
-  const void* const values = memory_of(from, size_of(compute_type(format)), from.size);
-  void* const stored = memory_of(to, item_size(format), from.size);
-  target_for_call().encode[static_cast<int>(format)](values, from.size, stored, 1, Place(key, first));
+  const char* values = static_cast<const char*>(memory_of(from, size_of(compute_type(format)), from.size));
+  char* stored = static_cast<char*>(memory_of(to, item_size(format), from.size));
+  const auto run = target_for_call().encode[static_cast<int>(format)];
+  // A place ends at a multiple of 2^33.
+  constexpr std::int64_t kPlaces = std::int64_t{1} << 33;
+  for (std::int64_t left = from.size, n; left > 0; left -= n) {
+    n = std::min({left, std::int64_t{facts(format).tile}, kPlaces - first % kPlaces});
+    run(values, n, stored, 1, Place(key, first));
+    values += n * from.itemsize;
+    stored += n * to.itemsize;
+    first += n;
+  }
 }
 
 }  // namespace

@@ -21,14 +21,13 @@ struct Entry {
 
 struct StepEntry : Entry {
   void* written[1 + kMaxState];  // the parameter, state
+  std::int64_t id;               // what random numbers know it by
   std::uint32_t uniform;         // index of its StepUniform
   Format format[kMaxStreams];
-  bool apart;  // strided, or a stream is not stored as it is computed with
 };
 
 struct NormEntry : Entry {
   Format format;
-  bool apart;
 };
 
 // A Layout in a table is int64s: dimensions, their sizes, then their strides for each stream (p, g, state; of a norm

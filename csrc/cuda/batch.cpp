@@ -50,7 +50,7 @@ void Batch::build(const Call& call, const std::vector<std::uint32_t>& uniform_of
     for (int k = 2; k < t.streams; ++k) e.written[k - 1] = t.stream[k].data;
     for (int k = 0; k < t.streams; ++k) e.format[k] = t.stream[k].format;
     e.uniform = uniform_of[index];
-    e.apart = t.apart;
+    e.id = t.id;
   });
 }
 
@@ -58,7 +58,6 @@ void NormBatch::build(const Call& call) {
   fill<NormEntry>(*this, call, [&](const Tensor& t, std::uint32_t, NormEntry& e) {
     e.layout = add_layout(entries, t.row_major, 1);
     e.format = t.stream[1].format;
-    e.apart = t.row_major || e.format != plain_format(compute);
   });
 }
 

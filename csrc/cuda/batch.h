@@ -72,14 +72,15 @@ struct Table {
   std::uint32_t chunks() const { return args.head().chunks; }
 };
 
-// Those of one rule and one compute type.
+// Those of one rule and one compute type, all of them stored as it is computed with, or none.
 struct Batch : Table<StepHead> {
   int rule;
   Compute compute;
-  bool two_passes;
+  bool mixed, two_passes;
   std::uint32_t first_sum = 0;  // of this device's sums of rules
 
-  explicit Batch(const Tensor& t) : rule(t.rule), compute(t.compute), two_passes(t.two_passes) {}
+  explicit Batch(const Tensor& t) : rule(t.rule), compute(t.compute), mixed(is_mixed(t)), two_passes(t.two_passes) {}
+  const KernelPair& kernels() const { return step_kernel_of(rule, compute, mixed); }
   void build(const Call& call, const std::vector<std::uint32_t>& uniform_of);
 };
 

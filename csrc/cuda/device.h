@@ -2,6 +2,8 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <type_traits>
+
 #include "../vec/scalar.h"
 #include "args.h"
 
@@ -48,49 +50,152 @@ __device__ __forceinline__ void locate(const Entry& e, const void* table, std::i
   }
 }
 
-// Element i of a stream. The format is the same for all threads of a block, so that choosing one by comparison costs
-// little: measured as fast as a kernel per format.
+template <class F>
+struct OfFormat {
+  using type = F;
+};
+
+// Formats of the streams of a kernel.
 template <class T, class F, class... Rest>
-__device__ __forceinline__ T decode_one(TypeList<F, Rest...>, Format format, void* data, std::int64_t i) {
-  if constexpr (sizeof...(Rest) > 0) {
-    if (format != F::id) return decode_one<T>(TypeList<Rest...>{}, format, data, i);
+constexpr auto formats_of(TypeList<F, Rest...>) {
+  using Own = std::conditional_t<std::is_same_v<T, typename F::Value>, TypeList<F>, TypeList<>>;
+  if constexpr (sizeof...(Rest) == 0) {
+    return Own{};
+  } else {
+    return typename Concat<Own, decltype(formats_of<T>(TypeList<Rest...>{}))>::type{};
   }
+}
+template <class T>
+using FormatsOf = decltype(formats_of<T>(AllFormats{}));  // all that are decoded to a T
+template <class T>
+using Plain = TypeList<std::conditional_t<sizeof(T) == 4, Float32, Float64>>;  // T itself alone
+
+// f(OfFormat<F>) for the format of that name. It is the same for all threads of a block, so that choosing it by
+// comparison costs little: measured as fast as a kernel per format.
+template <class Fn, class F, class... Rest>
+__device__ __forceinline__ void with_format(TypeList<F, Rest...>, Format format, const Fn& f) {
+  if constexpr (sizeof...(Rest) > 0) {
+    if (format != F::id) return with_format(TypeList<Rest...>{}, format, f);
+  }
+  f(OfFormat<F>{});
+}
+
+// kWidth neighbours in the bits of their format: 16 or 32 each.
+template <int kWidth>
+struct Raw {
+  static constexpr int kHalf = kWidth * 2 / 16;
+  struct alignas(16) Part {
+    std::uint32_t bits[4];
+  };
+  Part part[2 * kHalf];
+
+  // No more is asked of the format than its size, and nothing is done with what is read: so the loads of one stream
+  // need not wait for those of another.
+  __device__ __forceinline__ void load(const void* data, bool wide) {
+    const Part* const from = static_cast<const Part*>(data);
+#pragma unroll
+    for (int k = 0; k < kHalf; ++k) part[k] = from[k];
+    if (!wide) return;
+#pragma unroll
+    for (int k = kHalf; k < 2 * kHalf; ++k) part[k] = from[k];
+  }
+  __device__ __forceinline__ void store(void* data, bool wide) const {
+    Part* const to = static_cast<Part*>(data);
+#pragma unroll
+    for (int k = 0; k < kHalf; ++k) to[k] = part[k];
+    if (!wide) return;
+#pragma unroll
+    for (int k = kHalf; k < 2 * kHalf; ++k) to[k] = part[k];
+  }
+
+  template <class Formats, class T>
+  __device__ __forceinline__ void decode(Format format, T (&to)[kWidth]) const {
+    with_format(Formats{}, format, [&](auto of) {
+      using F = typename decltype(of)::type;
+      typename F::Stored x[kWidth];
+      std::memcpy(x, part, sizeof x);
+#pragma unroll
+      for (int k = 0; k < kWidth; ++k) to[k] = F::load(x[k]);
+    });
+  }
+  // The first of them is even in its array, at place_of().
+  template <class Formats, class T, class PlaceOf>
+  __device__ __forceinline__ void encode(Format format, const T (&from)[kWidth], const PlaceOf& place_of) {
+    with_format(Formats{}, format, [&](auto of) {
+      using F = typename decltype(of)::type;
+      typename F::Stored x[kWidth];
+      if constexpr (F::draws) {
+        const Place place = place_of();
+#pragma unroll
+        for (int k = 0; k < kWidth; k += 2) {
+          const std::uint32_t hash = place.hash(place.pair_of(place.first + k));
+          x[k] = F::store(from[k], static_cast<std::uint16_t>(hash));
+          x[k + 1] = F::store(from[k + 1], static_cast<std::uint16_t>(hash >> 16));
+        }
+      } else {
+#pragma unroll
+        for (int k = 0; k < kWidth; ++k) x[k] = F::store(from[k]);
+      }
+      std::memcpy(part, x, sizeof x);
+    });
+  }
+};
+
+// Element i of a stream, wherever that is.
+template <class Formats, class T>
+__device__ __forceinline__ T decode_one(Format format, void* data, std::int64_t i) {
   T x;
-  F::decode(global<char>(data) + i * F::item_size, 1, 1, &x);
+  with_format(Formats{}, format, [&](auto of) {
+    using F = typename decltype(of)::type;
+    x = F::load(global<typename F::Stored>(data)[i]);
+  });
   return x;
 }
 
-template <class T, class F, class... Rest>
-__device__ __forceinline__ void encode_one(TypeList<F, Rest...>, Format format, T x, void* data, std::int64_t i) {
-  if constexpr (sizeof...(Rest) > 0) {
-    if (format != F::id) return encode_one(TypeList<Rest...>{}, format, x, data, i);
-  }
-  F::encode(&x, 1, global<char>(data) + i * F::item_size, 1);
+template <class Formats, class T, class PlaceOf>
+__device__ __forceinline__ void encode_one(Format format, T x, void* data, std::int64_t i, const PlaceOf& place_of) {
+  with_format(Formats{}, format, [&](auto of) {
+    using F = typename decltype(of)::type;
+    typename F::Stored* const to = global<typename F::Stored>(data) + i;
+    if constexpr (F::draws) {
+      *to = F::store(x, place_of().number(0));
+    } else {
+      *to = F::store(x);
+    }
+  });
 }
 
-// One element of a tensor, wherever it lies and however it is stored.
-template <class T, int kStates>
-struct Element {
+// What a chunk's elements have in common, of a tensor however it is stored.
+struct Where {
   const StepEntry& entry;
+  const void* table;
   void* grad;
+  std::uint64_t step_key;
+
+  __device__ __forceinline__ void* data(int stream) const {
+    return stream == 1 ? grad : entry.written[stream == 0 ? 0 : stream - 1];
+  }
+  __device__ __forceinline__ Place place(int stream, std::int64_t i) const {
+    return Place(array_key(step_key, entry.id, stream == 0 ? 0 : stream - 1), i);
+  }
+};
+
+// Element i of every stream, wherever it lies.
+template <class Formats, class T, int kStates>
+struct Element {
+  const Where& at;
+  std::int64_t index;
   std::int64_t offset[2 + kStates];
 
-  __device__ __forceinline__ Element(const StepEntry& e, const void* table, void* g, std::int64_t i)
-      : entry(e), grad(g) {
-    locate(e, table, i, offset);
+  __device__ __forceinline__ Element(const Where& at, std::int64_t i) : at(at), index(i) {
+    locate(at.entry, at.table, i, offset);
   }
-  __device__ __forceinline__ Lane<T> param() const { return decode(0, entry.written[0]); }
-  __device__ __forceinline__ Lane<T> gradient() const { return decode(1, grad); }
-  __device__ __forceinline__ Lane<T> state(int k) const { return decode(2 + k, entry.written[1 + k]); }
-  __device__ __forceinline__ void set_param(Lane<T> x) const { encode(0, entry.written[0], x); }
-  __device__ __forceinline__ void set_state(int k, Lane<T> x) const { encode(2 + k, entry.written[1 + k], x); }
-
- private:
-  __device__ __forceinline__ T decode(int k, void* data) const {
-    return decode_one<T>(AllFormats{}, entry.format[k], data, offset[k]);
+  __device__ __forceinline__ Lane<T> get(int stream) const {
+    return decode_one<Formats, T>(at.entry.format[stream], at.data(stream), offset[stream]);
   }
-  __device__ __forceinline__ void encode(int k, void* data, Lane<T> x) const {
-    encode_one(AllFormats{}, entry.format[k], x.r, data, offset[k]);
+  __device__ __forceinline__ void set(int stream, Lane<T> x) const {
+    encode_one<Formats>(at.entry.format[stream], x.r, at.data(stream), offset[stream],
+                        [&] { return at.place(stream, index); });
   }
 };
 

@@ -28,8 +28,8 @@ struct KernelPair {
   Kernel small, large;
 };
 
-const KernelPair& step_kernel_of(int rule, Compute compute);
-const KernelPair& measure_kernel_of(int rule, Compute compute);  // of rules with sums alone
+const KernelPair& step_kernel_of(int rule, Compute compute, bool mixed);  // mixed: any format in any stream
+const KernelPair& measure_kernel_of(int rule, Compute compute);           // of rules with sums alone
 const KernelPair& norm_kernel_of(Norm norm, Compute compute);
 const KernelPair& finish_kernel();
 const Kernel& fill_kernel();

@@ -9,16 +9,17 @@ namespace fusedstep::cuda {
 namespace {
 
 template <class Rule, class T, std::size_t... S>
-__device__ __forceinline__ void measure_element(const StepUniform<Rule, T>& u, const Element<T, sizeof...(S)>& at,
+__device__ __forceinline__ void measure_element(const StepUniform<Rule, T>& u,
+                                                const Element<FormatsOf<T>, T, sizeof...(S)>& at,
                                                 Wide (&acc)[sum_count<Rule>], std::index_sequence<S...>) {
   constexpr unsigned kSquares = squares<Rule>();
-  Lane<T> p = at.param(), g = at.gradient();
-  Lane<T> state[] = {at.state(S)..., T(0)};
+  Lane<T> p = at.get(0), g = at.get(1);
+  Lane<T> state[] = {at.get(2 + S)..., T(0)};
   before(u.common, g, p);
   Rule::move(u.rule, g, p, state[S]...);
-  (at.set_state(S, state[S]), ...);
+  (at.set(2 + S, state[S]), ...);
   Lane<T> x[kMaxSums] = {T(0), T(0)};
-  Rule::measure(u.rule, x, g, p, at.state(S)...);  // as they are stored
+  Rule::measure(u.rule, x, g, p, at.get(2 + S)...);  // as they are stored
   for (int k = 0; k < sum_count<Rule>; ++k) {
     const Wide value = {static_cast<double>(x[k].r)};
     acc[k] = kSquares >> k & 1 ? accumulate<Norm::two>(acc[k], value) : acc[k] + value;
@@ -32,13 +33,14 @@ __device__ __forceinline__ void measure_all(const A& args, std::index_sequence<S
   const StepEntry* const entries = resolve<StepEntry>(args, head.entries);
   for (std::uint32_t chunk = blockIdx.x; chunk < head.chunks; chunk += gridDim.x) {
     const StepEntry& e = entry_of(entries, head, chunk);
-    const StepUniform<Rule, T> u =
-        *reinterpret_cast<const StepUniform<Rule, T>*>(resolve<UniformBytes>(args, head.uniforms) + e.uniform);
+    const UniformBytes& uniform = resolve<UniformBytes>(args, head.uniforms)[e.uniform];
+    const StepUniform<Rule, T> u = *reinterpret_cast<const StepUniform<Rule, T>*>(uniform.bytes);
     void* const grad = resolve<void*>(args, head.grads)[&e - entries];
+    const Where at{e, entries, grad, uniform.step_key};
     const WarpBlock block(e, chunk);
     Wide acc[sum_count<Rule>] = {};
     for (int i = static_cast<int>(threadIdx.x) % kWarp; i < block.n; i += kWarp) {
-      measure_element(u, Element<T, sizeof...(S)>(e, entries, grad, block.begin + i), acc, states);
+      measure_element(u, Element<FormatsOf<T>, T, sizeof...(S)>(at, block.begin + i), acc, states);
     }
     for (int k = 0; k < sum_count<Rule>; ++k) {
       const double sum = chunk_sum<Norm::one>(acc[k].r);

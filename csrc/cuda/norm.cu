@@ -34,15 +34,18 @@ __device__ __forceinline__ void norm_all(const A& args) {
     const NormEntry& e = entry_of(entries, head, chunk);
     void* const g = resolve<void*>(args, head.grads)[&e - entries];
     const WarpBlock block(e, chunk);
-    double sum;
-    if (!e.apart) {
-      const T* const x = global<T>(g) + block.begin;
-      sum = lane_sum<kNorm, 16>(block.n, [=](int i) { return Wide::load(x + i); });
+    double sum = 0.0;
+    if (e.layout < 0) {
+      with_format(FormatsOf<T>{}, e.format, [&](auto of) {
+        using F = typename decltype(of)::type;
+        const auto* const x = global<typename F::Stored>(g) + block.begin;
+        sum = lane_sum<kNorm, 16>(block.n, [=](int i) { return Wide{static_cast<double>(F::load(x[i]))}; });
+      });
     } else {
       sum = lane_sum<kNorm, 1>(block.n, [&](int i) {
         std::int64_t offset[1];
         locate(e, entries, block.begin + i, offset);
-        return Wide{decode_one<double>(AllFormats{}, e.format, g, offset[0])};
+        return Wide{static_cast<double>(decode_one<FormatsOf<T>, T>(e.format, g, offset[0]))};
       });
     }
     sum = chunk_sum<kNorm>(sum);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 #include <map>
+#include <tuple>
 #include <utility>
 
 #include "run.h"
@@ -70,11 +71,11 @@ std::vector<std::uint32_t> Part::add_uniforms(const Call& call) {
 }
 
 void Part::add_batches(const Call& call, const std::vector<std::uint32_t>& uniform_of) {
-  std::map<std::pair<int, Compute>, Batch*> batch_of;
+  std::map<std::tuple<int, Compute, bool>, Batch*> batch_of;
   for (std::uint32_t i = 0; i < call.tensors.size(); ++i) {
     const Tensor& t = call.tensors[i];
     if (t.device != device) continue;
-    Batch*& batch = batch_of[{t.rule, t.compute}];
+    Batch*& batch = batch_of[{t.rule, t.compute, is_mixed(t)}];
     if (!batch) batch = &batches.emplace_back(t);
     batch->tensors.push_back(i);
   }
@@ -156,7 +157,7 @@ void Part::place_tables(const Call& call) {
   for (Batch& batch : batches) {
     if (!has_finish) place(batch.args, batch.args.head().uniforms, uniforms_, false);
     place(batch);
-    resident_blocks(batch.args.fitting(step_kernel_of(batch.rule, batch.compute)), device);
+    resident_blocks(batch.args.fitting(batch.kernels()), device);
     if (batch.two_passes) resident_blocks(batch.args.fitting(measure_kernel_of(batch.rule, batch.compute)), device);
   }
   for (NormBatch& batch : norm_batches) {

@@ -97,7 +97,7 @@ class CudaRun final : public Run {
       if (!call_.does(kApply) || call_.skips) continue;
       run_first_passes(part);
       for (const Batch& batch : part.batches) {
-        run_table(part, batch, step_kernel_of(batch.rule, batch.compute), "cudaLaunchKernelEx(step)");
+        run_table(part, batch, batch.kernels(), "cudaLaunchKernelEx(step)");
       }
     }
   }

@@ -1,7 +1,7 @@
 // The step on a GPU: the chunks of a whole batch in one launch, the update of kernels/update.h on one-element lanes,
-// 16 bytes of each stream per thread at a time. Where a stream is not aligned to that, does not lie flat or is stored
-// in another format, and at the end of a tensor, the same update runs element by element. Of a rule with sums it is the
-// second pass, which moves no state.
+// 16 bytes of each stream per thread at a time, or 32 of the wider ones where some are stored in 16 bits, which kernels
+// of their own do. Where a stream is not aligned to that or does not lie flat, and at the end of a tensor, the same
+// update runs element by element. Of a rule with sums it is the second pass, which moves no state.
 #include "../kernels/update.h"
 #include "device.h"
 #include "launch.h"
@@ -31,14 +31,45 @@ __device__ __forceinline__ void update_pack(const StepUniform<Rule, T>& u, T* p,
   if constexpr (sum_count<Rule> == 0) ((*reinterpret_cast<Pack*>(s[S] + i) = state[S]), ...);
 }
 
+// Elements i to i + 7 of a flat tensor whose streams are aligned, however they are stored.
 template <class Rule, class T, std::size_t... S>
-__device__ __forceinline__ void update_element(const StepUniform<Rule, T>& u, const Element<T, sizeof...(S)>& at,
+__device__ __forceinline__ void update_stored(const StepUniform<Rule, T>& u, const Where& at, std::int64_t i,
+                                              std::index_sequence<S...> states) {
+  constexpr int kWidth = 8, kStreams = 2 + sizeof...(S);
+  using Formats = FormatsOf<T>;
+  const Format* const format = at.entry.format;
+  const auto address = [&](int k) { return global<char>(at.data(k)) + i * (is_wide(format[k]) ? 4 : 2); };
+  Raw<kWidth> raw[kStreams];
+#pragma unroll
+  for (int k = 0; k < kStreams; ++k) raw[k].load(address(k), is_wide(format[k]));
+  T x[kStreams][kWidth];
+#pragma unroll
+  for (int k = 0; k < kStreams; ++k) raw[k].template decode<Formats>(format[k], x[k]);
+#pragma unroll
+  for (int k = 0; k < kWidth; ++k) {
+    Lane<T> param = x[0][k];
+    Lane<T> state[] = {x[2 + S][k]..., T(0)};
+    update_one<Rule>(u, Lane<T>(x[1][k]), param, state, states);
+    x[0][k] = param.r;
+    ((x[2 + S][k] = state[S].r), ...);
+  }
+#pragma unroll
+  for (int k = 0; k < kStreams; ++k) {
+    if (k == 1 || (k > 1 && sum_count<Rule> > 0)) continue;
+    raw[k].template encode<Formats>(format[k], x[k], [&] { return at.place(k, i); });
+    raw[k].store(address(k), is_wide(format[k]));
+  }
+}
+
+template <class Rule, class Formats, class T, std::size_t... S>
+__device__ __forceinline__ void update_element(const StepUniform<Rule, T>& u, const Where& where, std::int64_t i,
                                                std::index_sequence<S...> states) {
-  Lane<T> param = at.param();
-  Lane<T> state[] = {at.state(S)..., T(0)};
-  update_one<Rule>(u, at.gradient(), param, state, states);
-  at.set_param(param);
-  if constexpr (sum_count<Rule> == 0) (at.set_state(S, state[S]), ...);
+  const Element<Formats, T, sizeof...(S)> at(where, i);
+  Lane<T> param = at.get(0);
+  Lane<T> state[] = {at.get(2 + S)..., T(0)};
+  update_one<Rule>(u, at.get(1), param, state, states);
+  at.set(0, param);
+  if constexpr (sum_count<Rule> == 0) (at.set(2 + S, state[S]), ...);
 }
 
 template <class Rule, class T, std::size_t... S>
@@ -59,7 +90,30 @@ __device__ __forceinline__ void step_chunk(const StepUniform<Rule, T>& u, T* p, 
   }
 }
 
-template <class Rule, class T, class A, std::size_t... S>
+// Whether every stream can be read 16 bytes at a time.
+template <std::size_t... S>
+__device__ __forceinline__ bool is_aligned(const Where& at, std::index_sequence<S...>) {
+  const std::uintptr_t addresses = (reinterpret_cast<std::uintptr_t>(at.data(S)) | ...);
+  return addresses % 16 == 0;
+}
+
+// Elements [begin, begin + n) of a tensor some of whose streams are not stored as they are computed with.
+template <class Rule, class T, std::size_t... S>
+__device__ __forceinline__ void step_mixed(const StepUniform<Rule, T>& u, const Where& at, std::int64_t begin, int n,
+                                           std::index_sequence<S...> states) {
+  int done = 0;
+  if (at.entry.layout < 0 && is_aligned(at, std::make_index_sequence<2 + sizeof...(S)>{})) {
+    done = n - n % 8;
+    for (int i = static_cast<int>(threadIdx.x) * 8; i < done; i += kThreads * 8) {
+      update_stored(u, at, begin + i, states);
+    }
+  }
+  for (int i = done + static_cast<int>(threadIdx.x); i < n; i += kThreads) {
+    update_element<Rule, FormatsOf<T>>(u, at, begin + i, states);
+  }
+}
+
+template <class Rule, class T, bool kMixed, class A, std::size_t... S>
 __device__ __forceinline__ void step_all(const A& args, std::index_sequence<S...> states) {
   const StepHead& head = args.head;
   if (head.found_inf.at && head.found_inf.read() != 0.0) return;
@@ -67,42 +121,48 @@ __device__ __forceinline__ void step_all(const A& args, std::index_sequence<S...
   for (std::uint32_t c = blockIdx.x; c < head.chunks; c += gridDim.x) {
     const std::uint32_t chunk = head.reverse ? head.chunks - 1 - c : c;
     const StepEntry& e = entry_of(entries, head, chunk);
-    const StepUniform<Rule, T> u =
-        *reinterpret_cast<const StepUniform<Rule, T>*>(resolve<UniformBytes>(args, head.uniforms) + e.uniform);
+    const UniformBytes& uniform = resolve<UniformBytes>(args, head.uniforms)[e.uniform];
+    const StepUniform<Rule, T> u = *reinterpret_cast<const StepUniform<Rule, T>*>(uniform.bytes);
     void* const grad = resolve<void*>(args, head.grads)[&e - entries];
     const std::int64_t begin = static_cast<std::int64_t>(chunk - e.first_chunk) * kChunk;
     const int n = static_cast<int>(e.numel - begin < kChunk ? e.numel - begin : kChunk);
-    if (e.apart) {
+    const Where at{e, entries, grad, uniform.step_key};
+    if constexpr (kMixed) {
+      step_mixed(u, at, begin, n, states);
+    } else if (e.layout >= 0) {
       for (int i = static_cast<int>(threadIdx.x); i < n; i += kThreads) {
-        update_element(u, Element<T, sizeof...(S)>(e, entries, grad, begin + i), states);
+        update_element<Rule, Plain<T>>(u, at, begin + i, states);
       }
-      continue;
+    } else {
+      [[maybe_unused]] T* const s[] = {global<T>(e.written[1 + S]) + begin..., nullptr};
+      step_chunk(u, global<T>(e.written[0]) + begin, global<T>(grad) + begin, s, n, states);
     }
-    [[maybe_unused]] T* const s[] = {global<T>(e.written[1 + S]) + begin..., nullptr};
-    step_chunk(u, global<T>(e.written[0]) + begin, global<T>(grad) + begin, s, n, states);
   }
 }
 
-template <class Rule, class T, int kBytes>
+template <class Rule, class T, bool kMixed, int kBytes>
 __global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 3 : 2)
     step_kernel(const __grid_constant__ Args<StepHead, kBytes> args) {
-  step_all<Rule, T>(args, std::make_index_sequence<Rule::state.size>{});
+  step_all<Rule, T, kMixed>(args, std::make_index_sequence<Rule::state.size>{});
 }
 
-template <class Rule, class T>
+template <class Rule, class T, bool kMixed>
 constexpr KernelPair both_sizes() {
-  return {kernel_of<StepHead, kSmallArgs, step_kernel<Rule, T, kSmallArgs>>(),
-          kernel_of<StepHead, kLargeArgs, step_kernel<Rule, T, kLargeArgs>>()};
+  return {kernel_of<StepHead, kSmallArgs, step_kernel<Rule, T, kMixed, kSmallArgs>>(),
+          kernel_of<StepHead, kLargeArgs, step_kernel<Rule, T, kMixed, kLargeArgs>>()};
 }
 
 template <class... Rule>
-const KernelPair& pick(TypeList<Rule...>, int rule, Compute compute) {
-  static const KernelPair kernels[][kComputes] = {{both_sizes<Rule, float>(), both_sizes<Rule, double>()}...};
-  return kernels[rule][static_cast<int>(compute)];
+const KernelPair& pick(TypeList<Rule...>, int rule, Compute compute, bool mixed) {
+  static const KernelPair kernels[][3] = {
+      {both_sizes<Rule, float, false>(), both_sizes<Rule, double, false>(), both_sizes<Rule, float, true>()}...};
+  return kernels[rule][mixed ? 2 : static_cast<int>(compute)];  // float64 is never mixed
 }
 
 }  // namespace
 
-const KernelPair& step_kernel_of(int rule, Compute compute) { return pick(AllRules{}, rule, compute); }
+const KernelPair& step_kernel_of(int rule, Compute compute, bool mixed) {
+  return pick(AllRules{}, rule, compute, mixed);
+}
 
 }  // namespace fusedstep::cuda

@@ -40,6 +40,9 @@ inline constexpr Format plain_format(Compute t) { return static_cast<Format>(t);
 // The one that stores the same, rounded stochastically; of what needs no rounding, itself.
 inline constexpr Format stochastic(Format f) { return f == Format::bfloat16 ? Format::bfloat16_stochastic : f; }
 
+// Of the formats beside float32: 4 bytes rather than 2.
+FS_INLINE constexpr bool is_wide(Format f) { return f == Format::float32; }
+
 constexpr bool formats_are_in_order() {
   for (int k = 0; k < kFormats; ++k) {
     if (static_cast<int>(FormatTable<AllFormats>::at[k].id) != k) return false;

@@ -25,23 +25,13 @@ struct BFloat16 : ElementFormat<BFloat16, std::uint16_t, float> {
   }
 };
 
-struct BFloat16Stochastic : BFloat16 {
+struct BFloat16Stochastic : ElementFormat<BFloat16Stochastic, std::uint16_t, float> {
   static constexpr Format id = Format::bfloat16_stochastic;
   static constexpr const char* name = "bfloat16_stochastic";
   static constexpr bool draws = true;
 
-  FS_INLINE static void encode(const float* from, std::int64_t n, void* to, std::int64_t stride, const Place& place) {
-    std::uint16_t* const x = static_cast<std::uint16_t*>(to);
-    std::uint32_t pair = place.first_pair();
-    std::int64_t i = 0;
-    if (place.first & 1 && n > 0) x[0] = cut(bits_of(from[i++]), place.hash(pair++) >> 16);
-    for (; i + 2 <= n; i += 2) {
-      const std::uint32_t random = place.hash(pair++);
-      x[i * stride] = cut(bits_of(from[i]), random & 0xffffu);
-      x[(i + 1) * stride] = cut(bits_of(from[i + 1]), random >> 16);
-    }
-    if (i < n) x[i * stride] = cut(bits_of(from[i]), place.hash(pair) & 0xffffu);
-  }
+  FS_INLINE static float load(std::uint16_t x) { return BFloat16::load(x); }
+  FS_INLINE static std::uint16_t store(float x, std::uint16_t random) { return BFloat16::cut(bits_of(x), random); }
 };
 
 }  // namespace fusedstep

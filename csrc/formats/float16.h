@@ -22,9 +22,11 @@ struct Float16 : ElementFormat<Float16, std::uint16_t, float> {
     const std::uint32_t bits = bits_of(x), magnitude = bits & 0x7fffffffu;
     const std::uint32_t normal = (magnitude + 0xc8000fffu + (magnitude >> 13 & 1u)) >> 13;
     const std::uint32_t subnormal = bits_of(float_of(magnitude) + 0.5f) - 0x3f000000u;
-    const std::uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
+    const std::uint32_t is_subnormal = 0u - (magnitude < 0x38800000u);  // masks: branches would not be vectorised
+    const std::uint32_t finite = (subnormal & is_subnormal) | (normal & ~is_subnormal);
     const std::uint32_t special = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
-    return static_cast<std::uint16_t>((magnitude >= 0x47800000u ? special : finite) | (bits >> 16 & 0x8000u));
+    const std::uint32_t is_special = 0u - (magnitude >= 0x47800000u);
+    return static_cast<std::uint16_t>((special & is_special) | (finite & ~is_special) | (bits >> 16 & 0x8000u));
   }
 };
 

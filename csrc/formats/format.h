@@ -12,10 +12,8 @@
 //   };
 //
 // A value that it cannot hold is rounded once, ties to even, or with the random numbers of its place. A format knows no
-// rule and no other format.
+// rule and no other format. At most a tile is encoded at a time.
 #pragma once
-#include <cstring>
-
 #include "random.h"
 
 namespace fusedstep {
@@ -34,7 +32,8 @@ FS_INLINE float float_of(std::uint32_t bits) {
   return x;
 }
 
-// For a format whose elements are `Stored_` one by one, through load() and store() of its own.
+// For a format whose elements are `Stored_` one by one, through load(Stored) and store(Value) of its own, or
+// store(Value, random) with 16 random bits.
 template <class Name, class Stored_, class Value_>
 struct ElementFormat {
   using Stored = Stored_;
@@ -52,9 +51,19 @@ struct ElementFormat {
     }
   }
 
-  FS_INLINE static void encode(const Value* from, std::int64_t n, void* to, std::int64_t stride, const Place&) {
+  FS_INLINE static void encode(const Value* from, std::int64_t n, void* to, std::int64_t stride, const Place& place) {
     Stored* const x = static_cast<Stored*>(to);
-    if (stride == 1) {
+    if constexpr (Name::draws) {
+      // All numbers first, and as they lie in memory: both loops are then vectorised.
+      std::uint16_t random[tile + 2];
+      place.draw(random, n);
+      const std::uint16_t* const own = random + (place.first & 1);
+      if (stride == 1) {
+        for (std::int64_t i = 0; i < n; ++i) x[i] = Name::store(from[i], own[i]);
+      } else {
+        for (std::int64_t i = 0; i < n; ++i) x[i * stride] = Name::store(from[i], own[i]);
+      }
+    } else if (stride == 1) {
       for (std::int64_t i = 0; i < n; ++i) x[i] = Name::store(from[i]);
     } else {
       for (std::int64_t i = 0; i < n; ++i) x[i * stride] = Name::store(from[i]);

@@ -9,6 +9,8 @@
 // Lea & Flood 2014). With one key for both rounds the numbers of two steps would be shifts of each other; with one
 // multiplication neighbours are correlated. Good for rounding, and for nothing else.
 #pragma once
+#include <cstring>
+
 #include "../base.h"
 
 namespace fusedstep {
@@ -50,7 +52,19 @@ struct Place {
     x = (x ^ x >> 15) * 0xd35a2d97u;
     return x ^ x >> 15;
   }
-  FS_INLINE std::uint32_t first_pair() const { return static_cast<std::uint32_t>(first >> 1); }
+  FS_INLINE std::uint32_t pair_of(std::int64_t index) const { return static_cast<std::uint32_t>(index >> 1); }
+  // Of the element i places on.
+  FS_INLINE std::uint16_t number(std::int64_t i) const {
+    return static_cast<std::uint16_t>(hash(pair_of(first + i)) >> ((first + i) & 1) * 16);
+  }
+  // Those of n elements, and of neighbours that share a hash with the first and the last.
+  template <int kRoom>
+  FS_INLINE void draw(std::uint16_t (&to)[kRoom], std::int64_t n) const {
+    std::uint32_t hashes[kRoom / 2];
+    const std::int64_t pairs = ((first & 1) + n + 1) / 2;
+    for (std::int64_t i = 0; i < pairs; ++i) hashes[i] = hash(pair_of(first) + static_cast<std::uint32_t>(i));
+    std::memcpy(to, hashes, static_cast<std::size_t>(pairs) * sizeof *hashes);
+  }
 };
 
 }  // namespace fusedstep

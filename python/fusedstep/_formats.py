@@ -62,7 +62,8 @@ def decode(a: Array, format: str | None = None) -> Array:
         values = _from_float16(codes)
     else:
         raise ValueError(f"decode: format is {format!r}, expected one of {', '.join(SIXTEEN_BITS)}")
-    return values.reshape(a.shape)
+    result: Array = values.reshape(a.shape)
+    return result
 
 
 def encode_like(x: Array, like: Array, key: int | None = None) -> Array:
@@ -87,7 +88,8 @@ def _to_bfloat16(bits: Array) -> Array:
     A carry out of the significand goes into the exponent, which is right, up to Inf for what lies above the largest.
     """
     c = _canonical(bits)
-    return ((c + 0x7FFF + (c >> 16 & 1)) >> 16).astype(np.uint16)
+    rounded: Array = c + 0x7FFF + (c >> 16 & 1)
+    return (rounded >> 16).astype(np.uint16)
 
 
 def _to_bfloat16_stochastic(bits: Array, random: Array) -> Array:

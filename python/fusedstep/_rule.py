@@ -124,15 +124,20 @@ class StateArray:
     kind: Literal["signed", "unsigned", "maximum", "exact"]
     when: str = ""  # the option that it takes: not zero, not False
     start: str = ""  # the option that its elements start from; zero otherwise
+    exact_when: str = ""  # the option with which it is stored exactly, whatever its kind
 
     def __post_init__(self) -> None:
         assert self.kind in ("signed", "unsigned", "maximum", "exact")
 
 
 def array(
-    name: str, kind: Literal["signed", "unsigned", "maximum", "exact"], when: str = "", start: str = ""
+    name: str,
+    kind: Literal["signed", "unsigned", "maximum", "exact"],
+    when: str = "",
+    start: str = "",
+    exact_when: str = "",
 ) -> StateArray:
-    return StateArray(name, kind, when, start)
+    return StateArray(name, kind, when, start, exact_when)
 
 
 @dataclass(frozen=True)

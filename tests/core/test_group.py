@@ -38,7 +38,7 @@ def assert_same(a: list[list[np.ndarray]], b: list[list[np.ndarray]]) -> None:
 
 
 def step(group: Any, lists: list[list[np.ndarray]], number: int) -> Any:
-    return _core.step_arrays([(group, lists[0], lists[1], lists[2:], number, None)], **RUN)
+    return _core.step_arrays([(group, lists[0], lists[1], lists[2:], number, None, None)], **RUN)
 
 
 def test_one_group_serves_many_calls() -> None:
@@ -54,9 +54,9 @@ def test_one_group_serves_many_calls() -> None:
 def test_one_group_twice_in_a_call() -> None:
     group = _core.Group(**ADAM)
     whole, split = arrays(), arrays()
-    _core.step_arrays([(group, *whole[:2], whole[2:], 1, None)], **RUN)
+    _core.step_arrays([(group, *whole[:2], whole[2:], 1, None, None)], **RUN)
     parts = [[lists[k : k + 1] for lists in split] for k in range(2)]
-    _core.step_arrays([(group, *part[:2], part[2:], 1, [k]) for k, part in enumerate(parts)], **RUN)
+    _core.step_arrays([(group, *part[:2], part[2:], 1, [k], [k]) for k, part in enumerate(parts)], **RUN)
     assert_same(whole, split)
 
 

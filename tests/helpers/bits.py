@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 # Where rounding goes wrong first: zeros, subnormals, the limits of both exponents, values that overflow when squared.
 SPECIAL = [

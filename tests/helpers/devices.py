@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from fusedstep import _core
+from tests.helpers.bits import BFLOAT16
 
 HOST = _core.cuda == "host"
 GPU = bool(_core.cuda) and not HOST and _core.cuda_devices() > 0
@@ -51,7 +52,7 @@ class Mirror:
 
         if isinstance(x, (list, tuple)):
             return [self(a) for a in x]
-        if not isinstance(x, np.ndarray) or x.dtype.kind not in "fc" or x.dtype.itemsize not in (4, 8, 16):
+        if not isinstance(x, np.ndarray) or (x.dtype.kind not in "fc" and x.dtype != BFLOAT16):
             return x
         if any(s < 0 for s in x.strides):
             pytest.skip("torch has no negative strides")
@@ -82,7 +83,7 @@ def mirrored(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(first: list[Any], **kwargs: Any) -> Any:
         mirror = Mirror()
         if first and isinstance(first[0], tuple):
-            first = [(group, *map(mirror, arrays), step, indices) for group, *arrays, step, indices in first]
+            first = [(g[0], *map(mirror, g[1:4]), *g[4:]) for g in first]
         else:
             first = mirror(first)
         try:

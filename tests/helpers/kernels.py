@@ -6,17 +6,24 @@ The kernels come from the declarations (:data:`tests.helpers.declared.KERNELS`).
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from fusedstep import _core, reference
 from tests.helpers import declared
-from tests.helpers.bits import SPECIAL, Array, Guarded, assert_same_bits
+from tests.helpers.bits import BFLOAT16, SPECIAL, Array, Guarded, assert_same_bits
+from tests.helpers.covering import pairwise
 
+# What rules compute in.
 DTYPES = [np.float32, np.float64]
+# What arrays may be stored as.
+STORED = {"float32": np.dtype("f4"), "float64": np.dtype("f8"), "bfloat16": BFLOAT16, "float16": np.dtype("f2")}
+# What the random numbers of every call here come from.
+SEED = 0xFEDCBA9876543210
 COMMON: dict[str, dict[str, Any]] = {
     "plain": {},
     "l2": {"weight_decay": 0.1},
@@ -41,6 +48,26 @@ def rule_id(rule: dict[str, Any]) -> str:
     return "-".join([rule["name"], *rule["state"]])
 
 
+def storages(rule: dict[str, Any]) -> list[str]:
+    """How parameter, gradient and state arrays may be stored, as names of dtypes: all float32, all float64, all
+    bfloat16, and so many of the others that every pair of formats of two arrays occurs."""
+    small = ("float32", "bfloat16", "float16")
+    states = [("float32",) if kind == "exact" else small[:2] for kind in declared.roundings(rule)]
+    drawn = pairwise(list(itertools.product(small, small, *states)))
+    count = 2 + len(rule["state"])
+    same = [("float32",) * count, ("float64",) * count, ("bfloat16", "bfloat16", *(s[-1] for s in states))]
+    return ["-".join(map(str, s)) for s in [*same, *sorted(drawn - set(same))]]
+
+
+def dtypes_of(storage: str) -> list[np.dtype[Any]]:
+    return [STORED[name] for name in storage.split("-")]
+
+
+# Each kernel with each of these; to parametrize tests with.
+STORED_KERNELS = [(rule, storage) for rule in declared.KERNELS for storage in storages(rule)]
+STORED_KERNEL_IDS = [f"{rule_id(rule)}-{storage}" for rule, storage in STORED_KERNELS]
+
+
 def hyper_of(rule: dict[str, Any], kind: str) -> dict[str, float]:
     return {name: 0.01 if name == "lr" else HYPER[kind] for name in rule["hyper"]}
 
@@ -53,6 +80,7 @@ def step(
     params: list[Array],
     grads: list[Array],
     states: list[list[Array]],
+    tensors: list[int] | None = None,
 ) -> Any:
     common = dict(common)
     grad_scale = common.pop("grad_scale", 1.0)
@@ -68,9 +96,11 @@ def step(
         "maximize": False,
         "max_norm": None,
         "clip_value": None,
+        "rounding": declared.roundings(rule),
+        "seed": SEED,
         **common,
     }
-    group = (_core.Group(**own), params, grads, states, step, None)
+    group = (_core.Group(**own), params, grads, states, step, None, tensors)
     return _core.step_arrays([group], grad_scale=grad_scale, norm_type=2.0, per_tensor=False, nonfinite="propagate")
 
 
@@ -82,8 +112,9 @@ def expected(
     params: list[Array],
     grads: list[Array],
     states: list[list[Array]],
+    tensors: list[int] | None = None,
 ) -> tuple[list[tuple[Array, ...]], float | None]:
-    common = {"decoupled": False, **common}
+    common = {"decoupled": False, "seed": SEED, **common}
     norm = None
     if (max_norm := common.pop("max_norm", None)) is not None:
         norm = reference.total_norm(grads) / common.get("grad_scale", 1.0)
@@ -92,18 +123,19 @@ def expected(
     # The kernel is told every number of its family. The specification refuses one whose state is not there.
     every = [s for d in declared.RULES.values() if d.kernel == rule["name"] for s in d.states]
     hyper = {n: v for n, v in hyper.items() if n not in {s.when for s in every if s.name not in rule["state"]}}
+    names = [*rule["state"], *rule["scalars"]]
     results = [
-        function(p, g, **dict(zip([*rule["state"], *rule["scalars"]], s, strict=True)), step=step, **hyper, **common)
-        for p, g, *s in zip(params, grads, *states, strict=True)
+        function(p, g, **dict(zip(names, s, strict=True)), step=step, tensor=tensor, **hyper, **common)
+        for tensor, p, g, *s in zip(tensors or range(len(params)), params, grads, *states, strict=True)
     ]
     return results, norm
 
 
-def random_arrays(rng: np.random.Generator, sizes: list[int], dtype: type, count: int) -> list[list[Array]]:
-    """``count`` lists of arrays; the last lists are state, whose second moments must not be negative."""
+def random_arrays(rng: np.random.Generator, sizes: list[int], dtypes: Sequence[Any]) -> list[list[Array]]:
+    """A list of arrays for each dtype; the last lists are state, whose second moments must not be negative."""
     arrays = []
-    for k in range(count):
-        values = [rng.standard_normal(n) * 10.0 ** rng.integers(-6, 6, n) for n in sizes]
+    for k, dtype in enumerate(dtypes):
+        values = [rng.standard_normal(n) * 10.0 ** rng.integers(-6, 3 if dtype == np.float16 else 6, n) for n in sizes]
         arrays.append([(np.abs(v) if k > 2 else v).astype(dtype) for v in values])
     return arrays
 
@@ -114,13 +146,19 @@ def scalars_of(rule: dict[str, Any], count: int) -> list[list[Array]]:
 
 
 def check_case(
-    rule: dict[str, Any], hyper: dict[str, float], common: dict[str, Any], t: int, lists: list[list[Array]], offset: int
+    rule: dict[str, Any],
+    hyper: dict[str, float],
+    common: dict[str, Any],
+    t: int,
+    lists: list[list[Array]],
+    offset: int,
+    tensors: list[int] | None = None,
 ) -> None:
     guarded = [[Guarded(a, offset) for a in arrays] for arrays in lists]
     scalars = scalars_of(rule, len(lists[0]))
-    want, norm = expected(rule, hyper, common, t, *lists[:2], [*lists[2:], *scalars])
+    want, norm = expected(rule, hyper, common, t, *lists[:2], [*lists[2:], *scalars], tensors)
     params, grads, *states = [*([g.array for g in arrays] for arrays in guarded), *scalars]
-    got_norm = step(rule, hyper, common, t, params, grads, states)
+    got_norm = step(rule, hyper, common, t, params, grads, states, tensors)
     assert got_norm == norm or (norm is not None and math.isnan(norm) and math.isnan(got_norm))
     for i, results in enumerate(want):
         names = ["param", *rule["state"], *rule["scalars"]]
@@ -132,15 +170,26 @@ def check_case(
             g.assert_intact()
 
 
-def special_lists(rule: dict[str, Any], dtype: type) -> Iterator[list[list[Array]]]:
+# The largest number, the smallest normal and subnormal ones, and what is no tie but near one, in formats of 16 bits.
+OF_16_BITS = {"bfloat16": [0x7F7F, 0x0080, 0x8001, 0x3F81], "float16": [0x7BFF, 0x0400, 0x8001, 0x3C01]}
+
+
+def special_values(dtype: Any) -> Array:
+    dtype = np.dtype(dtype)
+    with np.errstate(over="ignore"):
+        values = np.array(SPECIAL).astype(dtype)
+    return np.concatenate([values, np.array(OF_16_BITS.get(dtype.name, []), np.uint16).view(dtype)])
+
+
+def special_lists(rule: dict[str, Any], dtypes: Sequence[Any]) -> Iterator[list[list[Array]]]:
     """All pairs of special parameter and gradient: with each special state, then with states that differ."""
-    values = np.array(SPECIAL).astype(dtype)
-    p, g = (a.reshape(-1) for a in np.meshgrid(values, values))
-    for state in values if rule["state"] else values[:1]:
-        yield [[p], [g], *([np.full_like(p, state)] for _ in rule["state"])]
+    values = [special_values(dtype) for dtype in dtypes]
+    p, g = np.repeat(values[0], values[1].size), np.tile(values[1], values[0].size)
+    for k in range(max(v.size for v in values[2:]) if rule["state"] else 1):
+        yield [[p], [g], *([np.full(p.size, v[k % v.size], v.dtype)] for v in values[2:])]
     if len(rule["state"]) > 1:
         rng = np.random.default_rng(0)
-        yield [[np.tile(p, 10)], [np.tile(g, 10)], *([rng.choice(values, 10 * p.size)] for _ in rule["state"])]
+        yield [[np.tile(p, 10)], [np.tile(g, 10)], *([rng.choice(v, 10 * p.size)] for v in values[2:])]
 
 
 SPECIAL_COMMON = ("plain", "l2", "decoupled", "clip_value", "max_norm")

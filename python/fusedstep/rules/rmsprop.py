@@ -48,8 +48,9 @@ class RMSprop(Rule):
     differentiable = DIFFERENTIABLE
 
     states = (
-        array("square_avg", "unsigned"),
-        array("grad_avg", "signed", when="centered"),
+        # Of the difference of two rounded numbers little would be left.
+        array("square_avg", "unsigned", exact_when="centered"),
+        array("grad_avg", "signed", when="centered", exact_when="centered"),
         array("momentum_buffer", "signed", when="momentum"),
     )
 
