@@ -84,12 +84,18 @@ def stubs() -> Iterator[tuple[Path, str]]:
     classes = [rule.__name__ for rule in rules.ALL]
     every = f"__all__ = {classes!r}  # noqa: RUF022\n"
     for path, module, base, imports in (
-        (PACKAGE / "numpy/_classes.pyi", numpy, "Optimizer", "from ._optimizer import Optimizer\n"),
+        (
+            PACKAGE / "numpy/_classes.pyi",
+            numpy,
+            "Optimizer",
+            "from numpy.typing import DTypeLike\n\nfrom ._optimizer import Optimizer\n",
+        ),
         (
             PACKAGE / "torch/optimizers.pyi",
             fusedstep.torch,
             "FusedOptimizer",
-            "import torch\nfrom torch import Tensor\n\nfrom .._rule import Option\nfrom ._base import FusedOptimizer\n",
+            "import torch\nfrom torch import Tensor, dtype\n\n"
+            "from .._rule import Option\nfrom ._base import FusedOptimizer\n",
         ),
     ):
         text = ""
@@ -99,7 +105,8 @@ def stubs() -> Iterator[tuple[Path, str]]:
             text += f"class {rule.__name__}({base}{of_torch}):\n{docstring(cls.__doc__, '    ')}\n"
             text += function_stub(cls.__init__, "__init__", "", "    ") + "\n"
         ours = "OURS: dict[str, Option]\n\n" if module is fusedstep.torch else ""
-        yield path, f"{BY}\nfrom typing import Any, Literal\n\n{imports}\n{every}\n{ours}{text}"
+        imports = f"from collections.abc import Mapping\nfrom typing import Any, Literal\n\n{imports}"
+        yield path, f"{BY}\n{imports}\n{every}\n{ours}{text}"
 
 
 def table() -> str:
