@@ -65,9 +65,10 @@ void PyCall::read_norm_out() {
   call_.result_device = out.device;
 }
 
-// State that is made now, of a rule without a step count that would tell a skipped first step.
+// State that is made now, of a rule whose first step is another and that has no step count to tell a skipped one.
 bool PyCall::has_stateless_first() const {
-  return std::any_of(given_.begin(), given_.end(), [](const Given& t) { return t.fresh && !t.group->has_step; });
+  return std::any_of(given_.begin(), given_.end(),
+                     [](const Given& t) { return t.fresh && t.group->first_differs && !t.group->has_step; });
 }
 
 // On a device that is asked only where the host has to know: to raise for a norm that is not finite only if that is no

@@ -58,6 +58,7 @@ Group make_group(std::string label, const std::string& rule, std::vector<std::st
   g.has_step = has_step;
   g.capturable = capturable;
   g.two_passes = info.sums > 0;
+  g.first_differs = info.first_differs;
   g.takes_sparse = std::move(takes_sparse);
   g.rounding = roundings(rounding, g.states.size());
   options.seed = seed;

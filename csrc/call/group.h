@@ -21,6 +21,7 @@ struct Group {
   Options options{};                // but for what a call adds: grad_scale, an lr on a device
   bool has_step = false;            // a torch state dict has a "step"
   bool capturable = false;
+  bool first_differs = false;           // the rule's first step does
   bool two_passes = false;              // the rule has sums over a tensor
   std::string takes_sparse = {};        // the class that does, for messages
   std::vector<Rounding> rounding = {};  // of each state array

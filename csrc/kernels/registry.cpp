@@ -11,7 +11,7 @@ std::vector<std::string> strings(const Names<N>& names) {
 template <class... Rule>
 std::vector<RuleInfo> list(TypeList<Rule...>) {
   return {{Rule::name, strings(Rule::state), strings(Rule::hyper), strings(scalars_of<Rule>()),
-           strings(group_scalars_of<Rule>()), sum_count<Rule>}...};
+           strings(group_scalars_of<Rule>()), sum_count<Rule>, first_differs<Rule>}...};
 }
 
 }  // namespace

@@ -12,6 +12,7 @@ struct RuleInfo {
   std::string name;
   std::vector<std::string> state, hyper, scalars, group_scalars;
   int sums;  // over a tensor: more than 0, and a step is two passes (cpu/run.h)
+  bool first_differs;
 };
 
 // In the order of AllRules: the index is that of TargetTable::step.

@@ -32,6 +32,7 @@ struct Sgd {
 };
 
 struct SgdMomentum {
+  static constexpr bool first_differs = true;
   static constexpr const char* name = "sgd";
   static constexpr auto state = names("momentum_buffer");
   static constexpr auto hyper = names("lr", "momentum", "dampening", "nesterov");
