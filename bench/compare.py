@@ -122,7 +122,7 @@ def chosen(args: argparse.Namespace) -> list[Case]:
             (on_cpu and args.targets) or [None], args.sets, names, clips,
         )  # fmt: skip
         new = [Case(rules()[r], s, dt, clip, device, n, target, st) for dt, st, n, target, s, r, clip in every]
-        cases += [case for case in new if case.clip or not case.rule.clips_alone]
+        cases += [c.but(state=None) if c.rule.clips_alone else c for c in new if c.clip or not c.rule.clips_alone]
     return list(dict.fromkeys(cases))
 
 

@@ -55,7 +55,7 @@ def add_to(parser: argparse.ArgumentParser, rules: dict[str, type[Rule]] = RULES
 def add_formats(parser: argparse.ArgumentParser, dtypes: tuple[str, ...], states: tuple[str, ...]) -> None:
     """--dtype and --state-dtype."""
     parser.add_argument("--dtype", choices=dtypes, default="float32", help="of the model, default: %(default)s")
-    parser.add_argument("--state-dtype", choices=states, help="of fusedstep's state, default: float32; torch's is --dtype")
+    parser.add_argument("--state-dtype", choices=states, help="of fusedstep's state, default: float32")
 
 
 def chosen(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, Any]:

@@ -28,8 +28,7 @@ GRADIENT = 1e-3
 # An update has to be large against the rounding of parameters of about 1. The default of SGD would make it 1e-6, a few
 # ulp of float32, that of Lion 1e-4; the others make it 1e-3, too small for 16 bits only.
 LR, LR_16 = {"SGD": 1e3, "Lion": 1e-2}, {"SGD": 1e3}
-# By rounding parameters and states in other places: up to 2.5% of the update (Adagrad) in bfloat16, 1.1% in float16.
-ROUNDING = {"bfloat16": 0.06, "float16": 0.03}
+ROUNDING = 0.06  # by rounding parameters and states of 16 bits in other places: up to 2.5% of the update (Adagrad)
 
 Array = NDArray[Any]
 
@@ -140,8 +139,7 @@ def update_error(peer: Peer, case: Case) -> float:
 
 def allowed(peer: Peer, case: Case) -> float:
     """The largest error that passes: the peer's, or with 16 bits that of rounding; none where bits have to be equal."""
-    rounding = max(ROUNDING.get(str(dtype).removeprefix("torch."), 0.0) for dtype in (case.torch_dtype, case.state_dtype))
-    return max(peer.tolerance, rounding) if peer.tolerance else 0.0
+    return max(peer.tolerance, ROUNDING) if case.low and peer.tolerance else peer.tolerance
 
 
 def check(peer: Peer, case: Case) -> float:

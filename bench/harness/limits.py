@@ -47,7 +47,7 @@ def limit(case: Case, bytes_per_element: float) -> tuple[Callable[[], Any], torc
     lib, threads = library(), torch.get_num_threads()
     count = 1 if case.rule.clips_alone else 2 + len(case.rule.states)
     passes = 3 if case.rule.clips_alone else 2 * count - 1 + case.clip
-    floats = max(1, round(bytes_per_element * case.shapes.elements / passes / 4))  # in all as many as their formats take
+    floats = max(1, round(bytes_per_element * case.shapes.elements / passes / 4))  # in sum as many bytes, by any format
     arrays = [torch.full((floats,), 1e-3 * (k + 1)) for k in range(count)]
     pointers = (ctypes.c_void_p * count)(*(a.data_ptr() for a in arrays))
 

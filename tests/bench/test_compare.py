@@ -27,7 +27,7 @@ pytest.importorskip("scipy")  # of the extra "bench"
 pytest.importorskip("rich")
 
 import tables  # noqa: E402
-from harness import cases, limits, measure, results, run  # noqa: E402
+from harness import cases, limits, measure, report, results, run  # noqa: E402
 from harness.cases import Case, Shapes, read_shapes, rules, shape_names  # noqa: E402
 from harness.peers import Contender, Unavailable, all_peers  # noqa: E402
 from harness.peers.torch_ import clipped  # noqa: E402
@@ -191,10 +191,11 @@ def test_the_limit_moves_what_it_says() -> None:
         for dtype in ("float32", "bfloat16"):  # the latter with states of float32
             one = case(rule, clip=True, dtype=dtype)
             data = measure.Data(one)
-            moved = measure.moved(one, data.params, [x for s in data.state(one).values() for x in s.values() if x.dim()])
-            step, gradient = limits.limit(one, sum(moved.values()))
+            arrays = [x for own in data.state(one).values() for x in own.values() if x.dim()]
+            moved = sum(measure.moved(one, data.params, arrays).values())
+            step, gradient = limits.limit(one, moved)
             passes = 3 if one.rule.clips_alone else 4 + 2 * len(one.rule.states)
-            assert gradient.nbytes * passes == pytest.approx(sum(moved.values()) * SMALL.elements, rel=0.01)
+            assert gradient.nbytes * passes == pytest.approx(moved * SMALL.elements, rel=0.01)
             step()
 
 
@@ -261,10 +262,11 @@ def test_a_case_of_16_bits(peers: dict[str, Any]) -> None:
     """In turns with the same step in float32; each counts its own bytes."""
     need("c++")
     peers["fusedstep float32"] = all_peers()["fusedstep float32"]
-    entry = run.Runner(peers, least=3).run(case(dtype="bfloat16"), budget=0.1)
-    formats = {r["peer"]: set(r["bytes_by_format"]) for r in entry["rows"] if r["peer"] != "limit"}
-    ours = {"bfloat16", "float32"}  # the state; torch has that in the parameters' dtype
-    assert formats == {"fusedstep": ours, "torch default": {"bfloat16"}, "fusedstep float32": {"float32"}}
+    one = case(dtype="bfloat16", shapes=Shapes("one", "", ((5000,),)))
+    entry = run.Runner(peers, least=3).run(one, budget=0.1)
+    formats = {r["peer"]: report.by_format({**entry, "rows": [{**r, "peer": "fusedstep"}]}) for r in entry["rows"]}
+    assert formats.pop("fusedstep") == "6 bfloat16 + 16 float32"  # the state; torch's has the parameters' dtype
+    assert formats == {"torch default": "14 bfloat16", "fusedstep float32": "28 float32", "limit": formats["limit"]}
     assert row(entry, "fusedstep float32")["update_error"] == 0.0
     entry = run.Runner(peers, least=3).run(case("clip_grad_norm_", clip=True), budget=0.1)
     assert [r["peer"] for r in entry["rows"] if r["seconds"]] == ["fusedstep", "torch default", "limit"]

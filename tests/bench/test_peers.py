@@ -19,7 +19,8 @@ from harness.peers import Contender, Unavailable, all_peers  # noqa: E402
 RULES = rules()
 PEERS = all_peers()
 OTHERS = [  # without fusedstep, and without what compiles for each shape
-    name for name, peer in PEERS.items()
+    name
+    for name, peer in PEERS.items()
     if not name.startswith("fusedstep") and "cpu" in peer.devices and not getattr(peer, "compiled", False)
 ]
 each_rule = pytest.mark.parametrize("label", RULES)
