@@ -138,11 +138,7 @@ class StateArray:
     """A state array per parameter, of its shape."""
 
     name: str  # torch's key
-<<<<<<< HEAD
     kind: Literal["signed", "unsigned", "maximum", "exact"]  # which values a format has to hold
-=======
-    kind: Kind  # which values a format has to hold
->>>>>>> 4f2008ee656644acfa91b837e4a2daf40bda2376
     when: str = ""  # the option that it takes: not zero, not False
     start: str = ""  # the option that its elements start from; zero otherwise
     exact_when: str = ""  # the option with which no bit of it may be lost, whatever its kind
@@ -155,7 +151,6 @@ class StateArray:
         return "exact" if self.exact_when and options[self.exact_when] else _ROUNDING[self.kind]
 
 
-<<<<<<< HEAD
 def array(
     name: str,
     kind: Literal["signed", "unsigned", "maximum", "exact"],
@@ -163,9 +158,6 @@ def array(
     start: str = "",
     exact_when: str = "",
 ) -> StateArray:
-=======
-def array(name: str, kind: Kind, when: str = "", start: str = "", exact_when: str = "") -> StateArray:
->>>>>>> 4f2008ee656644acfa91b837e4a2daf40bda2376
     return StateArray(name, kind, when, start, exact_when)
 
 
