@@ -67,7 +67,7 @@ def test_equals_the_cpu(name: str, options: dict[str, Any], max_norm: float | No
     assert_same(both, optimizers)
 
 
-@pytest.mark.parametrize(("name", "options"), [case for case in SHORT if not case[1].get("centered")])
+@pytest.mark.parametrize(("name", "options"), [c for c in SHORT if not c.values[1].get("centered")])
 @pytest.mark.parametrize("max_norm", [None, 0.5])
 @pytest.mark.parametrize("state_dtype", [None, "bfloat16"])
 @pytest.mark.parametrize(
