@@ -2,6 +2,7 @@
 // internal linkage (anonymous namespaces, lanes of internal linkage as template arguments), so that no function built
 // with wide instructions can be picked by the linker for code that runs elsewhere. Include nothing but hot headers.
 #include FS_LANES
+#include "../kernels/fused.h"
 #include "../kernels/measure.h"
 #include "../kernels/norm.h"
 #include "../kernels/step.h"
@@ -15,8 +16,8 @@
 namespace fusedstep {
 namespace {
 
-template <class... Rule, class... F>
-constexpr TargetTable make_table(TypeList<Rule...>, TypeList<F...>) {
+template <class... Rule, class... F, class... Step>
+constexpr TargetTable make_table(TypeList<Rule...>, TypeList<F...>, TypeList<Step...>) {
   return {FS_STRING(FS_TARGET),
           {{step<Rule, Lane<float>>, step<Rule, Lane<double>>}...},
           {{norm_block<Norm::one, float>, norm_block<Norm::one, double>},
@@ -24,12 +25,13 @@ constexpr TargetTable make_table(TypeList<Rule...>, TypeList<F...>) {
            {norm_block<Norm::inf, float>, norm_block<Norm::inf, double>}},
           {decode<F>...},
           {encode<F>...},
-          {{first_pass<Rule, Lane<float>>(), first_pass<Rule, Lane<double>>()}...}};
+          {{first_pass<Rule, Lane<float>>(), first_pass<Rule, Lane<double>>()}...},
+          {Step::template entry<Lane<float>>()...}};
 }
 
 }  // namespace
 
 extern const TargetTable FS_JOIN(table_, FS_TARGET);
-const TargetTable FS_JOIN(table_, FS_TARGET) = make_table(AllRules{}, AllFormats{});
+const TargetTable FS_JOIN(table_, FS_TARGET) = make_table(AllRules{}, AllFormats{}, FusedSteps{});
 
 }  // namespace fusedstep

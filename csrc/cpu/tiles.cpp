@@ -1,6 +1,7 @@
 #include "tiles.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "walk.h"
 
@@ -35,6 +36,32 @@ void step_tiles(const TargetTable& target, StepFn kernel, const Tensor& w, std::
   }
 }
 
+// The loop of these formats, if the target has one.
+const FusedStep* fused_step(const TargetTable& target, const Tensor& w) {
+  if (w.strided) return nullptr;
+  const auto fits = [&w](const FusedStep& f) {
+    return f.rule == w.rule && std::equal(w.stream, w.stream + w.streams, f.format,
+                                          [](const Stream& s, Format format) { return s.format == format; });
+  };
+  const auto found = std::find_if(std::begin(target.fused), std::end(target.fused), fits);
+  return found == std::end(target.fused) ? nullptr : found;
+}
+
+std::uint64_t key_of(const Tensor& w, int stream) {
+  if (!facts(w.stream[stream].format).draws) return 0;
+  return array_key(w.uniform->step_key, w.id, stream == 0 ? 0 : stream - 1);
+}
+
+void step_fused(const FusedStep& fused, const Tensor& w, std::int64_t begin, std::int64_t end) {
+  void* streams[kMaxStreams];
+  std::uint64_t keys[kMaxStreams];
+  for (int k = 0; k < w.streams; ++k) {
+    streams[k] = static_cast<char*>(w.stream[k].data) + begin * item_size(w.stream[k].format);
+    keys[k] = key_of(w, k);
+  }
+  fused.step(w.uniform, streams, end - begin, keys, begin);
+}
+
 }  // namespace
 
 Tile::Tile(const TargetTable& target, const Tensor& w) : work_(w) {
@@ -47,7 +74,7 @@ Tile::Tile(const TargetTable& target, const Tensor& w) : work_(w) {
          item_size(s.format),        run_stride(w.strided, k),
          target.decode[format],      target.encode[format]};
     m.stays = !w.strided && s.format == plain_format(w.compute);
-    if (facts(s.format).draws) m.key = array_key(w.uniform->step_key, w.id, k == 0 ? 0 : k - 1);
+    m.key = key_of(w, k);
     streams_[k] = m.tile;
     size_ = std::min<std::int64_t>(size_, facts(s.format).tile);
   }
@@ -86,7 +113,9 @@ void Tile::encode(std::int64_t begin, std::int64_t n, int first) {
 void step_apart(const TargetTable& target, StepFn kernel, const Tensor& w, std::int64_t begin, std::int64_t end) {
   const Format plain = plain_format(w.compute);
   const auto is_plain = [plain](const Stream& s) { return s.format == plain; };
-  if (w.strided && std::all_of(w.stream, w.stream + w.streams, is_plain) && has_flat_rows(w)) {
+  if (const FusedStep* const fused = fused_step(target, w)) {
+    step_fused(*fused, w, begin, end);
+  } else if (w.strided && std::all_of(w.stream, w.stream + w.streams, is_plain) && has_flat_rows(w)) {
     step_rows(kernel, w, begin, end);
   } else {
     step_tiles(target, kernel, w, begin, end);

@@ -14,6 +14,8 @@
 // A value that it cannot hold is rounded once, ties to even, or with the random numbers of its place. A format knows no
 // rule and no other format. At most a tile is encoded at a time.
 #pragma once
+#include <type_traits>
+
 #include "random.h"
 
 namespace fusedstep {
@@ -43,30 +45,46 @@ struct ElementFormat {
   static constexpr bool draws = false;
 
   FS_INLINE static void decode(const void* from, std::int64_t stride, std::int64_t n, Value* to) {
-    const Stored* const x = static_cast<const Stored*>(from);
-    if (stride == 1) {
-      for (std::int64_t i = 0; i < n; ++i) to[i] = Name::load(x[i]);
-    } else {
-      for (std::int64_t i = 0; i < n; ++i) to[i] = Name::load(x[i * stride]);
+    const Stored* x = static_cast<const Stored*>(from);
+    if constexpr (std::is_same_v<Stored, Value>) return gather(x, stride, n, to);
+    Stored near[tile];
+    if (stride != 1) {
+      gather(x, stride, n, near);
+      x = near;
     }
+    for (std::int64_t i = 0; i < n; ++i) to[i] = Name::load(x[i]);
   }
 
   FS_INLINE static void encode(const Value* from, std::int64_t n, void* to, std::int64_t stride, const Place& place) {
     Stored* const x = static_cast<Stored*>(to);
+    if constexpr (std::is_same_v<Stored, Value>) return scatter(from, n, x, stride);
+    Stored near[tile];
+    Stored* const out = stride == 1 ? x : near;
     if constexpr (Name::draws) {
       // All numbers first, and as they lie in memory: both loops are then vectorised.
       std::uint16_t random[tile + 2];
       place.draw(random, n);
       const std::uint16_t* const own = random + (place.first & 1);
-      if (stride == 1) {
-        for (std::int64_t i = 0; i < n; ++i) x[i] = Name::store(from[i], own[i]);
-      } else {
-        for (std::int64_t i = 0; i < n; ++i) x[i * stride] = Name::store(from[i], own[i]);
-      }
-    } else if (stride == 1) {
-      for (std::int64_t i = 0; i < n; ++i) x[i] = Name::store(from[i]);
+      for (std::int64_t i = 0; i < n; ++i) out[i] = Name::store(from[i], own[i]);
     } else {
-      for (std::int64_t i = 0; i < n; ++i) x[i * stride] = Name::store(from[i]);
+      for (std::int64_t i = 0; i < n; ++i) out[i] = Name::store(from[i]);
+    }
+    if (stride != 1) scatter(near, n, x, stride);
+  }
+
+ private:
+  FS_INLINE static void gather(const Stored* from, std::int64_t stride, std::int64_t n, Stored* to) {
+    if (stride == 1) {
+      std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof *to);
+    } else {
+      for (std::int64_t i = 0; i < n; ++i) to[i] = from[i * stride];
+    }
+  }
+  FS_INLINE static void scatter(const Stored* from, std::int64_t n, Stored* to, std::int64_t stride) {
+    if (stride == 1) {
+      std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof *to);
+    } else {
+      for (std::int64_t i = 0; i < n; ++i) to[i * stride] = from[i];
     }
   }
 };

@@ -33,6 +33,16 @@ struct FirstPass {
   void (*measure)(const void* uniform, void* const* streams, std::int64_t n, double (*sums)[kNormLanes]);
 };
 
+// A step of a rule whose streams are stored in these formats, in one loop. streams: as of a StepFn, in their formats;
+// keys: of the random numbers of each; first: the place of the first element.
+struct FusedStep {
+  int rule;
+  Format format[kMaxStreams];
+  void (*step)(const void* uniform, void* const* streams, std::int64_t n, const std::uint64_t* keys,
+               std::int64_t first);
+};
+inline constexpr int kFused = 6;
+
 struct TargetTable {
   const char* name;
   StepFn step[AllRules::size][kComputes];
@@ -40,6 +50,7 @@ struct TargetTable {
   DecodeFn decode[kFormats];
   EncodeFn encode[kFormats];
   FirstPass first_pass[AllRules::size][kComputes];
+  FusedStep fused[kFused];
 };
 
 }  // namespace fusedstep

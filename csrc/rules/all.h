@@ -1,5 +1,7 @@
 // Every rule, once. The order is the index that the dispatch tables share.
 #pragma once
+#include <type_traits>
+
 #include "adagrad.h"
 #include "adam.h"
 #include "clip.h"
@@ -20,5 +22,15 @@ namespace fusedstep {
 
 using AllRules =
     Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, ExtraRules>::type;
+
+// Where a rule is among others.
+template <class Rule, class First, class... Rest>
+constexpr int index_of(TypeList<First, Rest...>) {
+  if constexpr (std::is_same_v<Rule, First>) {
+    return 0;
+  } else {
+    return 1 + index_of<Rule>(TypeList<Rest...>{});
+  }
+}
 
 }  // namespace fusedstep

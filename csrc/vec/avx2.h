@@ -50,6 +50,14 @@ struct Lane<float> {
     return select({_mm256_cmp_ps(a.r, a.r, _CMP_UNORD_Q)}, a, max(a, b));
   }
   friend FS_INLINE Lane sqrt(Lane a) { return _mm256_sqrt_ps(a.r); }
+
+  // Integers of 32 bits beside the elements, from those of 16 and back, where they fit.
+  using Words = __m256i;
+  using Halves = __m128i;
+  FS_INLINE static Words widen(Halves x) { return _mm256_cvtepu16_epi32(x); }
+  FS_INLINE static Halves narrow(Words x) {
+    return _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  }
 };
 
 template <>

@@ -54,6 +54,12 @@ struct Lane<float> {
     return select({_mm512_cmp_ps_mask(a.r, a.r, _CMP_UNORD_Q)}, a, max(a, b));
   }
   friend FS_INLINE Lane sqrt(Lane a) { return _mm512_sqrt_ps(a.r); }
+
+  // Integers of 32 bits beside the elements, from those of 16 and back, where they fit.
+  using Words = __m512i;
+  using Halves = __m256i;
+  FS_INLINE static Words widen(Halves x) { return _mm512_cvtepu16_epi32(x); }
+  FS_INLINE static Halves narrow(Words x) { return _mm512_cvtepi32_epi16(x); }
 };
 
 template <>

@@ -54,6 +54,12 @@ struct Lane<float> {
   friend FS_INLINE Lane max(Lane a, Lane b) { return vbslq_f32(vcgtq_f32(a.r, b.r), a.r, b.r); }
   friend FS_INLINE Lane max_nan(Lane a, Lane b) { return select({vceqq_f32(a.r, a.r)}, max(a, b), a); }
   friend FS_INLINE Lane sqrt(Lane a) { return vsqrtq_f32(a.r); }
+
+  // Integers of 32 bits beside the elements, from those of 16 and back, where they fit.
+  using Words = uint32x4_t;
+  using Halves = uint16x4_t;
+  FS_INLINE static Words widen(Halves x) { return vmovl_u16(x); }
+  FS_INLINE static Halves narrow(Words x) { return vmovn_u32(x); }
 };
 
 template <>
