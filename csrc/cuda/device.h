@@ -173,7 +173,7 @@ struct Where {
   std::uint64_t step_key;
 
   __device__ __forceinline__ void* data(int stream) const {
-    return stream == 1 ? grad : entry.written[stream == 0 ? 0 : stream - 1];
+    return stream == 1 ? grad : entry.written[stream > 1 ? stream - 1 : 0];
   }
   __device__ __forceinline__ Place place(int stream, std::int64_t i) const {
     return Place(array_key(step_key, entry.id, stream == 0 ? 0 : stream - 1), i);

@@ -24,9 +24,10 @@ struct Float16 : ElementFormat<Float16, std::uint16_t, float> {
     const std::uint32_t subnormal = bits_of(float_of(magnitude) + 0.5f) - 0x3f000000u;
     const std::uint32_t is_subnormal = 0u - (magnitude < 0x38800000u);  // masks: branches would not be vectorised
     const std::uint32_t finite = (subnormal & is_subnormal) | (normal & ~is_subnormal);
-    const std::uint32_t special = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
+    const std::uint32_t sign = bits >> 16 & 0x8000u;
+    const std::uint32_t special = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u | sign;
     const std::uint32_t is_special = 0u - (magnitude >= 0x47800000u);
-    return static_cast<std::uint16_t>((special & is_special) | (finite & ~is_special) | (bits >> 16 & 0x8000u));
+    return static_cast<std::uint16_t>((special & is_special) | ((finite | sign) & ~is_special));
   }
 };
 
