@@ -20,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "python/fusedstep"
+OPTIONS = "Every class also has the [options of clipping](../clipping.md), `state_dtype` and `seed`."
 BY = "# Written by tools/generate.py from fusedstep.rules."
 
 
@@ -84,12 +85,18 @@ def stubs() -> Iterator[tuple[Path, str]]:
     classes = [rule.__name__ for rule in rules.ALL]
     every = f"__all__ = {classes!r}  # noqa: RUF022\n"
     for path, module, base, imports in (
-        (PACKAGE / "numpy/_classes.pyi", numpy, "Optimizer", "from ._optimizer import Optimizer\n"),
+        (
+            PACKAGE / "numpy/_classes.pyi",
+            numpy,
+            "Optimizer",
+            "from numpy.typing import DTypeLike\n\nfrom ._optimizer import Optimizer\n",
+        ),
         (
             PACKAGE / "torch/optimizers.pyi",
             fusedstep.torch,
             "FusedOptimizer",
-            "import torch\nfrom torch import Tensor\n\nfrom .._rule import Option\nfrom ._base import FusedOptimizer\n",
+            "import torch\nfrom torch import Tensor, dtype\n\n"
+            "from .._rule import Option\nfrom ._base import FusedOptimizer\n",
         ),
     ):
         text = ""
@@ -99,7 +106,8 @@ def stubs() -> Iterator[tuple[Path, str]]:
             text += f"class {rule.__name__}({base}{of_torch}):\n{docstring(cls.__doc__, '    ')}\n"
             text += function_stub(cls.__init__, "__init__", "", "    ") + "\n"
         ours = "OURS: dict[str, Option]\n\n" if module is fusedstep.torch else ""
-        yield path, f"{BY}\nfrom typing import Any, Literal\n\n{imports}\n{every}\n{ours}{text}"
+        imports = f"from collections.abc import Mapping\nfrom typing import Any, Literal\n\n{imports}"
+        yield path, f"{BY}\n{imports}\n{every}\n{ours}{text}"
 
 
 def table() -> str:
@@ -126,11 +134,12 @@ def page(rule: type) -> str:
         where = " (torch only)" if o.kind == "torch" else ""
         meaning = o.text.replace("``", "`")
         lines.append(f"| `{option}` | `{o.default!r}` | {_docs.range_of(o, option)} | {meaning}{where} |")
-    lines += ["", "Every class also has the [options of clipping](../clipping.md).", "", "## State", ""]
+    lines += ["", OPTIONS, "", "## State", ""]
     for s in rule.states:  # type: ignore[attr-defined]
         needs = f", with `{s.when}`" if s.when else ""
         start = f"starts at `{s.start}`" if s.start else "starts at zero"
-        lines.append(f"- `{s.name}`: an array like the parameter, {s.kind}{needs}; {start}.")
+        exact = f"; always float32 with `{s.exact_when}`" if s.exact_when else ""
+        lines.append(f"- `{s.name}`: an array of the parameter's shape, {s.kind}{needs}; {start}{exact}.")
     if rule.has_step:  # type: ignore[attr-defined]
         lines.append("- `step`: how many steps were taken.")
     function = rule.name()  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import _core
+from . import _core, _dtypes
 
 # What a norm of the gradients that is NaN or infinite does, the strictest last.
 NONFINITE = ("propagate", "skip", "raise")
@@ -147,6 +147,68 @@ def steps(label: str, value: Any, count: int) -> int | list[int]:
         raise ValueError(f"{label}: step has {len(given)} numbers, expected {count} to match params")
     checked = [step_count(label, f"step[{k}]" if many else "step", item, 1) for k, item in enumerate(given)]
     return checked if many else checked[0]
+
+
+def seed(label: str, name: str, value: Any) -> int:
+    """Any integer, modulo 2**64."""
+    try:
+        return operator.index(value) % 2**64
+    except Exception as error:  # whatever an object's __index__ raises
+        raise TypeError(f"{label}: {name} is {value!r}, expected an integer") from error
+
+
+def tensor_id(label: str, name: str, value: Any) -> int:
+    """The number by which the random numbers of a parameter are told from those of others."""
+    try:
+        found = operator.index(value)
+    except Exception as error:  # whatever an object's __index__ raises
+        raise TypeError(f"{label}: {name} is {value!r}, expected an integer >= 0") from error
+    if not 0 <= found < 2**60:
+        raise ValueError(f"{label}: {name} is {found}, expected an integer from 0 to 2**60 - 1")
+    return found
+
+
+def tensor_ids(label: str, name: str, value: Any, count: int) -> list[int]:
+    """One for each of ``count`` parameters, no two alike; a number alone is that of one parameter."""
+    many = isinstance(value, (list, tuple))
+    given: Sequence[Any] = value if many else [value]
+    found = [tensor_id(label, f"{name}[{k}]" if many else name, item) for k, item in enumerate(given)]
+    if len(found) != count:
+        have = f"has {len(found)} numbers" if many else f"is {value}"
+        raise ValueError(f"{label}: {name} {have}, expected a list of {count} to match params")
+    if len(set(found)) < count:
+        k = next(k for k, number in enumerate(found) if number in found[:k])
+        raise ValueError(f"{label}: {name}[{k}] is {found[k]}, which {name}[{found.index(found[k])}] is too")
+    return found
+
+
+def attribute(label: str, name: str, value: Any) -> str:
+    """The name of an attribute."""
+    if not isinstance(value, str):
+        raise TypeError(f"{label}: {name} is {value!r}, expected the name of an attribute, such as 'grad'")
+    if not value.isidentifier():
+        raise ValueError(f"{label}: {name} is {value!r}, expected the name of an attribute, such as 'grad'")
+    return value
+
+
+def state_dtype(label: str, name: str, value: Any) -> str | dict[str, str] | None:
+    """What state arrays are stored as, by name: all of them, or each by its own name; None where nothing is said."""
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        return {key: _state_dtype(label, f"{name}[{key!r}]", v, "") for key, v in value.items()}
+    return _state_dtype(label, name, value, ", a dict of these by the names of the arrays, or None")
+
+
+def _state_dtype(label: str, name: str, value: Any, more: str) -> str:
+    expected = f"expected {' or '.join(map(repr, _dtypes.STATE))}{more}"
+    found = _dtypes.name_of(value)
+    if found is None:
+        raise TypeError(f"{label}: {name} is {value!r}, {expected}")
+    if found not in _dtypes.STATE:
+        why = "; in float16 a second moment below 6e-8 is zero" if found == "float16" else ""
+        raise ValueError(f"{label}: {name} is {value!r}, {expected}{why}")
+    return found
 
 
 def arrays(value: Any) -> list[Any]:

@@ -39,10 +39,15 @@ class Group:
         has_step: bool,  # a torch state dict has a "step"
         takes_sparse: str = "",  # the class to name for a sparse gradient
         capturable: bool = False,
+        rounding: Sequence[str] = (),  # of each state array that is bfloat16: nearest, stochastic, exact (refused)
+        seed: int = 0,
+        draws: bool = False,  # a torch state dict has a "tensor_id", and a "step" of float64
+        grad_attr: str = "grad",  # of a torch parameter
     ) -> None: ...
 
-# Of step_arrays: group, params, grads, a list per state array, step, indices of the parameters in messages.
-ListsGroup = tuple[Group, list[Any], list[Any], list[list[Any]], int | list[int], list[int] | None]
+# Of step_arrays: group, params, grads, a list per state array, step, indices of the parameters in messages, and the
+# numbers by which their random numbers are told apart; None: 0, 1, ... over all groups.
+ListsGroup = tuple[Group, list[Any], list[Any], list[list[Any]], int | list[int], list[int] | None, list[int] | None]
 # Of step_torch: group, params, lr if it is a tensor, and what `init` is given.
 TorchGroup = tuple[Group, list[Any], Any | None, Any]
 # The sums of this process's tensors to those of every rank.
@@ -61,6 +66,8 @@ def step_arrays(
     stream: int | None = None,
     report: Any | None = None,
 ) -> float | list[float] | None: ...
+def decode(format: str, source: Any, target: Any) -> None: ...  # what is stored, to float32 or float64
+def encode(format: str, source: Any, target: Any, key: int = 0, first: int = 0) -> None: ...
 def check_params(params: list[Any], *, label: str, first: int) -> list[tuple[tuple[int, ...], str]]: ...
 def step_torch(
     groups: list[TorchGroup],

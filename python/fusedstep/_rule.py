@@ -73,9 +73,19 @@ _OF_A_RUN = (
         '``max_norm``; not ``"skip"`` with ``per_tensor``',
         lambda label, _, value: check.nonfinite(label, value),
     ),
+    of_call(
+        "state_dtype",
+        None,
+        "str | Mapping[str, str] | None",
+        'what state arrays are stored as: ``"float32"``, ``"bfloat16"``, or a dict of these by their names; None: '
+        "float32, or the parameter's dtype where that is float64 or complex",
+        check.state_dtype,
+    ),
 )
 RUN_TIME = {o.name: o for o in _OF_A_RUN}  # in no checkpoint
-# Torch's word for one of them.
+SEED = of_call("seed", 0, "int", "of the random numbers that bfloat16 state is rounded with, modulo 2**64", check.seed)
+# Of the torch classes alone: where gradients are, and torch's word for one of the above.
+GRAD_ATTR = of_call("grad_attr", "grad", "str", "the attribute of a parameter that has its gradient", check.attribute)
 ERROR_IF_NONFINITE = of_call("error_if_nonfinite", False, "bool", 'torch\'s word for ``nonfinite="raise"``')
 
 
@@ -114,20 +124,31 @@ FUSED = of_torch(None, "bool | None", "True leaves unscaling and skipped steps o
 CAPTURABLE = of_torch(False, "bool", "step counts live on the device, so that CUDA graphs can hold a step")
 
 
+# How an array of each kind is stored where it has fewer bits than it is computed with; exact: it may not.
+_ROUNDING = {
+    "signed": "nearest",
+    "unsigned": "stochastic",  # a running mean of squares: rounded to nearest it stops to decay
+    "maximum": "nearest",  # a running maximum: rounded at random it would only rise
+    "exact": "exact",
+}
+
+
 @dataclass(frozen=True)
 class StateArray:
-    """A state array per parameter, of its shape and dtype."""
+    """A state array per parameter, of its shape."""
 
     name: str  # torch's key
-    # How it may be stored in fewer bits. signed: to nearest. unsigned, a mean or sum of squares: stochastically.
-    # maximum, a running one: to nearest, since random numbers would lift it. exact: not at all.
-    kind: Literal["signed", "unsigned", "maximum", "exact"]
+    kind: Literal["signed", "unsigned", "maximum", "exact"]  # which values a format has to hold
     when: str = ""  # the option that it takes: not zero, not False
     start: str = ""  # the option that its elements start from; zero otherwise
-    exact_when: str = ""  # the option with which it is stored exactly, whatever its kind
+    exact_when: str = ""  # the option with which no bit of it may be lost, whatever its kind
 
     def __post_init__(self) -> None:
-        assert self.kind in ("signed", "unsigned", "maximum", "exact")
+        assert self.kind in _ROUNDING
+
+    def rounding(self, options: Options) -> str:
+        """What happens where it is stored as bfloat16."""
+        return "exact" if self.exact_when and options[self.exact_when] else _ROUNDING[self.kind]
 
 
 def array(
@@ -168,7 +189,7 @@ class Rule:
 
     options: ClassVar[dict[str, Option]] = {}
     own: ClassVar[dict[str, Option]]  # without those of torch alone
-    defaults: ClassVar[dict[str, Any]]  # of these, and of the options of the run
+    defaults: ClassVar[dict[str, Any]]  # of these, of the options of the run, and of the seed
     hyper_names: ClassVar[tuple[str, ...]]  # the specification's keywords, without ``step``
 
     def __init_subclass__(cls) -> None:
@@ -184,7 +205,7 @@ class Rule:
                 del options[name]
         cls.options = options
         cls.own = {name: o for name, o in options.items() if o.kind != "torch"}
-        cls.defaults = {name: o.default for name, o in (cls.own | RUN_TIME).items()}
+        cls.defaults = {name: o.default for name, o in (cls.own | RUN_TIME | {"seed": SEED}).items()}
         arguments = inspect.signature(cls.specification).parameters.values()
         cls.hyper_names = tuple(a.name for a in arguments if a.kind is a.KEYWORD_ONLY and a.name != "step")
 
@@ -205,11 +226,12 @@ class Rule:
             if name not in options or (name == "lr" and least_lr <= check.number(label, name, options[name]) < 0):
                 continue
             o.numbers(label, options[name])
-        for name, o in RUN_TIME.items():
+        for name, o in (RUN_TIME | {"seed": SEED, "grad_attr": GRAD_ATTR}).items():
             if o.checked and name in options:
                 o.checked(label, name, options[name])
         if cls.own.keys() <= options.keys():
             cls.check_together(label, options)
+            cls.formats(label, options)
 
     @classmethod
     def state_of(cls, options: Options) -> tuple[StateArray, ...]:
@@ -229,6 +251,34 @@ class Rule:
     def starts(cls, options: Options) -> dict[str, float]:
         """What the elements of each state array start from, both parts of complex ones."""
         return {s.name: float(options[s.start]) if s.start else 0.0 for s in cls.state_of(options)}
+
+    @classmethod
+    def formats(cls, label: str, options: Options) -> dict[str, str]:
+        """What each state array is stored as, of a parameter that is computed in float32; ValueError or TypeError for a
+        ``state_dtype`` that this rule or this variant of it cannot have."""
+        asked = check.state_dtype(label, "state_dtype", options.get("state_dtype"))
+        names = [s.name for s in cls.states]
+        if isinstance(asked, dict) and (unknown := [name for name in asked if name not in names]):
+            known = f"of {', '.join(names)}" if names else "of none"
+            raise ValueError(f"{label}: state_dtype names {unknown[0]!r}, expected the name {known}")
+        found = {}
+        for s in cls.state_of(options):
+            dtype = asked.get(s.name) if isinstance(asked, dict) else asked
+            if dtype == "bfloat16" and s.rounding(options) == "exact":
+                why = f" with {s.exact_when}" if s.exact_when and options[s.exact_when] else ""
+                raise ValueError(
+                    f"{label}: state_dtype of {s.name} is 'bfloat16', expected 'float32'{why}; a dict names the other "
+                    "arrays alone"
+                )
+            found[s.name] = dtype or "float32"
+        return found
+
+    @classmethod
+    def draws(cls, label: str, options: Options) -> bool:
+        """Whether a state array is rounded by random numbers: these need a seed, and the parameter a number."""
+        formats = cls.formats(label, options)
+        drawn = [s.name for s in cls.state_of(options) if s.rounding(options) == "stochastic"]
+        return any(formats[name] == "bfloat16" for name in drawn)
 
     @classmethod
     def is_decoupled(cls, options: Options) -> bool:
@@ -280,6 +330,10 @@ class Rule:
             has_step=cls.has_step,
             takes_sparse=cls.takes_sparse,
             capturable=capturable,
+            rounding=[s.rounding(options) for s in cls.state_of(options)],
+            seed=check.seed(label, "seed", options["seed"]),
+            draws=cls.draws(label, options),
+            grad_attr=options.get("grad_attr", GRAD_ATTR.default),
         )
 
 
@@ -295,11 +349,14 @@ class KeptGroups:
     def get(self, k: int, values: list[Any], make: Callable[[], _core.Group]) -> _core.Group:
         """Group k, whose options have these values; only where all are immutable can their identity tell."""
         known = self._known[k] if k < len(self._known) else None
-        if known is not None and all(map(operator.is_, values, known[0])):
+        if known is not None and (
+            all(map(operator.is_, values, known[0])) or all(map(_is_same_or_equal_dict, values, known[0]))
+        ):
             return known[1]
         group = make()
         self._known += [None] * (k + 1 - len(self._known))
-        self._known[k] = (values, group) if all(map(_is_immutable, values)) else None
+        kept = [dict(v) if type(v) is dict else v for v in values]
+        self._known[k] = (kept, group) if all(map(_is_immutable, kept)) else None
         return group
 
 
@@ -307,6 +364,11 @@ _IMMUTABLE = (float, int, bool, str, type(None))
 
 
 def _is_immutable(value: Any) -> bool:
-    if type(value) is tuple:
-        return all(type(item) in _IMMUTABLE for item in value)
+    """A dict is when it is a copy of our own."""
+    if type(value) in (tuple, dict):
+        return all(type(item) in _IMMUTABLE for item in (value if type(value) is tuple else value.values()))
     return type(value) in _IMMUTABLE
+
+
+def _is_same_or_equal_dict(value: Any, known: Any) -> bool:
+    return value is known or (type(value) is dict and bool(value == known))

@@ -1,10 +1,16 @@
 """Optimizer updates and clipping, in place, on arrays.
 
 Every function takes one array or a list of arrays: NumPy arrays, torch tensors, CuPy arrays, or anything else that
-speaks DLPack, on the CPU or on CUDA devices (not both in one call), of dtype float32 or float64 (complex64 and
-complex128 are updated as pairs of reals), of any strides.
-``grads`` and the state lists match ``params`` in length, and each array its parameter in shape and dtype. State arrays
-start at zero and are kept by the caller.
+speaks DLPack, on the CPU or on CUDA devices (not both in one call), of any strides.
+``grads`` and the state lists match ``params`` in length, and each array its parameter in shape. State arrays start at
+zero and are kept by the caller.
+
+A parameter is float32, bfloat16 or float16, its gradient any of these, and each of its state arrays float32 or
+bfloat16. All is computed in float32. NumPy's bfloat16 arrays are those of ml_dtypes. Or parameter, gradient and state
+have one dtype: float64, complex64 or complex128 (complex numbers are updated as pairs of reals).
+In bfloat16 running means of squares are rounded stochastically, by random numbers of ``seed``, ``step``, ``tensor`` and
+the place of the element; everything else is rounded to nearest. Where the difference of two state arrays counts
+(``rmsprop`` with ``grad_avgs``), they have to be float32.
 
 An array that is written must be known to be mutable: JAX's arrays and read-only ones are refused there. Masked arrays
 are refused everywhere.

@@ -7,8 +7,8 @@ from inspect import Signature, signature
 from typing import Any, Literal
 
 from .. import _arguments as check
-from .. import _core, _docs
-from .._rule import ERROR_IF_NONFINITE, RUN_TIME, Option, of_call
+from .. import _core, _docs, _dtypes
+from .._rule import ERROR_IF_NONFINITE, RUN_TIME, SEED, Option, of_call
 from .._signatures import make, parameter, parameter_of
 from ..rules import ALL, Rule
 
@@ -28,6 +28,14 @@ CALL: tuple[Option, ...] = (
     ERROR_IF_NONFINITE,
     of_call("norm_out", None, "Any", "on CUDA devices: where to leave the norm, instead of returning it"),
     of_call("stream", None, "int | None", "on CUDA devices: the stream to work on"),
+    SEED,
+    of_call(
+        "tensor",
+        None,
+        "int | Sequence[int] | None",
+        "what these random numbers tell parameters apart by: a number of one parameter, or one for each, the same in "
+        "every step; None is 0, 1, ... in the order of ``params``",
+    ),
 )
 
 
@@ -42,6 +50,11 @@ def _required(rule: type[Rule]) -> list[str]:
     return [f"{s.name}s" for s in rule.states if not s.when] + [f"{n.name}s" for n in rule.numbers]
 
 
+def _may_draw(rule: type[Rule]) -> bool:
+    """Whether random numbers may be needed, for which steps are counted."""
+    return any(s.kind == "unsigned" for s in rule.states)
+
+
 def _signature_of(rule: type[Rule]) -> Signature:
     states = [
         parameter(f"{s.name}s", "Arrays | None" if s.when else "Arrays", *([None] if s.when else []))
@@ -50,6 +63,8 @@ def _signature_of(rule: type[Rule]) -> Signature:
     states += [parameter(f"{n.name}s", "Arrays") for n in rule.numbers]
     step = signature(rule.specification).parameters.get("step")
     counts = [] if step is None else [parameter("step", "int | Sequence[int]", step.default, True)]
+    if not counts and _may_draw(rule):
+        counts = [parameter("step", "int | Sequence[int] | None", None, True)]
     options = [
         parameter(n, o.annotation, *([] if n == "lr" else [o.default]), keyword_only=True)
         for n, o in options_of(rule).items()
@@ -69,6 +84,8 @@ def _doc_of(rule: type[Rule]) -> str:
         entries.append((f"{n.name}s", text))
     if "step" in signature(rule.specification).parameters:
         entries.append(("step", "1 in the first call, one number or one per parameter"))
+    elif _may_draw(rule):
+        entries.append(("step", "1 in the first call, one number or one per parameter; needed for bfloat16 state"))
     entries += [(n, f"{o.text}{_docs.default_of(o)}") for n, o in options_of(rule).items()]
     entries += [(o.name, f"{o.text}, default {o.default!r}") for o in CALL]
     returns = "None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``."
@@ -78,7 +95,10 @@ def _doc_of(rule: type[Rule]) -> str:
 def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], options: dict[str, Any]) -> Any:
     label = rule.name()
     call = {o.name: options.pop(o.name) for o in CALL}
-    step = check.steps(label, options.pop("step", 1), len(params := check.arrays(params)))
+    step, params = options.pop("step", 1), check.arrays(params)
+    steps = check.steps(label, 1 if step is None else step, len(params))
+    ids = call.pop("tensor")
+    tensors = None if ids is None else check.tensor_ids(label, "tensor", ids, len(params))
     for s in rule.states:
         name, arrays = f"{s.name}s", given[f"{s.name}s"]
         if s.when in options:
@@ -92,8 +112,11 @@ def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], op
         if given[name] is None:
             raise TypeError(f"{label}: {name} is None, expected an array or a list of arrays")
     options = {**rule.defaults, **options, "max_norm": call["max_norm"], "clip_value": call["clip_value"]}
+    options["seed"] = call.pop("seed")
     lists = {name: check.arrays(arrays) for name, arrays in given.items() if arrays is not None}
     group = rule.group(label, options, state_args=tuple(lists))
+    if step is None:
+        _check_needs_no_step(rule, lists)
     has_norm = call.pop("max_norm") is not None
     call.pop("clip_value")
     per_tensor = check.flag(label, "per_tensor", call["per_tensor"])
@@ -105,7 +128,17 @@ def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], op
         raise ValueError(f"{label}: nonfinite='skip' with per_tensor, expected 'propagate' or 'raise'")
     if call["norm_out"] is not None and not has_norm:
         raise ValueError(f"{label}: norm_out without max_norm, expected both or neither")
-    return step_arrays(label, [(group, params, check.arrays(grads), list(lists.values()), step, None)], **call)
+    arrays = list(lists.values())
+    return step_arrays(label, [(group, params, check.arrays(grads), arrays, steps, None, tensors)], **call)
+
+
+def _check_needs_no_step(rule: type[Rule], lists: dict[str, list[Any]]) -> None:
+    """The same random numbers in every step would push the same elements in one direction."""
+    for name in (f"{s.name}s" for s in rule.states if s.kind == "unsigned"):
+        for k, a in enumerate(lists.get(name, ())):
+            if _dtypes.name_of(getattr(a, "dtype", None)) == "bfloat16":
+                text = "is bfloat16, which is rounded by random numbers of each step, and step is None"
+                raise TypeError(f"{rule.name()}: {name}[{k}] {text}, expected a number >= 1")
 
 
 def _function_of(rule: type[Rule]) -> Any:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
+from numpy.typing import DTypeLike
+
 from .. import _docs
-from .._rule import RUN_TIME
+from .._rule import RUN_TIME, SEED
 from .._signatures import make_class
 from ..rules import ALL, Rule
 from ._optimizer import Optimizer
 
-_NAMES = {"__name__": "fusedstep.numpy", "Any": Any, "Literal": Literal}
+_NAMES: dict[str, Any] = {"__name__": "fusedstep.numpy", "Any": Any, "Literal": Literal}
+_NAMES |= {"DTypeLike": DTypeLike, "Mapping": Mapping}
+_SHARED = {**RUN_TIME, "seed": SEED}
+_SHARED["state_dtype"] = replace(RUN_TIME["state_dtype"], annotation="DTypeLike | Mapping[str, DTypeLike] | None")
 _PARAMS = "one array, a list of arrays, or a list of dicts with ``params`` and options of their own"
 
 
 def _class_of(rule: type[Rule]) -> Any:
     example = _docs.example_of(rule)
-    return make_class(rule, (Optimizer,), _PARAMS, rule.own.values(), RUN_TIME, _NAMES, example)
+    return make_class(rule, (Optimizer,), _PARAMS, rule.own.values(), _SHARED, _NAMES, example)
 
 
 globals().update({rule.__name__: _class_of(rule) for rule in ALL})

@@ -2,24 +2,33 @@ from __future__ import annotations
 
 import functools
 import operator
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import _arguments as check
-from .. import _core
+from .. import _core, _dtypes
 from .._rule import RUN_TIME, KeptGroups, Rule
 from ..functional._updates import step_arrays
 
 
-def _filled(like: Any, value: complex) -> Any:
+def _filled(like: Any, value: complex, dtype: np.dtype[Any]) -> Any:
     """An array of ``value``, laid out like ``like``."""
     flags = like.flags
     if value == 0 and (flags.c_contiguous or flags.f_contiguous):
         # Pages that nothing has touched: the first step does, on the threads that will go on updating them.
-        return np.zeros(like.shape, like.dtype, order="C" if flags.c_contiguous else "F")
-    return np.full_like(like, value)
+        return np.zeros(like.shape, dtype, order="C" if flags.c_contiguous else "F")
+    return np.full_like(like, value, dtype=dtype)
+
+
+def _converted(value: Any, got: str, dtype: np.dtype[Any]) -> Any:
+    """An array of a dtype called ``got`` as one of another."""
+    if got != "bfloat16":
+        return value.astype(dtype, copy=False)
+    bits = value.view(np.uint16)
+    return bits.view(dtype) if dtype.itemsize == 2 else (bits.astype(np.uint32) << 16).view(dtype)
 
 
 class Optimizer:
@@ -30,14 +39,20 @@ class Optimizer:
             The arrays are updated in place.
         **options: those in the signature of the subclass; ``max_norm`` clips the gradients of all
             groups that have one to a global norm, ``clip_value`` each element. ``nonfinite`` is what a norm that is NaN
-            or infinite does: ``"propagate"``; ``"skip"``, the step leaves everything as it is; ``"raise"``. These three
-            belong to the run: they are in no ``state_dict``. ValueError if out of range.
+            or infinite does: ``"propagate"``; ``"skip"``, the step leaves everything as it is; ``"raise"``.
+            ``state_dtype`` is what state arrays are stored as: ``"float32"``, ``"bfloat16"`` (needs the package
+            ml_dtypes), or a dict of these by the names of the arrays; None is float32 for float32, float16 and bfloat16
+            parameters. In bfloat16 running means of squares are rounded stochastically, other arrays to nearest. The
+            state of float64 and complex parameters has their dtype. These four belong to the run: they are in no
+            ``state_dict``. ``seed`` is that of the random numbers; it is saved where some are drawn. ValueError if out
+            of range.
 
     Attributes:
         param_groups: list of dicts; options may be changed between steps, e.g. ``opt.param_groups[0]["lr"]``, and
             parameters and groups added or removed.
-        state: list of one dict per parameter, in order: arrays, and "step" as an int. It follows the parameters.
-            ``state.clear()`` starts anew.
+        state: list of one dict per parameter, in order: arrays, and "step" as an int; "tensor_id" where random numbers
+            are drawn, the parameter's number among all that were added. It follows the parameters. ``state.clear()``
+            starts anew.
         total_norm: the gradients' norm before clipping at the last step, also of one that was skipped; None if no group
             had a ``max_norm``.
         clip_coefficient: what that step multiplied gradients by, ``min(1, max_norm / (norm + 1e-6))``, the smallest of
@@ -52,11 +67,13 @@ class Optimizer:
         self._check_names(options)
         self.defaults = {**self._rule.defaults, **options}
         self._rule.check(self._label, self.defaults)
+        self.defaults["state_dtype"] = check.state_dtype(self._label, "state_dtype", self.defaults["state_dtype"])
         check.needs_norm(self._label, self.defaults["nonfinite"], self.defaults["max_norm"] is not None)
         self.param_groups: list[dict[str, Any]] = []
         self.state: list[dict[str, Any]] = []
         self._kept = KeptGroups()
         self._owners: list[Any] = []  # the parameter of each dict in state
+        self._added = 0  # parameters, ever
         self.total_norm: float | None = None
         self.clip_coefficient: float | None = None
         self._report = np.zeros(4)  # norm and coefficient of a step; counts of those clipped and of those skipped
@@ -85,9 +102,10 @@ class Optimizer:
         self._rule.check(self._label, full)
         params = check.arrays(group["params"])
         self._follow_params()
-        fresh = self._fresh(params, full, len(self.state))
+        fresh = self._fresh(params, full, len(self.state), self._added)
         self.state += fresh
         self._owners += params
+        self._added += len(params)
         self.param_groups.append({"params": params, **full})
 
     @property
@@ -98,10 +116,12 @@ class Optimizer:
     def skipped_steps(self) -> int:
         return int(self._report[3])
 
-    def _fresh(self, params: Sequence[Any], options: Mapping[str, Any], first: int) -> list[dict[str, Any]]:
-        """Checks parameters, of which the first has that index, and makes their state."""
+    def _fresh(self, params: Sequence[Any], options: Mapping[str, Any], first: int, added: int) -> list[dict[str, Any]]:
+        """Checks parameters, of which the first has that index, and makes their state. ``added``: before them."""
         checked = _core.check_params(list(params), label=self._label, first=first)
-        return [self._new_state(p, *c, options) for p, c in zip(params, checked, strict=True)]
+        for k, (_, dtype) in enumerate(checked, first):
+            _dtypes.check_param(f"{self._label}: params[{k}]", dtype, options["state_dtype"])
+        return [self._new_state(p, *c, options, k) for k, (p, c) in enumerate(zip(params, checked, strict=True), added)]
 
     def _follow_params(self) -> list[dict[str, Any]]:
         """The groups with all their options; ``state`` follows what was done to groups and parameters by hand."""
@@ -123,20 +143,37 @@ class Optimizer:
             self._rule.check(self._label, group)
         known = {id(p): state for p, state in zip(self._owners, self.state)}  # noqa: B905 state may be empty
         state: list[dict[str, Any]] = []
+        added = self._added if known else 0
         for group in groups:
             for p in group["params"]:
-                state += [known[id(p)]] if id(p) in known else self._fresh([p], group, len(state))
-        self.state[:], self._owners = state, params
+                state += [known[id(p)]] if id(p) in known else self._fresh([p], group, len(state), added)
+                added += id(p) not in known
+        self.state[:], self._owners, self._added = state, params, added
         return groups
 
-    def _new_state(self, param: Any, shape: tuple[int, ...], dtype: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        like = param if isinstance(param, np.ndarray) else np.empty(shape, dtype)
+    def _new_state(
+        self, param: Any, shape: tuple[int, ...], dtype: str, options: Mapping[str, Any], number: int
+    ) -> dict[str, Any]:
+        dtypes = self._stored_as(dtype, options)
+        like = param if isinstance(param, np.ndarray) else np.empty(shape, np.uint8)
         state: dict[str, Any] = {"step": 0}
+        if self._rule.draws(self._label, options):
+            state["tensor_id"] = number
         for name, value in self._rule.starts(options).items():
-            state[name] = _filled(like, complex(value, value) if like.dtype.kind == "c" else value)
+            state[name] = _filled(like, complex(value, value) if dtypes[name].kind == "c" else value, dtypes[name])
         for n in self._rule.numbers:
             state[n.name] = np.array(n.start)
         return state
+
+    def _stored_as(self, dtype: str, options: Mapping[str, Any]) -> dict[str, np.dtype[Any]]:
+        """What each state array of a parameter of this dtype is stored as."""
+        formats = self._rule.formats(self._label, options)
+        return {n: _dtypes.numpy_dtype(self._label, _dtypes.stored_as(dtype, f)) for n, f in formats.items()}
+
+    def _keys(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """What a parameter's state has."""
+        number = ("tensor_id",) if self._rule.draws(self._label, options) else ()
+        return ("step", *number, *self._rule.state_keys(options))
 
     def step(self, grads: Any, *, lr: float | None = None, grad_scale: float = 1.0) -> float | None:
         """Update every parameter in place.
@@ -162,18 +199,21 @@ class Optimizer:
             core = self._kept.get(
                 index, [options[n] for n in self.defaults], functools.partial(self._rule.group, self._label, options)
             )
-            names = self._rule.state_keys(options)
+            keys, names = self._keys(options), self._rule.state_keys(options)
             live = [k for k in range(start, start + len(group["params"])) if given[k] is not None]
             start += len(group["params"])
             for k in live:
-                if missing := [name for name in ("step", *names) if name not in self.state[k]]:
+                if missing := [name for name in keys if name not in self.state[k]]:
                     raise ValueError(
                         f"{self._label}: state[{k}] has no {missing[0]!r}; set options that add state at construction; "
                         "state.clear() starts anew"
                     )
             arrays = [[self.state[k][name] for k in live] for name in names]
             steps = [1 + check.step_count(self._label, f"state[{k}].step", self.state[k]["step"], 0) for k in live]
-            groups.append((core, [params[k] for k in live], [given[k] for k in live], arrays, steps, live))
+            ids = None
+            if "tensor_id" in keys:
+                ids = [check.tensor_id(self._label, f"state[{k}].tensor_id", self.state[k]["tensor_id"]) for k in live]
+            groups.append((core, [params[k] for k in live], [given[k] for k in live], arrays, steps, live, ids))
             counts |= zip(live, steps, strict=True)
         nonfinite = check.strictest(all_groups)
         has_norm = any(g["max_norm"] is not None for g in all_groups)
@@ -193,17 +233,22 @@ class Optimizer:
         """A flat dict of copies, ready for ``numpy.savez(file, **opt.state_dict())``; parameters are not in it."""
         out: dict[str, Any] = {}
         for k, group in enumerate(self._follow_params()):
-            kept = {n: v for n, v in group.items() if n != "params" and n not in RUN_TIME}
-            out |= {f"group.{k}.{n}": np.asarray(v) for n, v in kept.items()}
+            out |= {f"group.{k}.{n}": np.asarray(group[n]) for n in self._saved_options(group)}
         for k, state in enumerate(self.state):
             out |= {f"state.{k}.{n}": np.array(v) for n, v in state.items()}
         return out
 
+    def _saved_options(self, group: Mapping[str, Any]) -> list[str]:
+        """Of a group; its seed where random numbers are drawn."""
+        drawn = self._rule.draws(self._label, group)
+        return [n for n in group if n not in ("params", *RUN_TIME) and (drawn or n != "seed")]
+
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` gave, from that dict or from ``numpy.load`` of its file. Copies.
 
-        ValueError or TypeError, with nothing changed, if it is not of an optimizer with the same groups, shapes and
-        dtypes.
+        A state array of the dtype that ``state_dtype`` asks for is kept bit for bit. One with fewer bits is widened,
+        one with more is rounded, with a warning. ValueError or TypeError, with nothing changed, if it is not of an
+        optimizer with the same groups, shapes and, but for this, dtypes.
         """
         current = self._follow_params()
         groups: list[dict[str, Any]] = [{} for _ in current]
@@ -220,34 +265,58 @@ class Optimizer:
             value = np.array(given)
             if kind == "group" and name in RUN_TIME:
                 continue  # saved by an older version
-            if kind == "group" or name == "step":
+            if kind == "group" or name in ("step", "tensor_id"):
                 target[int(index)][name] = value.item() if value.ndim == 0 else tuple(value.tolist())
             else:
                 target[int(index)][name] = value
+        shapes = _core.check_params(self._owners, label=self._label, first=0)
+        rounded: list[str] = []
         k = 0
         for i, (group, options) in enumerate(zip(current, groups, strict=True)):
+            options.setdefault("seed", group["seed"])  # nothing was drawn where it was saved
             expected = group.keys() - {"params", *RUN_TIME}
             if wrong := expected ^ options.keys():
                 has = "no key" if min(wrong) in expected else "the unexpected key"
                 raise ValueError(f"{self._label}: state_dict has {has} 'group.{i}.{min(wrong)}'")
-            self._rule.check(self._label, options)
+            full = options | {n: group[n] for n in RUN_TIME}
+            self._rule.check(self._label, full)
             for _ in group["params"]:
-                self._check_state(k, state[k], self._rule.state_keys(options))
+                state[k] = self._checked_state(k, state[k], full, *shapes[k], rounded)
                 k += 1
+        if rounded:
+            more = f" and {len(rounded) - 1} more arrays" if len(rounded) > 1 else ""
+            text = "what state is stored as is said by state_dtype, and not by the checkpoint"
+            warnings.warn(f"{rounded[0]}{more}; {text}", stacklevel=2)
         for group, options in zip(self.param_groups, groups, strict=True):
             group |= options
         self.state[:] = state
 
-    def _check_state(self, k: int, new: dict[str, Any], names: Sequence[str]) -> None:
-        old, label = self.state[k], f"{self._label}: state[{k}]"
-        if new.keys() != {"step", *names}:
-            raise ValueError(f"{label} has {sorted(new)}, expected {sorted(['step', *names])}")
+    def _checked_state(
+        self,
+        k: int,
+        new: dict[str, Any],
+        options: Mapping[str, Any],
+        shape: tuple[int, ...],
+        dtype: str,
+        rounded: list[str],
+    ) -> dict[str, Any]:
+        """What was loaded for a parameter, as it is stored here. Notes what is rounded."""
+        keys, label = self._keys(options), f"{self._label}: state[{k}]"
+        number = new.pop("tensor_id", None)
+        if "tensor_id" in keys:
+            number = self.state[k].get("tensor_id", k) if number is None else number
+            new["tensor_id"] = check.tensor_id(self._label, f"state[{k}].tensor_id", number)
+        if new.keys() != {*keys}:
+            raise ValueError(f"{label} has {sorted(new)}, expected {sorted(keys)}")
         check.step_count(self._label, f"state[{k}].step", new["step"], 0)
-        like = next((v for n, v in old.items() if n != "step"), None)
-        for name in names:
-            got, expected = new[name], old.get(name, like)
-            if expected is not None and (got.shape, got.dtype) != (expected.shape, expected.dtype):
-                raise ValueError(
-                    f"{label}.{name} has shape {got.shape} and dtype {got.dtype}, "
-                    f"expected {expected.shape} and {expected.dtype}"
-                )
+        wanted = {n: (shape, d) for n, d in self._stored_as(dtype, options).items()}
+        wanted |= {n.name: ((), np.dtype(np.float64)) for n in self._rule.numbers}
+        for name, (expected, stored) in wanted.items():
+            value, where = new[name], f"{label}.{name}"
+            if value.shape != expected:
+                raise ValueError(f"{where} of the state_dict has shape {value.shape}, expected {expected}")
+            got = "bfloat16" if value.dtype == np.dtype("V2") else value.dtype.name  # as numpy.save writes it
+            if _dtypes.loses(where, got, stored.name, _dtypes.SINGLE if dtype in _dtypes.SINGLE else ()):
+                rounded.append(f"{where} of the state_dict is rounded from {got} to {stored.name}")
+            new[name] = _converted(value, got, stored)
+        return new

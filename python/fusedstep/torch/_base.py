@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import inspect
-import sys
-import warnings
+import itertools
 from collections.abc import Callable, MutableMapping
 from typing import Any, TypeVar, cast
 
@@ -11,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from .. import _arguments as check
-from .. import _core
-from .._rule import RUN_TIME, KeptGroups, Option, Rule
+from .. import _core, _dtypes
+from .._rule import GRAD_ATTR, RUN_TIME, KeptGroups, Option, Rule
 from ..reference import clip_coefficient
-from . import _groups, _ranks
+from . import _groups, _loading, _ranks
+from ._warn import warn
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -24,14 +24,6 @@ def outside_dynamo(function: Function) -> Function:
     # Not torch.compiler.disable, which imports Dynamo now; a torch optimizer's constructor does so in any case.
     outside: Any = torch._disable_dynamo  # type: ignore[attr-defined]
     return cast(Function, outside(function))
-
-
-def warn(message: str) -> None:
-    """A UserWarning about the line of whoever called torch or us."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in ("torch", "fusedstep"):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, stacklevel=level)
 
 
 def raise_versions(tensors: list[torch.Tensor]) -> None:
@@ -67,7 +59,7 @@ class Run:
     """What belongs to a run and is never saved, in an object of its own: a wrapper that copies an optimizer's
     ``__dict__`` has the same one."""
 
-    __slots__ = ("groups", "has_norm", "lost_norm_group", "norm_group", "values", "warned")
+    __slots__ = ("groups", "has_norm", "lost_norm_group", "norm_group", "tensor_ids", "values", "warned")
 
     def __init__(self, norm_group: Any = None) -> None:
         # Norm and coefficient of the last step; counts of steps that clipped, and that were skipped. In memory that all
@@ -75,6 +67,7 @@ class Run:
         self.values: torch.Tensor | NDArray[np.float64] | None = None
         self.has_norm = False
         self.groups = KeptGroups()
+        self.tensor_ids: dict[int, int] | None = None  # of this step's parameters by id(), once some are needed
         self.norm_group = norm_group
         self.lost_norm_group = False  # a copy of one that had it
         self.warned = False
@@ -120,9 +113,22 @@ class FusedOptimizer(torch.optim.Optimizer):
             ``"raise"``: RuntimeError, with nothing changed; the host waits for the norm. Needs a ``max_norm``.
         error_if_nonfinite: torch's word for ``nonfinite="raise"``.
         clip_value: bound on each element of the gradient, after the norm.
+        state_dtype: what state arrays are stored as: ``"float32"``, ``"bfloat16"``, or a dict of these by the names of
+            the arrays. None is float32 for float32, bfloat16 and float16 parameters; torch stores the state of 16-bit
+            parameters in the parameter's dtype. In bfloat16 running means of squares are rounded stochastically, other
+            arrays to nearest. The state of float64 and complex parameters has their dtype.
+        seed: of these random numbers. They depend on the seed, on the step count, on the number of the parameter among
+            all that were added, and on the place of the element. A group may name the numbers of its parameters:
+            ``{"params": [p, q], "tensor_ids": [7, 8]}``. Seed and numbers are saved where random numbers are drawn,
+            and a checkpoint's are taken on.
+        grad_attr: the attribute of a parameter that has its gradient, such as ``"main_grad"``; one without it is an
+            error, and None there is no gradient.
 
-    These five belong to the run: they are in no checkpoint, and loading one leaves them as they are. But for
+    All but ``seed`` belong to the run: they are in no checkpoint, and loading one leaves them as they are. But for
     ``norm_group`` a group may have its own: ``opt.param_groups[0]["max_norm"] = 0.5``.
+
+    A parameter is float32, bfloat16 or float16, and its gradient any of these; or both have one dtype, float64,
+    complex64 or complex128. All but float64 and complex128 is computed in float32 and rounded once.
 
     On CUDA devices a step is one launch per rule and dtype (three with ``max_norm``) and waits for nothing but
     ``nonfinite="raise"``, a ``norm_group``, and a first step of SGD with momentum that may be skipped; ``lr`` may be a
@@ -141,11 +147,14 @@ class FusedOptimizer(torch.optim.Optimizer):
         """Called by the constructor of every class here, with all options that its signature has."""
         label, rule = type(self).__name__, self._rule
         refuse(label, foreach=options.pop("foreach", None), differentiable=options.pop("differentiable", False))
-        run = {name: options.pop(name) for name in (*RUN_TIME, "error_if_nonfinite", "norm_group")}
+        run = {name: options.pop(name) for name in (*RUN_TIME, "error_if_nonfinite", "norm_group", "grad_attr")}
+        run["state_dtype"] = check.state_dtype(label, "state_dtype", run["state_dtype"])
         run["nonfinite"] = check.nonfinite(label, run["nonfinite"], run.pop("error_if_nonfinite"))
         check.needs_norm(label, run["nonfinite"], run["max_norm"] is not None)
         self._run = Run(_ranks.check_group(label, run.pop("norm_group")))
         self._run_time = run
+        self._seed = check.seed(label, "seed", options.pop("seed"))
+        self._next_tensor = 0
         for name, o in rule.options.items():
             if o.kind == "pair":
                 options[name] = _two(label, o, options[name])
@@ -163,8 +172,10 @@ class FusedOptimizer(torch.optim.Optimizer):
             super().__init__(params, **kept)
         else:
             super().__init__(params, options)
-        for state in self.state.values():
-            state["step"] = new_step("cpu")  # torch's Adagrad puts it on the default device
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p in self.state:  # torch's Adagrad has it in other dtypes, and its step on the default device
+                    self.state[p] = self._new_state(p, group)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         label = type(self).__name__
@@ -172,15 +183,44 @@ class FusedOptimizer(torch.optim.Optimizer):
         if not isinstance(cast(Any, param_group), dict):
             raise TypeError(f"{label}: param_group is a {type(param_group).__name__}, expected a dict with 'params'")
         keys, run_time = _groups.split(param_group, self._run_time)
-        self._rule.check(label, _on_host({**self.defaults, **keys, **run_time}))
+        if isinstance(param_group, _groups.ParamGroup):
+            run_time["tensor_ids"] = None  # of another optimizer
+        seed = check.seed(label, "seed", keys.pop("seed", self._seed))
+        options = {**self.defaults, **keys, **run_time}
+        self._rule.check(label, _on_host(options))
         refuse(label, **{k: v for k, v in keys.items() if k in _UNUSED})
         super().add_param_group(keys)
-        if keys.get("capturable") and not all(map(on_gpu, keys["params"])):
+        try:
+            run_time |= self._checked(label, keys, run_time)
+        except Exception:
             self.param_groups.pop()
-            raise ValueError(f"{label}: capturable=True is for CUDA graphs; CPU tensors need capturable=False")
+            raise
+        if self._rule.draws(label, options):
+            keys["seed"] = seed
         self.param_groups[-1] = _groups.ParamGroup(keys, run_time)
+        self._next_tensor = max(self._next_tensor, *(number + 1 for number in run_time["tensor_ids"]), 0)
         if keys["params"] and on_gpu(keys["params"][0]):
             self._run.place(keys["params"][0])  # a capture is no place to make it
+
+    def _checked(self, label: str, keys: dict[str, Any], run_time: dict[str, Any]) -> dict[str, Any]:
+        """Options of a group that depend on its parameters, as they are kept; ValueError or TypeError for bad ones."""
+        params = keys["params"]
+        if keys.get("capturable") and not all(map(on_gpu, params)):
+            raise ValueError(f"{label}: capturable=True is for CUDA graphs; CPU tensors need capturable=False")
+        state_dtype = check.state_dtype(label, "state_dtype", run_time["state_dtype"])
+        first = sum(len(group["params"]) for group in self.param_groups[:-1])
+        for k, p in enumerate(params, first):
+            _dtypes.check_param(f"{label}: params[{k}]", str(_dtypes.name_of(p.dtype)), state_dtype)
+        ids = run_time["tensor_ids"]
+        if ids is None:
+            ids = range(self._next_tensor, self._next_tensor + len(params))
+        found = check.tensor_ids(label, "tensor_ids", list(ids), len(params))
+        others = [_groups.run_time(group, self._run_time)["tensor_ids"] or () for group in self.param_groups[:-1]]
+        taken = {number for numbers in others for number in numbers}
+        for k, number in enumerate(found):
+            if number in taken:
+                raise ValueError(f"{label}: tensor_ids[{k}] is {number}, which a parameter of another group has")
+        return {"state_dtype": state_dtype, "tensor_ids": tuple(found)}
 
     def _patch_step_function(self) -> None:
         super()._patch_step_function()  # hooks and profiling, around the step of this class
@@ -194,20 +234,28 @@ class FusedOptimizer(torch.optim.Optimizer):
         return {
             **super().__getstate__(),
             "_run_time": self._run_time,
+            "_seed": self._seed,
+            "_next_tensor": self._next_tensor,
             "_lost_norm_group": lost,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's. A state of one number keeps the dtype it was saved in, as a step count does."""
-        # torch casts all but "step" to the parameter's dtype. Registered now, this hook sees what other hooks return.
-        hook = self.register_load_state_dict_pre_hook(_hide_numbers)
+        """As torch's, but that state arrays stay what this optimizer stores them as.
+
+        torch casts them to the parameter's dtype. Here an array of the dtype that ``state_dtype`` asks for is kept bit
+        for bit. One with fewer bits is widened, one with more is rounded, with a warning. States of one number keep the
+        dtype they were saved in, as a step count does. Seed and tensor ids are those of the checkpoint, where it has
+        them. ValueError or TypeError, with nothing changed, for state of any other dtype.
+        """
+        # Registered now, this hook sees what other hooks return.
+        hook = self.register_load_state_dict_pre_hook(_loading.hide)
         try:
             super().load_state_dict(state_dict)
         finally:
             hook.remove()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        _show_numbers(state["state"])
+        _loading.show(state["state"])
         present = self.__dict__.get("param_groups", state["param_groups"])
         super().__setstate__(state)
         if "_run" not in self.__dict__:
@@ -218,6 +266,9 @@ class FusedOptimizer(torch.optim.Optimizer):
         for k, group in enumerate(self.param_groups):
             run_time = _groups.run_time(present[k], self._run_time) if k < len(present) else self._run_time
             self.param_groups[k] = _groups.ParamGroup(group, run_time)
+            seed = self.param_groups[k].pop("seed", present[k].get("seed", self._seed) if k < len(present) else None)
+            if self._rule.draws(type(self).__name__, {**self.defaults, **group, **run_time}):
+                self.param_groups[k]["seed"] = seed
             for name, value in _UNUSED.items():
                 if name in group:
                     self.param_groups[k][name] = value
@@ -241,16 +292,46 @@ class FusedOptimizer(torch.optim.Optimizer):
     _step_supports_amp_scaling: Any = property(_scales_in_step)  # torch's classes have a plain attribute
 
     def _new_state(self, param: torch.Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        options = {**self.defaults, **group}
+        label = type(self).__name__
+        options = {**self.defaults, **group, **_groups.run_time(group, self._run_time)}
+        formats, draws = self._rule.formats(label, options), self._rule.draws(label, options)
+        of_param = str(_dtypes.name_of(param.dtype))
         state: dict[str, Any] = {}
-        if self._rule.has_step:
-            state["step"] = new_step(param.device if options.get("capturable") else "cpu")
+        if self._rule.has_step or draws:
+            state["step"] = new_step(param.device if options.get("capturable") else "cpu", exact=draws)
+        if draws:
+            state["tensor_id"] = self._tensor_ids()[id(param)]
         for name, value in self._rule.starts(options).items():
             initial = complex(value, value) if param.is_complex() else value
-            state[name] = torch.full_like(param, initial, memory_format=torch.preserve_format, requires_grad=False)
+            dtype = getattr(torch, _dtypes.stored_as(of_param, formats[name]))
+            state[name] = torch.full_like(
+                param, initial, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False
+            )
         for n in self._rule.numbers:
             state[n.name] = new_step(param.device).fill_(n.start)
         return state
+
+    def _tensor_ids(self) -> dict[int, int]:
+        """What random numbers know each parameter by: ``id(param)`` to its number, which no other has.
+
+        It is that of its state, else the one that its group has for its place. Parameters that were put into a group by
+        hand get numbers that nothing has.
+        """
+        if self._run.tensor_ids is None:
+            states = [(p, self.state.get(p) or {}) for group in self.param_groups for p in group["params"]]
+            found = {id(p): state["tensor_id"] for p, state in states if "tensor_id" in state}
+            taken = set(found.values())
+            fresh = itertools.count(self._next_tensor)
+            for group in self.param_groups:
+                ids = _groups.run_time(group, self._run_time)["tensor_ids"] or ()
+                for p, number in itertools.zip_longest(group["params"], ids[: len(group["params"])]):
+                    if id(p) not in found:
+                        if number is None or number in taken:
+                            number = next(n for n in fresh if n not in taken)
+                        found[id(p)] = number
+                        taken.add(number)
+            self._run.tensor_ids = found
+        return self._run.tensor_ids
 
     @property
     def total_norm(self) -> torch.Tensor | None:
@@ -333,10 +414,11 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     def _core_group(self, k: int, group: dict[str, Any], own: dict[str, Any]) -> _core.Group:
         values = [dict.get(group, name, _MISSING) for name in self._keys]
-        values += own.values()
+        values += [own[name] for name in _TOLD]
+        values.append(dict.get(group, "seed", self._seed))
 
         def make() -> _core.Group:
-            options = {**self.defaults, **group, **own}
+            options = {**self.defaults, "seed": self._seed, **group, **own}
             capturable = bool(options.get("capturable", False))
             return self._rule.group(type(self).__name__, _on_host(options), least_lr=_LEAST_LR, capturable=capturable)
 
@@ -352,6 +434,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         scale = getattr(self, "grad_scale", None)
         if not on_gpu(scale):
             scale = 1.0 if scale is None else check.POSITIVE.check(label, "grad_scale", scale)
+        self._run.tensor_ids = None
         groups: list[_core.TorchGroup] = []
         for k, (group, own) in enumerate(zip(self.param_groups, run_times, strict=True)):
             core = self._core_group(k, group, own)
@@ -381,37 +464,9 @@ class FusedOptimizer(torch.optim.Optimizer):
             self._run.fill(norm, min(max_norms))
 
 
-class _Hidden:
-    """A number of the state, in a form that torch's ``load_state_dict`` passes on as it is."""
-
-    def __init__(self, number: torch.Tensor) -> None:
-        self.number = number
-
-
-def _hide_numbers(opt: Any, state_dict: dict[str, Any]) -> dict[str, Any] | None:
-    names = {n.name for n in opt._rule.numbers}
-    if not names:
-        return None
-
-    def hidden(state: Any) -> Any:
-        if not isinstance(state, dict):
-            return state
-        return {k: _Hidden(v) if k in names and isinstance(v, torch.Tensor) else v for k, v in state.items()}
-
-    return {**state_dict, "state": {key: hidden(state) for key, state in state_dict["state"].items()}}
-
-
-def _show_numbers(state: Any) -> None:
-    for key, entry in state.items() if isinstance(state, dict) else ():
-        for name, value in entry.items() if isinstance(entry, dict) else ():
-            if isinstance(value, _Hidden):
-                like = key if isinstance(key, torch.Tensor) else value.number
-                entry[name] = value.number.to(like.device)
-
-
-def new_step(device: torch.device | str) -> torch.Tensor:
-    """A step count as torch keeps it."""
-    wide = torch.get_default_dtype() == torch.float64
+def new_step(device: torch.device | str, exact: bool = False) -> torch.Tensor:
+    """A step count as torch keeps it, or one that counts further than to 2**24."""
+    wide = exact or torch.get_default_dtype() == torch.float64
     return torch.zeros((), dtype=torch.float64 if wide else torch.float32, device=device)
 
 
@@ -431,5 +486,6 @@ def _step_on_device(step: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
 
 
 _MISSING: Any = []  # no immutable object: a group without one of its keys is made anew each step
+_TOLD = (*RUN_TIME, GRAD_ATTR.name)  # of a group's options of the run
 _UNUSED: dict[str, Any] = {"foreach": None, "differentiable": False}
 _LEAST_LR = -1e-12  # torch's LinearLR to zero ends a rounding error below it

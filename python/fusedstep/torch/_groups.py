@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._rule import ERROR_IF_NONFINITE, RUN_TIME
+from .._rule import ERROR_IF_NONFINITE, GRAD_ATTR, RUN_TIME
 
 _MISSING = object()
-_OFF: dict[str, Any] = {name: o.default for name, o in RUN_TIME.items()}
-NAMES = (*RUN_TIME, ERROR_IF_NONFINITE.name)
+TENSOR_IDS = "tensor_ids"  # a tuple beside the parameters
+_OFF: dict[str, Any] = {**{o.name: o.default for o in (*RUN_TIME.values(), GRAD_ATTR)}, TENSOR_IDS: None}
+NAMES = (*_OFF, ERROR_IF_NONFINITE.name)
 
 
 class ParamGroup(dict[str, Any]):
     """A group of ``opt.param_groups``.
 
-    ``max_norm``, ``clip_value``, ``nonfinite`` and ``error_if_nonfinite`` can be read and set like keys, but are none:
-    iteration, ``len``, ``dict(group)`` and ``state_dict`` do not see them. So a checkpoint has torch's keys, and
-    loading one leaves these options as they are. A merged group (``group | other``) has those of the group.
-    ``error_if_nonfinite`` is ``nonfinite == "raise"``.
+    ``max_norm``, ``clip_value``, ``nonfinite``, ``error_if_nonfinite``, ``state_dtype``, ``grad_attr`` and
+    ``tensor_ids`` can be read and set like keys, but are none: iteration, ``len``, ``dict(group)`` and ``state_dict``
+    do not see them. So a checkpoint has torch's keys, and loading one leaves these options as they are. A merged group
+    (``group | other``) has those of the group. ``error_if_nonfinite`` is ``nonfinite == "raise"``.
     """
 
     __slots__ = ("run_time",)

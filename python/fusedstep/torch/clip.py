@@ -12,9 +12,11 @@ import torch
 from .. import _arguments as check
 from .. import _core
 from . import _ranks
-from ._base import norm_out, on_gpu, outside_dynamo, raise_versions, refuse, warn
+from ._base import norm_out, on_gpu, outside_dynamo, raise_versions, refuse
+from ._warn import warn
 
 Tensors = torch.Tensor | Iterable[torch.Tensor]
+_SHORT = (torch.bfloat16, torch.float16)
 
 
 def _listed(label: str, tensors: Tensors) -> list[torch.Tensor]:
@@ -39,8 +41,9 @@ def _grads(label: str, parameters: Tensors) -> list[torch.Tensor]:
 
 
 def _as_tensor(norm: Any, out: torch.Tensor | None, tensors: list[torch.Tensor]) -> torch.Tensor:
-    """The norm in the tensors' dtype, and where it is: returned by the core, or left in ``out``."""
-    dtypes = {t.dtype.to_real() for t in tensors}
+    """The norm in the tensors' dtype, and where it is: returned by the core, or left in ``out``. That of 16-bit tensors
+    is float32: bfloat16 has 8 bits, and float16 ends at 65,504."""
+    dtypes = {torch.float32 if t.dtype in _SHORT else t.dtype.to_real() for t in tensors}
     dtype = functools.reduce(torch.promote_types, dtypes) if dtypes else torch.get_default_dtype()
     if norm is None and out is not None:
         return out.to(dtype)
@@ -68,9 +71,9 @@ def clip_grad_norm_(
     """:func:`torch.nn.utils.clip_grad_norm_`: scale the gradients in place to a total norm of at most ``max_norm``.
 
     The norm is computed in float64, so that it does not overflow where the gradients do not, and clips right even
-    where the returned tensor, which has the gradients' dtype as in torch, is infinite. On CUDA devices nothing waits,
-    unless ``error_if_nonfinite`` or ``norm_group``, and orders are 1, 2 and inf. ``max_norm=`` of an optimizer here
-    clips within the step instead and never writes the gradients.
+    where the returned tensor is infinite. That has the gradients' dtype as in torch, but float32 for 16-bit gradients.
+    On CUDA devices nothing waits, unless ``error_if_nonfinite`` or ``norm_group``, and orders are 1, 2 and inf.
+    ``max_norm=`` of an optimizer here clips within the step instead and never writes the gradients.
 
     Args:
         norm_group: a process group whose ranks hold the rest of a sharded model: the norm is that of all of them. Every
@@ -121,7 +124,8 @@ def get_total_norm(
     *,
     norm_group: Any = None,
 ) -> torch.Tensor:
-    """:func:`torch.nn.utils.get_total_norm`: the norm of all elements, in the real dtype that the tensors' promote to.
+    """:func:`torch.nn.utils.get_total_norm`: the norm of all elements, in the real dtype that the tensors' promote to;
+    in float32 for 16-bit tensors.
 
     Args:
         norm_group: as for :func:`clip_grad_norm_`.

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 
-from .._rule import ERROR_IF_NONFINITE, RUN_TIME, Option, of_call
+from .._rule import ERROR_IF_NONFINITE, GRAD_ATTR, RUN_TIME, SEED, Option, of_call
 from .._signatures import make_class
 from ..rules import ALL, Rule
 from ._base import FusedOptimizer
 
-_NAMES = {"__name__": "fusedstep.torch", "Any": Any, "Literal": Literal, "Tensor": torch.Tensor}
+_NAMES: dict[str, Any] = {"__name__": "fusedstep.torch", "Any": Any, "Literal": Literal, "Mapping": Mapping}
+_NAMES |= {"Tensor": torch.Tensor, "dtype": torch.dtype}
 _PARAMS = "tensors, named tensors or groups, as torch.optim takes them"
 _NORM_GROUP = of_call("norm_group", None, "Any", "a process group whose ranks hold the rest of a sharded model")
 # What every class has beside torch's.
-OURS: dict[str, Option] = {**RUN_TIME, "error_if_nonfinite": ERROR_IF_NONFINITE, "norm_group": _NORM_GROUP}
+OURS: dict[str, Option] = {**RUN_TIME, **{o.name: o for o in (ERROR_IF_NONFINITE, SEED, GRAD_ATTR, _NORM_GROUP)}}
+OURS["state_dtype"] = replace(OURS["state_dtype"], annotation="str | dtype | Mapping[str, str | dtype] | None")
 
 
 def _own(rule: type[Rule]) -> Iterator[Option]:

@@ -1,0 +1,86 @@
+"""Loading a checkpoint: state is kept as this optimizer stores it; torch would cast it to the parameter's dtype."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+
+from .. import _arguments as check
+from .. import _dtypes
+from . import _groups
+from ._warn import warn
+
+
+class _Hidden:
+    """A value that torch's ``load_state_dict`` passes on as it is."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def show(state: Any) -> None:
+    """What was hidden from torch takes its place."""
+    for entry in state.values() if isinstance(state, dict) else ():
+        for name, value in entry.items() if isinstance(entry, dict) else ():
+            if isinstance(value, _Hidden):
+                entry[name] = value.value
+
+
+def hide(opt: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """A pre-hook of ``load_state_dict``: the checkpoint with state as this optimizer keeps it, hidden from torch.
+
+    ValueError or TypeError, with nothing changed, for state that cannot be kept.
+    """
+    label, saved, entries = type(opt).__name__, state_dict["param_groups"], dict(state_dict["state"])
+    if [len(group["params"]) for group in saved] != [len(group["params"]) for group in opt.param_groups]:
+        return state_dict  # torch says so
+    opt._run.tensor_ids = None
+    rounded: list[str] = []
+    index = 0
+    for k, (group, new) in enumerate(zip(opt.param_groups, saved, strict=True)):
+        check.seed(label, f"seed of group {k} of the state_dict", new.get("seed", 0))
+        keeper = _Keeper(opt, {**opt.defaults, **new, **_groups.run_time(group, opt._run_time)}, rounded)
+        for param, key in zip(group["params"], new["params"], strict=True):
+            if isinstance(entry := entries.get(key), dict) and entry:
+                entries[key] = keeper.kept(entry, param, f"{label}: state[{index}]")
+            index += 1
+    if rounded:
+        more = f" and {len(rounded) - 1} more arrays" if len(rounded) > 1 else ""
+        warn(f"{rounded[0]}{more}; what state is stored as is said by state_dtype, and not by the checkpoint")
+    return {**state_dict, "state": entries}
+
+
+class _Keeper:
+    """Makes the state of the parameters of one group."""
+
+    def __init__(self, opt: Any, options: dict[str, Any], rounded: list[str]) -> None:
+        rule, self.label = opt._rule, type(opt).__name__
+        self.formats = rule.formats(self.label, options)
+        self.ids = opt._tensor_ids() if rule.draws(self.label, options) else None
+        self.arrays, self.numbers = {s.name for s in rule.states}, {n.name for n in rule.numbers}
+        self.step_beside = bool(options.get("capturable") or options.get("fused"))  # as torch has it
+        self.rounded = rounded
+
+    def kept(self, entry: dict[str, Any], param: torch.Tensor, where: str) -> dict[str, Any]:
+        out = dict(entry)
+        for name, value in entry.items():
+            if name in self.numbers and isinstance(value, torch.Tensor):
+                out[name] = _Hidden(value.to(param.device))
+            elif name in self.arrays and isinstance(value, torch.Tensor):
+                out[name] = _Hidden(value.to(param.device, self._dtype(f"{where}.{name}", name, value, param)))
+        number = out.pop("tensor_id", None)
+        if self.ids is not None:
+            number = self.ids[id(param)] if number is None else number
+            out["tensor_id"] = check.tensor_id(where, "tensor_id of the state_dict", number)
+            if isinstance(step := entry.get("step"), (torch.Tensor, float, int)):
+                step = torch.as_tensor(step, dtype=torch.float64)
+                out["step"] = _Hidden(step.to(param.device) if self.step_beside else step)
+        return out
+
+    def _dtype(self, where: str, name: str, value: torch.Tensor, param: torch.Tensor) -> torch.dtype:
+        of_param, got = (str(_dtypes.name_of(t.dtype)) for t in (param, value))
+        expected = _dtypes.stored_as(of_param, self.formats.get(name, "float32"))
+        if _dtypes.loses(where, got, expected, _dtypes.COMPLEX if param.is_complex() else _dtypes.REAL):
+            self.rounded.append(f"{where} of the state_dict is rounded from {got} to {expected}")
+        return cast(torch.dtype, getattr(torch, expected))
