@@ -55,7 +55,7 @@ def test_each_rule_meets_every_pair_of_the_rest() -> None:
     def split(ids: list[str]) -> dict[str, list[Case]]:
         found: dict[str, list[Case]] = {}
         for name in ids:
-            match = re.search(r"\[(\w+?)-(.*)-(\w+)-(float\d\d)-(\d)\]$", name)
+            match = re.search(r"\[(\w+?)-(.*?)-((?:b?float\d\d-)+)(\w+)-(\d)\]$", name)
             assert match, name
             backend, rule, *rest = match.groups()
             found.setdefault(rule, []).append((backend, *rest))
