@@ -314,17 +314,22 @@ class FusedOptimizer(torch.optim.Optimizer):
     def _tensor_ids(self) -> dict[int, int]:
         """What random numbers know each parameter by: ``id(param)`` to its number, which no other has.
 
-        It is that of its state, else the one that its group has for its place. Parameters that were put into a group by
-        hand get numbers that nothing has.
+        It is that of its state, else the one that its group has for its place; a plain dict in place of a group has
+        none, and places count on from group to group. Parameters that were put into a group by hand get numbers that
+        nothing has.
         """
         if self._run.tensor_ids is None:
             states = [(p, self.state.get(p) or {}) for group in self.param_groups for p in group["params"]]
             found = {id(p): state["tensor_id"] for p, state in states if "tensor_id" in state}
             taken = set(found.values())
             fresh = itertools.count(self._next_tensor)
+            first = 0
             for group in self.param_groups:
-                ids = _groups.run_time(group, self._run_time)["tensor_ids"] or ()
-                for p, number in itertools.zip_longest(group["params"], ids[: len(group["params"])]):
+                count = len(group["params"])
+                ids = _groups.run_time(group, self._run_time)["tensor_ids"]
+                ids = range(first, first + count) if ids is None else ids[:count]
+                first += count
+                for p, number in itertools.zip_longest(group["params"], ids):
                     if id(p) not in found:
                         if number is None or number in taken:
                             number = next(n for n in fresh if n not in taken)
