@@ -319,8 +319,8 @@ class FusedOptimizer(torch.optim.Optimizer):
         nothing has.
         """
         if self._run.tensor_ids is None:
-            states = [(p, self.state.get(p) or {}) for group in self.param_groups for p in group["params"]]
-            found = {id(p): state["tensor_id"] for p, state in states if "tensor_id" in state}
+            states = [(p, self.state.get(p)) for group in self.param_groups for p in group["params"]]
+            found = {id(p): s["tensor_id"] for p, s in states if isinstance(s, dict) and "tensor_id" in s}
             taken = set(found.values())
             fresh = itertools.count(self._next_tensor)
             first = 0
