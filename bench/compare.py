@@ -5,6 +5,7 @@ share of the memory limit. bench/README.md explains the method and how to read t
 
 Examples:
   python bench/compare.py --quick                                   under two minutes
+  python bench/compare.py --set 16bit --threads 2                   bfloat16 and float16 beside float32 and the peers
   python bench/compare.py --json results/mine.json                  everything, under 15 minutes on two cores
   python bench/compare.py --rules AdamW RMSprop --shapes gpt2 sb3 --clip on --dtypes float32 float64
   python bench/compare.py --rules AdamW --shapes 1x1000 10x1000 my-model.json --peers "torch fused" numpy
@@ -52,9 +53,11 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=about, epilog="examples:" + examples, formatter_class=raw)
     many: dict[str, Any] = {"nargs": "+", "default": None}
     parser.add_argument("--quick", action="store_true", help="a few rules and sets of shapes, without what compiles")
+    parser.add_argument("--set", choices=["16bit"], help="cases that are listed in harness/cases.py")
     parser.add_argument("--rules", **many, choices=rules(), metavar="RULE", help="of: " + ", ".join(rules()))
     parser.add_argument("--shapes", **many, metavar="SET", help=f"{', '.join(shape_names())}, 300x1000, a .json file")
     parser.add_argument("--dtypes", **many, choices=DTYPES, help="default: float32")
+    parser.add_argument("--states", **many, choices=DTYPES, help="dtypes of fusedstep's state; default: its default")
     parser.add_argument("--clip", choices=["both", "on", "off"], default="both", help="to a global norm")
     parser.add_argument("--threads", **many, type=int, choices=range(1, 1025), metavar="N", help="default: torch's")
     parser.add_argument("--targets", **many, choices=fusedstep.targets(), help="default: the preferred one")
@@ -65,6 +68,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--load", type=Path, metavar="PATH", help="show this result, measure nothing")
     parser.add_argument("--against", type=Path, metavar="PATH", help="an older result: name what got worse")
     args = parser.parse_args()
+    args.selectors = any((args.rules, args.shapes, args.dtypes, args.states, args.targets, args.clip != "both"))
+    if args.set and (args.selectors or args.quick):
+        parser.error("argument --set: its cases are listed, so --quick, --rules and the like select nothing")
     try:
         args.sets = [read_shapes(name) for name in args.shapes or ("32M", "300x1000")]
         args.before = results.load(found(args.against)) if args.against else None
@@ -100,20 +106,23 @@ def gpu() -> bool:
 def chosen(args: argparse.Namespace) -> list[Case]:
     """The cases of this run."""
     targets = [fusedstep.active_target(), *(t for t in fusedstep.targets() if t != fusedstep.active_target())]
-    selectors = (args.rules, args.shapes, args.dtypes, args.threads, args.targets, args.clip != "both")
     cases: list[Case] = []
     for device in args.devices:
-        if not any(selectors):
+        if args.set:
+            cases += [case.but(threads=n) for n in args.threads or [None] for case in grid.sixteen(device)]
+            continue
+        if not args.selectors and not args.threads:
             cases += grid.quick(device) if args.quick else grid.full(device, targets)
             continue
         names = args.rules or (grid.COMMON if args.quick else list(rules()))
         clips = {"both": (False, True), "on": (True,), "off": (False,)}[args.clip]
         on_cpu = device == "cpu"
         every = itertools.product(
-            args.dtypes or ["float32"], (on_cpu and args.threads) or [None], (on_cpu and args.targets) or [None],
-            args.sets, names, clips,
+            args.dtypes or ["float32"], args.states or [None], (on_cpu and args.threads) or [None],
+            (on_cpu and args.targets) or [None], args.sets, names, clips,
         )  # fmt: skip
-        cases += [Case(rules()[r], s, dtype, clip, device, n, target) for dtype, n, target, s, r, clip in every]
+        new = [Case(rules()[r], s, dt, clip, device, n, target, st) for dt, st, n, target, s, r, clip in every]
+        cases += [c.but(state=None) if c.rule.clips_alone else c for c in new if c.clip or not c.rule.clips_alone]
     return list(dict.fromkeys(cases))
 
 

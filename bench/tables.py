@@ -18,6 +18,7 @@ from harness.results import (
     OURS,
     Entry,
     duration,
+    formats,
     limit_share,
     load,
     median_of,
@@ -84,10 +85,10 @@ def markdown(head: list[str], *rows: list[str]) -> str:
 def named(entries: list[Entry]) -> dict[str, Entry]:
     """By what tells them apart, each once: sweeps of older results had cases in common."""
     extras = varying(entries)
-    keys = [k for k in ("rule", "shapes", "dtype") if len({e["case"][k] for e in entries}) > 1] or ["rule"]
+    cases = [{**e["case"], "dtype": formats(e["case"])} for e in entries]
+    keys = [k for k in ("rule", "shapes", "dtype") if len({case[k] for case in cases}) > 1] or ["rule"]
     found: dict[str, Entry] = {}
-    for entry in entries:
-        case = entry["case"]
+    for entry, case in zip(entries, cases, strict=True):
         texts = [case[k] for k in keys] + [worded(k, case[k]) for k in extras if case.get(k) is not None]
         found.setdefault(", ".join(texts) + " + clip" * case["clip"], entry)
     return found

@@ -1,6 +1,7 @@
 """The models that examples/train.py trains, and their data, which comes with Python or with a package: no downloads.
 
-A model is a module that maps a batch to its mean loss. Which optimizer trains it, on which device, is not known here.
+A model is a module that maps a batch to its mean loss, which is computed in float32 whatever dtype the parameters have.
+Which optimizer trains it, on which device, is not known here.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class CharTransformer(nn.Module):
         x = self.characters(chars) + self.positions
         for layer in self.layers:
             x = layer(x, src_mask=self.mask, is_causal=True)
-        return nn.functional.cross_entropy(self.head(self.norm(x)).flatten(0, 1), following.flatten())
+        return nn.functional.cross_entropy(self.head(self.norm(x)).flatten(0, 1).float(), following.flatten())
 
 
 def characters(size: TransformerSize, limit: int, seed: int) -> Data:
@@ -142,7 +143,7 @@ class ConvNet(nn.Module):
 
     def forward(self, images: Tensor, digits: Tensor) -> Tensor:
         """The mean cross-entropy of the digits."""
-        return nn.functional.cross_entropy(self.layers(images), digits)
+        return nn.functional.cross_entropy(self.layers(images).float(), digits)
 
 
 def digits(size: ConvSize, limit: int, seed: int) -> Data:
@@ -190,7 +191,7 @@ class WordPredictor(nn.Module):
         scores = (self.following(choices) @ x[:, :, None]).squeeze(2)
         again = choices[:, 1:] == choices[:, :1]
         scores = torch.cat([scores[:, :1], scores[:, 1:].masked_fill(again, -torch.inf)], 1)
-        return nn.functional.cross_entropy(scores, torch.zeros_like(choices[:, 0]))
+        return nn.functional.cross_entropy(scores.float(), torch.zeros_like(choices[:, 0]))
 
 
 def words(size: EmbeddingSize, limit: int, seed: int, wrong: int = 20) -> Data:

@@ -52,6 +52,12 @@ def add_to(parser: argparse.ArgumentParser, rules: dict[str, type[Rule]] = RULES
     )
 
 
+def add_formats(parser: argparse.ArgumentParser, dtypes: tuple[str, ...], states: tuple[str, ...]) -> None:
+    """--dtype and --state-dtype."""
+    parser.add_argument("--dtype", choices=dtypes, default="float32", help="of the model, default: %(default)s")
+    parser.add_argument("--state-dtype", choices=states, help="of fusedstep's state, default: float32")
+
+
 def chosen(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, Any]:
     """The options that --options asks for; a bad one ends the script with its name."""
     texts = args.options if args.options is not None else []

@@ -9,11 +9,16 @@ the optimizer, the only difference. fusedstep clips within its step, torch with 
 step by step, on the same batches and dropout masks. They round in different orders: the losses agree to float32's
 precision at first, and drift apart as training amplifies that.
 
-At the end: a table of losses and of the time of optimizer and clipping, and a plot of both loss curves.
+With --dtype the model has parameters and gradients of 16 bits. fusedstep keeps its state in float32 then, or as
+--state-dtype says; torch keeps it in the dtype of the parameters. A third model is trained beside them: by fusedstep,
+with everything in float32.
+
+At the end: a table of losses and of the time of optimizer and clipping, and a plot of the loss curves.
 
 Examples:
   python examples/train.py
   python examples/train.py --model all --peer default
+  python examples/train.py --model all --dtype bfloat16 --state-dtype bfloat16
   python examples/train.py --optimizer sgd --options lr=0.3 momentum=0.9 nesterov=true --size tiny --steps 300
   python examples/train.py --size tiny --chars 5000 --steps 2000   # little text, soon overfitted: stops early
 """
@@ -40,7 +45,7 @@ from torch import Tensor, nn
 import fusedstep.torch
 from fusedstep import _core
 from models import MODELS, SIZES, Batch
-from options import RULES, add_to, chosen, integer
+from options import RULES, add_formats, add_to, chosen, integer
 
 MAX_NORM = 1.0
 FEW = 20  # the first steps, before rounding is much amplified; the last ones, whose mean is the final loss
@@ -80,7 +85,7 @@ class Run:
     def __init__(self, name: str, title: str, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
         self.name, self.title, self.model, self.optimizer = name, title, model, optimizer
         self.parameters = list(model.parameters())
-        self.waits = self.parameters[0].is_cuda
+        self.waits, self.dtype = self.parameters[0].is_cuda, self.parameters[0].dtype
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(rate, steps=steps))
         self.steps: list[Measured] = []
         self.validation: dict[int, float] = {}
@@ -131,37 +136,48 @@ class FusedRun(Run):
 
 def make_runs(args: argparse.Namespace, model: str) -> list[Run]:
     torch.manual_seed(args.seed)
-    ours = MODELS[model].make(MODELS[model].sizes[args.size]).to(args.device)
-    theirs = copy.deepcopy(ours)
+    first = MODELS[model].make(MODELS[model].sizes[args.size]).to(args.device)
     name = BOTH[args.optimizer].torch_class
+
+    def fused(dtype: str, **state: str) -> Run:
+        own = copy.deepcopy(first).to(getattr(torch, dtype))
+        optimizer = fusedstep.torch.get(name)(own.parameters(), **args.chosen, max_norm=MAX_NORM, **state)
+        formats = f"\n{dtype}, state {state.get('state_dtype', 'float32')}" if low else ""
+        title = f"fusedstep.torch\n{name}\n(max_norm={MAX_NORM}){formats}"
+        return FusedRun("fusedstep", title, own, optimizer, args.steps)
+
+    low = (args.dtype, args.state_dtype or "float32") != ("float32", "float32")
+    ours = fused(args.dtype, **({"state_dtype": args.state_dtype} if args.state_dtype else {}))
+    theirs = copy.deepcopy(first).to(getattr(torch, args.dtype))
     how = ", ".join(f"{key}={value}" for key, value in PEERS[args.peer].items())
-    fused = fusedstep.torch.get(name)(ours.parameters(), **args.chosen, max_norm=MAX_NORM)
+    title = f"torch.optim\n{name}({how})\n+ clip_grad_norm_" + f"\n{args.dtype}, state {args.dtype}" * low
     peer = getattr(torch.optim, name)(theirs.parameters(), **args.chosen, **PEERS[args.peer])
-    title = f"torch.optim\n{name}({how})\n+ clip_grad_norm_"
-    return [
-        FusedRun("fusedstep", f"fusedstep.torch\n{name}\n(max_norm={MAX_NORM})", ours, fused, args.steps),
-        Run(f"torch {args.peer} + clip_grad_norm_", title, theirs, peer, args.steps),
-    ]
+    torchs = Run("torch", title, theirs, peer, args.steps)
+    return [ours, torchs, *([fused("float32")] if low else [])]
 
 
 def train(runs: list[Run], args: argparse.Namespace, model: str, console: Console) -> str:
-    """Train both, in turns; how it ended."""
+    """Train all, in turns; how it ended."""
     kind = MODELS[model]
     batches, held_out = kind.data(kind.sizes[args.size], args.chars or kind.characters, args.seed)
-    validation = [tensor.to(args.device) for tensor in held_out]
+
+    def at(run: Run, batch: Batch) -> Batch:
+        """The batch where the model is, and its floating-point numbers in the model's dtype."""
+        return tuple(x.to(args.device, run.dtype if x.is_floating_point() else None) for x in batch)
+
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(args.optimizer, total=args.steps)
         for number, batch in enumerate(islice(batches, args.steps), 1):
-            batch = [tensor.to(args.device) for tensor in batch]
             for run in runs if number % 2 else runs[::-1]:
-                torch.manual_seed(args.seed + number)  # the same dropout for both, on any device
-                run.step(batch)
+                torch.manual_seed(args.seed + number)  # the same dropout for all, on any device
+                run.step(at(run, batch))
             losses = " | ".join(f"{run.steps[-1].loss:.3f}" for run in runs)
-            progress.update(task, advance=1, description=f"{args.optimizer}: loss fusedstep | torch  {losses}")
+            names = " | ".join(run.name for run in runs[:2]) + " | float32" * (len(runs) > 2)
+            progress.update(task, advance=1, description=f"{args.optimizer}: loss {names}  {losses}")
             if number % args.validate_every == 0 or number == args.steps:
                 for run in runs:
-                    run.validate(validation)
+                    run.validate(at(run, held_out))
                 if any(run.rising(args.patience) for run in runs):
                     return f"stopped after step {number}: validation loss rises"
     return f"{args.steps} steps"
@@ -169,7 +185,7 @@ def train(runs: list[Run], args: argparse.Namespace, model: str, console: Consol
 
 def print_table(runs: list[Run], title: str, console: Console) -> None:
     losses, _, updates, wholes = zip(*(zip(*run.steps, strict=True) for run in runs), strict=True)
-    apart = [abs(a - b) for a, b in zip(*losses, strict=True)]
+    apart = [abs(a - b) for a, b in zip(*losses[:2], strict=True)]
     final = [run.final_loss() for run in runs]
     validation = [list(run.validation.values())[-1] if run.validation else math.nan for run in runs]  # nan: interrupted
     update, whole = [median(times) for times in updates], [median(times) for times in wholes]
@@ -198,11 +214,12 @@ def draw(runs: list[Run], title: str, unit: str, path: Path) -> None:
     losses = [[step.loss for step in run.steps] for run in runs]
     steps = range(1, len(losses[0]) + 1)
     styles = ("fusedstep.torch", "tab:blue", "-", "o"), ("torch.optim", "tab:orange", "--", "x")
-    for run, values, (name, color, line, marker) in zip(runs, losses, styles, strict=True):
+    styles += (("fusedstep.torch, float32", "tab:green", ":", "+"),)
+    for run, values, (name, color, line, marker) in zip(runs, losses, styles, strict=False):
         curves.plot(steps, values, line, color=color, linewidth=1.2, label=f"{name}, training")
         x, y = list(run.validation), list(run.validation.values())
         curves.plot(x, y, marker, color=color, zorder=3, label=f"{name}, validation")
-    difference.plot(steps, [abs(a - b) for a, b in zip(*losses, strict=True)], ".", color="tab:gray", markersize=3)
+    difference.plot(steps, [abs(a - b) for a, b in zip(*losses[:2], strict=True)], ".", color="tab:gray", markersize=3)
     difference.set_yscale("symlog", linthresh=1e-7)  # has a place for 0, where the losses are equal
     difference.set(xlabel="step", ylabel="gap of the\ntraining losses")
     curves.set(title=title, ylabel=f"loss per {unit}, nats")
@@ -251,6 +268,7 @@ def parse() -> argparse.Namespace:
             options.setdefault("metavar", "N")
         parser.add_argument(flag, help=what + "default: %(default)s" * ("default" in options), **options)
     add_to(parser, BOTH)
+    add_formats(parser, ("float32", "bfloat16", "float16"), ("float32", "bfloat16"))
     args = parser.parse_args()
     args.chosen = chosen(parser, args)
     if args.chars and args.model != "all" and not MODELS[args.model].characters:

@@ -1,4 +1,4 @@
-"""What is measured: a rule, a set of shapes, a dtype, clipping or not, on which device, threads and instruction set.
+"""What is measured: a rule, a set of shapes, dtypes, clipping or not, on which device, threads and instruction set.
 
 Rules come from ``fusedstep.rules``, so that a new one is measured without an edit here.
 """
@@ -39,34 +39,46 @@ class Rule:
         return self.spec.__name__
 
     @property
+    def clips_alone(self) -> bool:
+        return self.spec is clip_grad_norm_
+
+    @property
     def options(self) -> dict[str, Any]:
         """All of them, defaults included: a peer's own defaults may be others."""
         return {**self.spec.defaults, **self.chosen}
 
-    def step(self, param: Any, grad: Any, state: dict[str, Any], count: int, clip_coef: float = 1.0) -> Any:
+    def step(self, param: Any, grad: Any, state: dict[str, Any], count: int, coef: float = 1.0, tensor: int = 0) -> Any:
         """One step by the specification; the parameter is returned, the state, numbers included, replaced."""
         given = self.options
         common = {"weight_decay": given["weight_decay"], "decoupled": self.spec.is_decoupled(given)}
-        common |= {"clip_coef": clip_coef, "step": count}
+        common |= {"clip_coef": coef, "step": count, "tensor": tensor}
         specified = getattr(reference, self.spec.name())
         new, *states = specified(param, grad, **state, **common, **self.spec.hyper(self.cls, given))
         state.update(zip(state, states, strict=True))
         return new
 
 
+class clip_grad_norm_(fusedstep.rules.Rule):
+    """Clipping alone, which moves no parameters and no state: it writes the gradients."""
+
+    has_step = False
+    specification = staticmethod(lambda g, p: (g,))
+
+
+CLIP = Rule(clip_grad_norm_.__name__, clip_grad_norm_, {})
 # Where the default would move a parameter by its own size in a few steps.
 GENTLE = {"RMSprop": {"lr": 1e-4}}
 
 
 @cache
 def rules() -> dict[str, Rule]:
-    """Every kernel of every optimizer: the fewest options that select each set of state arrays."""
+    """Every kernel of every optimizer: the fewest options that select each set of state arrays; and clipping alone."""
     found = [
         Rule(" ".join([spec.__name__, *chosen]), spec, {**GENTLE.get(spec.__name__, {}), **chosen}, states)
         for spec in fusedstep.rules.ALL
         for states, chosen in spec.variants().items()
     ]
-    return {rule.label: rule for rule in found}
+    return {rule.label: rule for rule in [*found, CLIP]}
 
 
 @dataclass(frozen=True)
@@ -116,11 +128,12 @@ class Case:
 
     rule: Rule
     shapes: Shapes
-    dtype: str = "float32"
+    dtype: str = "float32"  # of parameters and gradients
     clip: bool = False
     device: str = "cpu"
     threads: int | None = None  # as torch has it
     target: str | None = None  # fusedstep's instruction set; None: the preferred one
+    state: str | None = None  # dtype of fusedstep's state; None: float64 for float64 parameters, else float32
 
     def but(self, **changes: Any) -> Case:
         return replace(self, **changes)
@@ -135,21 +148,44 @@ class Case:
         dtype: torch.dtype = getattr(torch, self.dtype)
         return dtype
 
+    @property
+    def state_dtype(self) -> torch.dtype:
+        dtype: torch.dtype = getattr(torch, self.state or ("float64" if self.dtype == "float64" else "float32"))
+        return dtype
+
+    @property
+    def low(self) -> bool:
+        """Whether parameters or states have 16 bits."""
+        return min(self.torch_dtype.itemsize, self.state_dtype.itemsize) == 2
+
     def describe(self) -> dict[str, Any]:
         """As the JSON has it."""
-        fields = ("dtype", "clip", "device", "threads", "target")
-        return {"rule": self.rule.label, "shapes": self.shapes.name, **{k: getattr(self, k) for k in fields}}
+        fields = {k: getattr(self, k) for k in ("dtype", "clip", "device", "threads", "target")}
+        if self.low and self.rule.states:
+            fields["state"] = str(self.state_dtype).removeprefix("torch.")
+        return {"rule": self.rule.label, "shapes": self.shapes.name, **fields}
 
 
 def product(
     names: Iterable[str], shapes: Iterable[str], clips: Iterable[bool] = (False, True), **fixed: Any
 ) -> list[Case]:
     sets = [read_shapes(s) for s in shapes]
-    return [Case(rules()[r], s, clip=c, **fixed) for s, r, c in itertools.product(sets, names, clips)]
+    every = itertools.product(sets, names, clips)
+    return [Case(rules()[r], s, clip=c, **fixed) for s, r, c in every if c or not rules()[r].clips_alone]
 
 
 def quick(device: str) -> list[Case]:
     return product(["AdamW"], ["sb3"], device=device) + product(COMMON, ["300x1000", "32M"], device=device)
+
+
+def sixteen(device: str) -> list[Case]:
+    """What storage of 16 bits brings. fusedstep in float32 is a contender of these cases."""
+    low: dict[str, Any] = {"dtype": "bfloat16", "device": device}
+    cases = product(["AdamW"], ["32M", "300x1000"], state="bfloat16", **low)
+    cases += product(["AdamW"], ["32M", "300x1000"], [False], **low)
+    cases += product(["SGD momentum", "RMSprop", "Adagrad", "Lion"], ["32M"], [False], state="bfloat16", **low)
+    cases += product([CLIP.label], ["32M"], [True], **low)
+    return cases + product(["AdamW"], ["32M"], [False], dtype="float16", device=device)
 
 
 def full(device: str, targets: Sequence[str]) -> list[Case]:
@@ -158,8 +194,9 @@ def full(device: str, targets: Sequence[str]) -> list[Case]:
     sets = ["gpt2", "resnet50", "lora", "recommender", "sb3", *large]
     cases = quick(device) + product(["SGD momentum", "AdamW"], sets, device=device)
     cases += product(rules(), ["32M", "300x1000", "sb3"], [False], device=device)
-    for dtype in ("float64", "bfloat16"):
-        cases += product(["SGD momentum", "AdamW"], ["32M"], [False], dtype=dtype, device=device)
+    cases += product([CLIP.label], ["32M", "300x1000"], [True], device=device)
+    cases += product(["SGD momentum", "AdamW"], ["32M"], [False], dtype="float64", device=device)
+    cases += product(["SGD momentum", "AdamW"], ["32M"], [False], dtype="bfloat16", device=device)
     counts = [f"{n}x1000" for n in (1, 10, 100, 1000)] + [f"1x{10**k}" for k in (4, 5, 6, 7)]
     cases += product(["AdamW"], counts, [False], device=device)
     if device == "cpu":

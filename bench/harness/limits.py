@@ -45,8 +45,9 @@ def limit(case: Case, bytes_per_element: float) -> tuple[Callable[[], Any], torc
         target = torch.empty_like(source)
         return lambda: target.copy_(source), source
     lib, threads = library(), torch.get_num_threads()
-    count = 2 + len(case.rule.states)
-    floats = max(1, case.shapes.elements * case.torch_dtype.itemsize // 4)
+    count = 1 if case.rule.clips_alone else 2 + len(case.rule.states)
+    passes = 3 if case.rule.clips_alone else 2 * count - 1 + case.clip
+    floats = max(1, round(bytes_per_element * case.shapes.elements / passes / 4))  # in sum as many bytes, by any format
     arrays = [torch.full((floats,), 1e-3 * (k + 1)) for k in range(count)]
     pointers = (ctypes.c_void_p * count)(*(a.data_ptr() for a in arrays))
 

@@ -61,7 +61,7 @@ class Data:
         numbers |= {"step": 1.0} if spec.has_step else {}
         return {
             p: {name: torch.tensor(x) for name, x in numbers.items()}
-            | {name: torch.full_like(p, x, requires_grad=False) for name, x in starts.items()}
+            | {name: torch.full_like(p, x, dtype=case.state_dtype, requires_grad=False) for name, x in starts.items()}
             for p in self.params
         }
 
@@ -205,12 +205,14 @@ def bytes_by_format(arrays: list[Any]) -> dict[str, int]:
 def moved(case: Case, params: list[Any], state: list[Any]) -> dict[str, float]:
     """Bytes per element that a step cannot avoid, by format, of the tensors as they are stored.
 
-    Parameter and state are read and written, the gradient is read, twice for its norm.
+    Parameter and state are read and written, the gradient is read, twice for its norm. Clipping alone writes it.
     """
     total: dict[str, float] = defaultdict(float)
-    for passes, arrays in ((2, params), (1 + case.clip, [p.grad for p in params]), (2, state)):
+    alone = case.rule.clips_alone
+    for passes, arrays in ((2 * (not alone), params), (1 + case.clip + alone, [p.grad for p in params]), (2, state)):
         for name, size in bytes_by_format(arrays).items():
-            total[name] += passes * size / case.shapes.elements
+            if passes:
+                total[name] += passes * size / case.shapes.elements
     return {name: float(f"{size:.4g}") for name, size in total.items()}
 
 

@@ -51,9 +51,10 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 
 def by_format(entry: Entry) -> str:
-    """``28 float32``: bytes per element that a step cannot avoid, by the format of the arrays they are in."""
+    """``28 float32``: bytes per element that a step cannot avoid, by the format of the arrays; step counts aside."""
     found = (row_of(entry, OURS) or {}).get("bytes_by_format") or entry.get("bytes_by_format") or {}
-    return " + ".join(f"{size:g} {name}" for name, size in found.items()) or f"{entry['bytes_per_element']:g}"
+    texts = [f"{size:g} {name}" for name, size in found.items() if size > 0.1]
+    return " + ".join(texts) or f"{entry['bytes_per_element']:g}"
 
 
 def ours(entry: Entry) -> list[str]:

@@ -68,6 +68,7 @@ class Runner:
         }
         home = {name: getattr(peer, "devices", ("cpu", "cuda")) for name, peer in all_peers().items()}
         here = [p for p in self.peers if p not in self.missing and case.device in home[p]]  # elsewhere it has no row
+        here = [p for p in here if case.low or not getattr(all_peers()[p], "dtype", None)]
         rows: dict[str, Row] = {name: {"peer": name} for name in [*here, LIMIT]}
         try:
             self._measure(case, here, max(budget, LEAST_SECONDS), entry, rows)
@@ -83,29 +84,30 @@ class Runner:
         return entry
 
     def _measure(self, case: Case, names: list[str], budget: float, entry: Row, rows: dict[str, Row]) -> None:
-        size = case.torch_dtype.itemsize  # what the entry says until it is known from the tensors
-        entry["bytes_per_element"] = size * (3 + case.clip + 2 * len(case.rule.states))
-        if why := self._lacks(case, 2 * (2 + len(case.rule.states))):  # the limit has arrays of its own
+        # What the entry says until it is known from the tensors.
+        size, states = case.torch_dtype.itemsize, case.state_dtype.itemsize * len(case.rule.states)
+        entry["bytes_per_element"] = size * (3 + case.clip) + 2 * states
+        if why := self._lacks(case, 2 * (2 + states / size)):  # the limit has arrays of its own
             for row in rows.values():
                 row["failed"] = why
             return
         data = measure.Data(case)
-        state = data.state(case)
-        arrays = [x for own in state.values() for x in own.values() if x.dim()]
+        shared = data, data.state(case)
+        arrays = [x for own in shared[1].values() for x in own.values() if x.dim()]
         entry["bytes_by_format"] = measure.moved(case, data.params, arrays)
         entry["bytes_per_element"] = sum(entry["bytes_by_format"].values())
-        contenders: dict[str, Contender] = {}
+        contenders: dict[str, tuple[Contender, Case, measure.Data]] = {}
         for name in names:
             row = rows[name]
-            made = _try(row, lambda name=name, row=row: self._set_up(case, name, budget, data, state, row))
+            made = _try(row, lambda name=name, row=row: self._set_up(case, name, budget, shared, row))
             if made is not None:
                 contenders[name] = made
-        steps = {name: contender.step for name, contender in contenders.items()}
+        steps = {name: contender.step for name, (contender, _, _) in contenders.items()}
         if (limit := _try(rows[LIMIT], lambda: limits.limit(case, entry["bytes_per_element"]))) is not None:
             steps[LIMIT], gradient = limit
 
         def refresh(name: str) -> None:
-            data.fill(gradient) if name == LIMIT else data.refresh()
+            data.fill(gradient) if name == LIMIT else contenders[name][2].refresh()
 
         samples, failed = measure.take_turns(steps, case.device, refresh, budget, self.least)
         for name, error in failed.items():
@@ -118,13 +120,14 @@ class Runner:
                 row["wall_seconds"] = rounded([sample.wall or 0.0 for sample in taken])
                 row["waits"] = sum(sample.waits for sample in taken) > len(taken) / 2
             if name in contenders:
-                kept = contenders[name].state()
-                row["bytes_by_format"] = measure.moved(case, data.params, kept)
+                contender, its_case, own = contenders[name]
+                row["bytes_by_format"] = measure.moved(its_case, own.params, contender.state())
                 row["bytes_per_element"] = float(f"{sum(row['bytes_by_format'].values()):.4g}")
         for name in samples.keys() & contenders.keys():
-            if case.device == "cpu" or contenders[name].core:
+            contender, its_case, _ = contenders[name]
+            if case.device == "cpu" or contender.core:
                 row = rows[name]
-                row |= _try(row, lambda name=name: self._host_part(case, name), "host_failed") or {}
+                row |= _try(row, lambda c=its_case, name=name: self._host_part(c, name), "host_failed") or {}
 
     def _lacks(self, case: Case, arrays: float) -> str | None:
         """Why there is no memory for so many arrays of the parameters' size; None if there is."""
@@ -135,9 +138,12 @@ class Runner:
         return f"out of memory: needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
 
     def _set_up(
-        self, case: Case, name: str, budget: float, data: measure.Data, state: dict[Any, dict[str, Any]], row: Row
-    ) -> Contender:
+        self, case: Case, name: str, budget: float, shared: tuple[measure.Data, dict[Any, dict[str, Any]]], row: Row
+    ) -> tuple[Contender, Case, measure.Data]:
+        """A contender that can take its turns, the case as it does it, and its parameters with gradients."""
         peer, tensors = all_peers()[name], len(case.shapes.tensors)
+        if dtype := getattr(peer, "dtype", None):
+            case = case.but(dtype=dtype, state=None)
         if tensors >= self._too_many.get(name, tensors + 1):
             less = f"{self._too_many[name]:,} tensors in another case"
             raise Unavailable(f"not ready after {self.setup:.0f} s with {less}")
@@ -149,12 +155,16 @@ class Runner:
                 row["update_error"] = float(f"{error:.3g}")
                 if why := self._lacks(case, getattr(peer, "arrays", OWN_STATE)):
                     raise Unavailable(why)
+                data, state = shared
+                if dtype:
+                    data = measure.Data(case)
+                    state = data.state(case)
                 contender = peer.make(case, data.params, state)
                 contender.step()
                 two = [measure.sampler(case.device)(contender.step) for _ in range(2)]  # one may be disturbed
                 seconds = min(sample.wall or sample.seconds for sample in two)
                 if seconds * self.least <= budget:
-                    return contender
+                    return contender, case, data
         except measure.TooLong:
             self._too_many[name] = tensors
             raise

@@ -27,7 +27,7 @@ pytest.importorskip("scipy")  # of the extra "bench"
 pytest.importorskip("rich")
 
 import tables  # noqa: E402
-from harness import cases, limits, measure, results, run  # noqa: E402
+from harness import cases, limits, measure, report, results, run  # noqa: E402
 from harness.cases import Case, Shapes, read_shapes, rules, shape_names  # noqa: E402
 from harness.peers import Contender, Unavailable, all_peers  # noqa: E402
 from harness.peers.torch_ import clipped  # noqa: E402
@@ -40,25 +40,28 @@ def case(rule: str = "AdamW", **changes: Any) -> Case:
 
 
 def test_every_kernel_of_every_declared_optimizer_is_a_rule() -> None:
-    assert [rule.spec for rule in rules().values()] == [spec for spec in ALL for _ in spec.variants()]
+    assert [r.spec for r in rules().values() if not r.clips_alone] == [spec for spec in ALL for _ in spec.variants()]
     assert {"Lion", "NAdam", "RMSprop centered momentum", "AdamW amsgrad"} <= rules().keys()
     assert {c.rule.label for c in cases.full("cpu", ["avx2"])} == rules().keys()
     assert {c.shapes.name for c in cases.full("cpu", ["avx2"])} >= set(shape_names()) - {"gpt2-xl"}
 
 
 @pytest.mark.parametrize(
-    ("rule", "dtype", "clip", "expected"),
+    ("rule", "dtype", "state", "clip", "expected"),
     [  # by hand: param and state read and written, gradient read, twice to clip
-        ("SGD", "float32", False, {"float32": 12}),
-        ("SGD", "float64", True, {"float64": 32}),
-        ("Lion", "float32", False, {"float32": 20}),
-        ("AdamW", "float32", True, {"float32": 32}),
-        ("AdamW", "bfloat16", False, {"bfloat16": 14}),
-        ("AdamW amsgrad", "float32", False, {"float32": 36}),
+        ("SGD", "float32", None, False, {"float32": 12}),
+        ("SGD", "float64", None, True, {"float64": 32}),
+        ("Lion", "float32", None, False, {"float32": 20}),
+        ("AdamW", "float32", None, True, {"float32": 32}),
+        ("AdamW", "float32", "bfloat16", False, {"float32": 12, "bfloat16": 8}),
+        ("AdamW", "bfloat16", None, False, {"bfloat16": 6, "float32": 16}),
+        ("AdamW", "bfloat16", "bfloat16", False, {"bfloat16": 14}),
+        ("AdamW amsgrad", "float32", None, False, {"float32": 36}),
+        ("clip_grad_norm_", "bfloat16", None, True, {"bfloat16": 6}),  # the gradient read twice and written
     ],
 )
-def test_bytes_by_format(rule: str, dtype: str, clip: bool, expected: dict[str, int]) -> None:
-    one = case(rule, dtype=dtype, clip=clip)
+def test_bytes_by_format(rule: str, dtype: str, state: str | None, clip: bool, expected: dict[str, int]) -> None:
+    one = case(rule, dtype=dtype, state=state, clip=clip)
     data = measure.Data(one)
     arrays = [x for own in data.state(one).values() for x in own.values() if x.dim()]
     assert measure.moved(one, data.params, arrays) == expected
@@ -175,19 +178,25 @@ def test_a_step_on_a_gpu_is_timed_without_the_host(monkeypatch: pytest.MonkeyPat
 def test_the_limit_moves_what_it_says() -> None:
     need("c++")
     lib, n = limits.library(), 3 * 16384 + 77
-    for count in (2, 3, 4, 5, 6):
+    for count in (1, 2, 3, 4, 5, 6):
         arrays = [torch.full((n,), float(k + 1)) for k in range(count)]
         pointers = (ctypes.c_void_p * count)(*(a.data_ptr() for a in arrays))
         assert lib.stream_arrays(pointers, count, n, 2) == 0
         total = sum(range(1, count + 1))
-        assert all((a == total / 8).all() for a in arrays[:-1])
-        assert (arrays[-1] == count).all()
+        assert all((a == total / 8).all() for a in arrays[: max(1, count - 1)])
+        assert (arrays[-1] == (count if count > 1 else total / 8)).all()
     assert lib.read_array(torch.ones(n).data_ptr(), n, 2) == n
     assert lib.stream_arrays(pointers, 7, n, 2) == 1
     for rule in rules():
-        step, gradient = limits.limit(case(rule, clip=True), 0.0)
-        assert gradient.nbytes == SMALL.elements * 4
-        step()
+        for dtype in ("float32", "bfloat16"):  # the latter with states of float32
+            one = case(rule, clip=True, dtype=dtype)
+            data = measure.Data(one)
+            arrays = [x for own in data.state(one).values() for x in own.values() if x.dim()]
+            moved = sum(measure.moved(one, data.params, arrays).values())
+            step, gradient = limits.limit(one, moved)
+            passes = 3 if one.rule.clips_alone else 4 + 2 * len(one.rule.states)
+            assert gradient.nbytes * passes == pytest.approx(moved * SMALL.elements, rel=0.01)
+            step()
 
 
 @dataclass(frozen=True)
@@ -247,6 +256,25 @@ def test_a_case(peers: dict[str, Any], rule: str) -> None:
     assert set(ours["bytes_by_format"]) == {"float32"}
     assert ours["bytes_per_element"] == pytest.approx(entry["bytes_per_element"], rel=1e-2)
     assert results.median_of(ours, "core_seconds") < results.median_of(ours, "host_seconds")
+
+
+def test_a_case_of_16_bits(peers: dict[str, Any]) -> None:
+    """In turns with the same step in float32; each counts its own bytes."""
+    need("c++")
+    peers["fusedstep float32"] = all_peers()["fusedstep float32"]
+    one = case(dtype="bfloat16", shapes=Shapes("one", "", ((5000,),)))
+    entry = run.Runner(peers, least=3).run(one, budget=0.1)
+    formats = {r["peer"]: report.by_format({**entry, "rows": [{**r, "peer": "fusedstep"}]}) for r in entry["rows"]}
+    assert formats.pop("fusedstep") == "6 bfloat16 + 16 float32"  # the state; torch's has the parameters' dtype
+    assert formats == {"torch default": "14 bfloat16", "fusedstep float32": "28 float32", "limit": formats["limit"]}
+    assert row(entry, "fusedstep float32")["update_error"] == 0.0
+    entry = run.Runner(peers, least=3).run(case("clip_grad_norm_", clip=True), budget=0.1)
+    assert [r["peer"] for r in entry["rows"] if r["seconds"]] == ["fusedstep", "torch default", "limit"]
+    assert {c.dtype for c in cases.sixteen("cpu")} == {"bfloat16", "float16"}
+    labels = [results.label(c.describe()) for c in cases.sixteen("cpu")]
+    assert len(set(labels)) == len(labels)
+    assert "AdamW, 32M, bfloat16 with float32 state" in labels
+    assert len(tables.named([{"case": c.describe()} for c in cases.sixteen("cpu")])) == len(labels)
 
 
 @pytest.mark.parametrize(
@@ -379,6 +407,7 @@ def test_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         (["--shapes", "bert"], "no shape file 'bert'"),
         (["--json", "shapes/gpt2.json"], "not a result of bench/compare.py"),
         (["--against", "absent.json"], "absent.json: No such file"),
+        (["--set", "16bit", "--rules", "AdamW"], "argument --set: its cases are listed, so --quick, --rules"),
     ],
 )
 def test_bad_input_is_named(

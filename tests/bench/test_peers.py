@@ -19,7 +19,9 @@ from harness.peers import Contender, Unavailable, all_peers  # noqa: E402
 RULES = rules()
 PEERS = all_peers()
 OTHERS = [  # without fusedstep, and without what compiles for each shape
-    name for name, peer in list(PEERS.items())[1:] if "cpu" in peer.devices and not getattr(peer, "compiled", False)
+    name
+    for name, peer in PEERS.items()
+    if not name.startswith("fusedstep") and "cpu" in peer.devices and not getattr(peer, "compiled", False)
 ]
 each_rule = pytest.mark.parametrize("label", RULES)
 # What packages warn of when they are imported, and how they compute, is not this suite's concern.
@@ -40,31 +42,50 @@ def prepared(name: str) -> Any:
     return PEERS[name]
 
 
+LOW = [("bfloat16", None), ("bfloat16", "bfloat16"), ("float16", None), ("float32", "bfloat16")]
+
+
 @pytest.mark.parametrize("clip", [False, True], ids=["plain", "clip"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("dtype", "state"), [("float32", None), ("float64", None), *LOW])
 @each_rule
-def test_fusedstep_has_the_bits_of_the_specification(label, dtype, clip):
-    assert update_error(PEERS["fusedstep"], case(label, dtype=dtype, clip=clip)) == 0
+def test_fusedstep_has_the_bits_of_the_specification(label, dtype, state, clip):
+    if state == "bfloat16" and "centered" in label:
+        pytest.skip("is refused")
+    one = case(label, dtype=dtype, state=state, clip=clip or RULES[label].clips_alone)
+    assert update_error(PEERS["fusedstep"], one) == allowed(PEERS["fusedstep"], one) == 0
 
 
 @foreign
 @each_rule
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_peer_is_within_its_tolerance_or_says_why_not(name, label):
+def test_a_peer_is_within_its_tolerance_or_says_why_not(name, dtype, label):
     peer = prepared(name)
-    for clip in (False, True):
+    for clip in {RULES[label].clips_alone, True}:
+        one = case(label, clip=clip, dtype=dtype)
+        if (name, RULES[label].cls, dtype) == ("torch fused", "SGD", "bfloat16"):
+            continue
         try:
-            found = update_error(peer, case(label, clip=clip))
+            found = update_error(peer, one)
         except Unavailable:
             continue  # says why in its row
-        assert found <= allowed(peer, case(label))
+        assert found <= allowed(peer, one)
+
+
+@pytest.mark.skipif(torch.__version__ >= "2.14", reason="pytorch/pytorch#191763 is fixed")
+@pytest.mark.parametrize("label", ["SGD", "SGD momentum"])
+def test_torchs_fused_sgd_of_16_bits_is_found_to_update_nothing(label):
+    with pytest.raises(Unavailable, match=r"answer differs from the specification: update off by (100|99)\.\d%"):
+        check(PEERS["torch fused"], case(label, dtype="bfloat16"))
 
 
 def test_what_runs_everywhere_is_available():
-    for label in RULES:
-        check(PEERS["numpy"], case(label))
+    for label, rule in RULES.items():
+        one = case(label, clip=rule.clips_alone)
+        if not rule.clips_alone:
+            check(PEERS["numpy"], one)
         if label != "Lion":  # torch has none
-            check(PEERS["torch default"], case(label))
+            check(PEERS["torch default"], one)
     for label in ("SGD", "SGD momentum", "Adagrad", "Adam", "AdamW"):
         check(PEERS["torch fused"], case(label))
 
@@ -112,11 +133,6 @@ def test_one_wrong_bit_is_found_where_bits_have_to_be_equal():
 def test_a_peer_that_clips_nothing_is_found():
     with pytest.raises(Unavailable, match="answer differs"):
         check(Planted(()), case("SGD momentum", clip=True))
-
-
-@pytest.mark.parametrize("label", ["Adagrad", "RMSprop", "Adam", "AdamW"])
-def test_rounding_to_16_bits_is_allowed_for(label):
-    assert 1e-3 < check(PEERS["torch default"], case(label, dtype="bfloat16")) < 0.06
 
 
 @foreign

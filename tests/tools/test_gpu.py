@@ -15,6 +15,7 @@ from tests.helpers.tools import ROOT
 sys.path.insert(0, str(ROOT / "tools"))
 
 import gpu_correctness
+import gpu_run
 import gpu_speed
 from gpu_run import Case, python, run_all
 
@@ -73,7 +74,13 @@ def test_each_speed_case_is_a_run_of_the_benchmark(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(sys, "argv", arguments)
         args = compare.parse()
         assert args.budget + compare.STARTING < case.limit
-        assert compare.chosen(args)
+        cases = compare.chosen(args)
+        assert cases
+        if case.name.startswith("threads"):  # AdamW of 32M takes 0.25 s a step on one thread
+            assert 0.5 * args.budget / len(cases) > 5 * 0.25
+    # With the import of torch all fit into one call.
+    budgets = [float(c.command[c.command.index("--budget") + 1]) for c in gpu_speed.CASES]
+    assert sum(budgets) + 12 * len(budgets) < gpu_run.BUDGET
 
 
 def test_scaling_within_the_step_on_the_cpu() -> None:

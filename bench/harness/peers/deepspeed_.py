@@ -97,7 +97,7 @@ class DeepSpeed:
         on(case, self.devices, SIXTEEN)
         chosen = options(case, KNOWN, {"amsgrad": "ignores AMSGrad on the CPU"})
         # States are float32 whatever the parameters are, as by default.
-        share = bool(state) and case.dtype == "float32"
+        share = bool(state) and case.state_dtype == torch.float32
         names = case.rule.states
         arrays = [[state[p][k] if share else torch.zeros(p.shape, dtype=torch.float32) for k in names] for p in params]
         count = itertools.count(1 + (steps_taken(state[params[0]]) if share else 0))

@@ -26,15 +26,17 @@ class NumPy:
 
     def make(self, case: Case, params: list[Any], state: dict[Any, dict[str, Any]]) -> Contender:
         on(case, self.devices)
-        if case.dtype == "bfloat16":
+        if "bfloat16" in (case.dtype, case.state):
             raise Unavailable("NumPy has no bfloat16")
+        if case.rule.clips_alone:
+            raise Unavailable("clips within its step")
         rule = case.rule
         weights, grads = [p.detach().numpy() for p in params], [p.grad.numpy() for p in params]
         starts = rule.spec.starts(rule.options)
         states: list[dict[str, Any]] = []
         for p, w in zip(params, weights, strict=True):
             kept: dict[str, Any] = {k: state[p][k].numpy() for k in starts} if state else {}
-            kept = kept or {k: np.full_like(w, start) for k, start in starts.items()}
+            kept = kept or {k: np.full(w.shape, x, str(case.state_dtype)[6:]) for k, x in starts.items()}
             numbers = {n.name: np.array(float(state[p][n.name]) if state else n.start, "f4") for n in rule.spec.numbers}
             states.append({**kept, **numbers})
         count = steps_taken(state.get(params[0]))
@@ -44,7 +46,8 @@ class NumPy:
             count += 1
             coefficient = 1.0
             if case.max_norm is not None:
-                norm = math.sqrt(sum(float(np.vdot(g, g)) for g in grads))
+                wide = (np.asarray(g, np.promote_types(g.dtype, "f4")) for g in grads)
+                norm = math.sqrt(sum(float(np.vdot(g, g)) for g in wide))
                 coefficient = reference.clip_coefficient(norm, case.max_norm)
             for w, g, kept in zip(weights, grads, states, strict=True):
                 new = dict(kept)

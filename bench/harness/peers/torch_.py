@@ -79,6 +79,11 @@ class Torch:
             config.compile_threads = 1  # in this process: compilers in others would go on when their time is up
 
     def make(self, case: Case, params: list[Any], state: dict[Any, dict[str, Any]]) -> Contender:
+        foreach = True if case.device != "cpu" or "foreach" in self.flags else None
+        if case.rule.clips_alone:
+            if "fused" in self.flags or self.compiled:
+                raise Unavailable("torch.nn.utils has no other clip_grad_norm_ than the default's and foreach's")
+            return Contender(clipped(lambda: None, case, params, foreach), list)
         if not case.rule.spec.torch_class:
             raise Unavailable(f"torch.optim has no {case.rule.cls}")
         flags = {**self.flags, **capturable(case, self.graph)}
@@ -86,12 +91,13 @@ class Torch:
             optimizer = getattr(torch.optim, case.rule.spec.torch_class)(params, **case.rule.chosen, **flags)
         except (TypeError, RuntimeError) as error:
             raise Unavailable(f"torch.optim.{case.rule.cls}: {error}") from error
-        adopt(optimizer, state, case.device != "cpu" and (self.graph or self.compiled or "fused" in self.flags))
+        if case.state_dtype == case.torch_dtype:  # else it makes its own, in the parameters' dtype
+            adopt(optimizer, state, case.device != "cpu" and (self.graph or self.compiled or "fused" in self.flags))
         step = optimizer.step
         if self.compiled:
             torch._dynamo.reset()  # else the limit of recompilations is reached, and later cases run uncompiled
             step = torch.compile(optimizer.step)
-        step = clipped(step, case, params, True if case.device != "cpu" or "foreach" in self.flags else None)
+        step = clipped(step, case, params, foreach)
         return Contender(captured(step, case) if self.graph else step, lambda: tensors_of(optimizer.state))
 
 
