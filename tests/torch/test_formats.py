@@ -253,6 +253,28 @@ def test_groups_of_their_own():
     assert [opt.state[p].get("tensor_id") for p in params] == [0, None, 2]
 
 
+@pytest.mark.parametrize(("before", "after"), [(None, "bfloat16"), ("bfloat16", None)])
+def test_state_dtype_is_changed_by_loading_ones_own_checkpoint(before, after):
+    opt = make("AdamW", params := make_params(BF16), state_dtype=before, seed=3)
+    train(opt, 0, 2)
+    opt.param_groups[0]["state_dtype"] = after
+    seen = snapshot(opt, params)
+    with pytest.raises(
+        ValueError, match=rf"AdamW: state_dtype is {after!r}, which the state of this group was not made"
+    ):
+        opt.step()
+    assert snapshot(opt, params) == seen
+    if after:
+        with pytest.warns(UserWarning, match="rounded from float32 to bfloat16"):
+            opt.load_state_dict(opt.state_dict())
+    else:
+        opt.load_state_dict(opt.state_dict())
+    assert set(of_state(opt).values()) == {after or "float32"}
+    assert opt.param_groups[0].get("seed") == (3 if after else None)
+    set_grads(params, 2)
+    step_as_specified(opt) if after else step_as_specified_but_for_the_dtype_of_the_count(opt)
+
+
 def test_a_dict_of_dtypes_is_parsed_once(monkeypatch):
     opt = make("AdamW", make_params(BF16), state_dtype={"exp_avg": "bfloat16"})
     made, original = [], opt._rule.group

@@ -425,9 +425,24 @@ class FusedOptimizer(torch.optim.Optimizer):
         def make() -> _core.Group:
             options = {**self.defaults, "seed": self._seed, **group, **own}
             capturable = bool(options.get("capturable", False))
+            self._check_drawn(group, options)
             return self._rule.group(type(self).__name__, _on_host(options), least_lr=_LEAST_LR, capturable=capturable)
 
         return self._run.groups.get(k, values, make)
+
+    def _check_drawn(self, group: dict[str, Any], options: dict[str, Any]) -> None:
+        """Raise ValueError where ``state_dtype`` was changed under state that exists, in the first parameter that has
+        some."""
+        label = type(self).__name__
+        draws = self._rule.draws(label, options)
+        if not draws and "seed" not in group:
+            return
+        state = next((s for p in group["params"] if isinstance(s := self.state.get(p), dict) and s), None)
+        if state is not None and ("tensor_id" in state) != draws:
+            raise ValueError(
+                f"{label}: state_dtype is {options['state_dtype']!r}, which the state of this group was not made for; "
+                "opt.load_state_dict(opt.state_dict()) converts it"
+            )
 
     def _update(self, run_times: list[dict[str, Any]], over_ranks: _ranks.Exchange | None) -> None:
         label = type(self).__name__
