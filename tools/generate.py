@@ -20,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "python/fusedstep"
+OPTIONS = "Every class also has the [options of clipping](../clipping.md), `state_dtype` and `seed`."
 BY = "# Written by tools/generate.py from fusedstep.rules."
 
 
@@ -133,11 +134,12 @@ def page(rule: type) -> str:
         where = " (torch only)" if o.kind == "torch" else ""
         meaning = o.text.replace("``", "`")
         lines.append(f"| `{option}` | `{o.default!r}` | {_docs.range_of(o, option)} | {meaning}{where} |")
-    lines += ["", "Every class also has the [options of clipping](../clipping.md).", "", "## State", ""]
+    lines += ["", OPTIONS, "", "## State", ""]
     for s in rule.states:  # type: ignore[attr-defined]
         needs = f", with `{s.when}`" if s.when else ""
         start = f"starts at `{s.start}`" if s.start else "starts at zero"
-        lines.append(f"- `{s.name}`: an array like the parameter, {s.kind}{needs}; {start}.")
+        exact = f"; always float32 with `{s.exact_when}`" if s.exact_when else ""
+        lines.append(f"- `{s.name}`: an array of the parameter's shape, {s.kind}{needs}; {start}{exact}.")
     if rule.has_step:  # type: ignore[attr-defined]
         lines.append("- `step`: how many steps were taken.")
     function = rule.name()  # type: ignore[attr-defined]

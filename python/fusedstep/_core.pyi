@@ -39,9 +39,7 @@ class Group:
         has_step: bool,  # a torch state dict has a "step"
         takes_sparse: str = "",  # the class to name for a sparse gradient
         capturable: bool = False,
-        rounding: Sequence[
-            str
-        ] = (),  # per state array, where it is bfloat16: "nearest", "stochastic" or "exact" (refused)
+        rounding: Sequence[str] = (),  # of each state array that is bfloat16: nearest, stochastic, exact (refused)
         seed: int = 0,
         draws: bool = False,  # a torch state dict has a "tensor_id", and a "step" of float64
         grad_attr: str = "grad",  # of a torch parameter

@@ -124,10 +124,8 @@ FUSED = of_torch(None, "bool | None", "True leaves unscaling and skipped steps o
 CAPTURABLE = of_torch(False, "bool", "step counts live on the device, so that CUDA graphs can hold a step")
 
 
-Kind = Literal["signed", "unsigned", "maximum", "exact"]
-Rounding = Literal["exact", "nearest", "stochastic"]
 # How an array of each kind is stored where it has fewer bits than it is computed with; exact: it may not.
-_ROUNDING: dict[Kind, Rounding] = {
+_ROUNDING = {
     "signed": "nearest",
     "unsigned": "stochastic",  # a running mean of squares: rounded to nearest it stops to decay
     "maximum": "nearest",  # a running maximum: rounded at random it would only rise
@@ -140,7 +138,7 @@ class StateArray:
     """A state array per parameter, of its shape."""
 
     name: str  # torch's key
-    kind: Kind  # which values a format has to hold
+    kind: Literal["signed", "unsigned", "maximum", "exact"]  # which values a format has to hold
     when: str = ""  # the option that it takes: not zero, not False
     start: str = ""  # the option that its elements start from; zero otherwise
     exact_when: str = ""  # the option with which no bit of it may be lost, whatever its kind
@@ -148,12 +146,18 @@ class StateArray:
     def __post_init__(self) -> None:
         assert self.kind in _ROUNDING
 
-    def rounding(self, options: Options) -> Rounding:
+    def rounding(self, options: Options) -> str:
         """What happens where it is stored as bfloat16."""
         return "exact" if self.exact_when and options[self.exact_when] else _ROUNDING[self.kind]
 
 
-def array(name: str, kind: Kind, when: str = "", start: str = "", exact_when: str = "") -> StateArray:
+def array(
+    name: str,
+    kind: Literal["signed", "unsigned", "maximum", "exact"],
+    when: str = "",
+    start: str = "",
+    exact_when: str = "",
+) -> StateArray:
     return StateArray(name, kind, when, start, exact_when)
 
 

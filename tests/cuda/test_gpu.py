@@ -37,13 +37,18 @@ def set_grads(both: list[list[nn.Parameter]], seed: int, scale: float = 1.0) -> 
         gpu.grad = cpu.grad.cuda()
 
 
+def same(a: Any, b: Any) -> bool:
+    """Of tensors, wherever they are, and of ids."""
+    return torch.equal(a.cpu(), b.cpu()) and a.dtype == b.dtype if isinstance(a, torch.Tensor) else a == b
+
+
 def assert_same(both: list[list[nn.Parameter]], optimizers: list[Any]) -> None:
     for cpu, gpu in zip(*both, strict=True):
         assert torch.equal(cpu, gpu.cpu())
         states = [opt.state.get(p, {}) for opt, p in zip(optimizers, (cpu, gpu), strict=True)]
         assert states[0].keys() == states[1].keys()
         for key, value in states[0].items():
-            assert torch.equal(value, states[1][key].cpu()), key
+            assert same(value, states[1][key]), key
 
 
 @pytest.mark.parametrize(("name", "options"), SHORT)
@@ -62,12 +67,56 @@ def test_equals_the_cpu(name: str, options: dict[str, Any], max_norm: float | No
     assert_same(both, optimizers)
 
 
-def test_layouts() -> None:
-    both = models([(64, 32, 5, 5), (100, 300)])
+@pytest.mark.parametrize(("name", "options"), [c for c in SHORT if not c.values[1].get("centered")])
+@pytest.mark.parametrize("max_norm", [None, 0.5])
+@pytest.mark.parametrize("state_dtype", [None, "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["float32", "bfloat16", "float16"]
+)
+def test_sixteen_bits(
+    name: str, options: dict[str, Any], max_norm: float | None, state_dtype: str | None, dtype: torch.dtype
+) -> None:
+    both = models([*LARGE[1:], (70_001,)], dtype)
+    own = {"lr": 0.05, **options, "max_norm": max_norm, "state_dtype": state_dtype}
+    optimizers = [getattr(fst, name)(ps, **own, seed=2**63 + 7) for ps in both]
+    for seed in range(3):
+        set_grads(both, seed)
+        for opt in optimizers:
+            opt.step()
+    assert_same(both, optimizers)
+    if max_norm is not None:
+        assert float(optimizers[0].total_norm) == float(optimizers[1].total_norm)
+    norms = [fst.clip_grad_norm_(ps, 0.5) for ps in both]
+    assert norms[0].dtype == norms[1].dtype == torch.float32
+    assert norms[0] == norms[1].cpu()
+    for cpu, gpu in zip(*both, strict=True):
+        assert torch.equal(cpu.grad, gpu.grad.cpu())
+
+
+def test_a_scaler_with_float16_gradients() -> None:
+    both = models(LARGE[1:], torch.float16)
+    optimizers = [fst.AdamW(ps, lr=0.05, fused=True) for ps in both]
+    scalers = [torch.amp.GradScaler(device, init_scale=256.0) for device in ("cpu", "cuda")]
+    for seed in range(4):
+        set_grads(both, seed)
+        for ps, opt, scaler in zip(both, optimizers, scalers, strict=True):
+            scaler.scale(torch.ones((), device=ps[0].device))
+            if seed == 2:
+                ps[0].grad[3] = math.inf
+            scaler.step(opt)
+            scaler.update()
+    assert [scaler.get_scale() for scaler in scalers] == [128.0, 128.0]
+    assert [int(opt.skipped_steps) for opt in optimizers] == [1, 1]
+    assert_same(both, optimizers)
+
+
+@pytest.mark.parametrize("storage", [(torch.float32, None), (torch.bfloat16, "bfloat16")], ids=["float32", "bfloat16"])
+def test_layouts(storage: Any) -> None:
+    both = models([(64, 32, 5, 5), (100, 300)], storage[0])
     for ps in both:
         ps[0].data = ps[0].data.to(memory_format=torch.channels_last)
         ps[1].data = ps[1].data.t().contiguous().t()
-    optimizers = [fst.AdamW(ps, max_norm=1.0) for ps in both]
+    optimizers = [fst.AdamW(ps, max_norm=1.0, state_dtype=storage[1]) for ps in both]
     for seed in range(2):
         set_grads(both, seed)  # contiguous, unlike the parameters
         for opt in optimizers:
@@ -75,14 +124,16 @@ def test_layouts() -> None:
     assert_same(both, optimizers)
 
 
+@pytest.mark.parametrize("storage", [(torch.float32, None), (torch.bfloat16, "bfloat16")], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["SGD", "RMSprop", "Adam", "AdamW"])
 @pytest.mark.parametrize("max_norm", [None, 0.5])
 @pytest.mark.parametrize("shapes", [[(1000,)] * 300, MANY], ids=["300", "6000"])
-def test_replays_equal_eager_steps(name: str, max_norm: float | None, shapes: Any) -> None:
+def test_replays_equal_eager_steps(storage: Any, name: str, max_norm: float | None, shapes: Any) -> None:
     options = {"momentum": 0.9} if name == "SGD" else {"capturable": True}
+    options["state_dtype"] = storage[1]
     sides = []
     for _ in range(2):
-        _, params = models(shapes)
+        _, params = models(shapes, storage[0])
         opt = getattr(fst, name)(params, lr=torch.tensor(0.05, device="cuda"), max_norm=max_norm, **options)
         for p in params:
             p.grad = torch.zeros_like(p)
@@ -109,7 +160,7 @@ def test_replays_equal_eager_steps(name: str, max_norm: float | None, shapes: An
     for a, b in zip(eager_params, captured_params, strict=True):
         assert torch.equal(a, b)
         for key, value in eager.state[a].items():
-            assert torch.equal(value, captured.state[b][key]), key
+            assert same(value, captured.state[b][key]), key
     if max_norm is not None:
         assert float(eager.total_norm) == float(captured.total_norm)
 

@@ -22,9 +22,12 @@ OURS = {
     "clip_value": None,
     "error_if_nonfinite": False,
     "nonfinite": "propagate",
+    "state_dtype": None,
+    "grad_attr": "grad",
+    "seed": 0,
     "norm_group": None,
 }
-RUN_TIME = tuple(OURS)[:-1]  # can be read and set in a group, and are none of its keys
+RUN_TIME = tuple(OURS)[:-2]  # can be read and set in a group, and are none of its keys
 SHAPES = ((3, 5), (), (0, 2), (2100,))
 NAMES = tuple(RULES)
 IN_TORCH = tuple(name for name, rule in RULES.items() if rule.torch_class)

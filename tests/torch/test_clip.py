@@ -359,8 +359,8 @@ def test_expanded_gradients_are_read_but_not_written():
 
 
 BAD_GRADS = {
-    "bfloat16": (lambda: torch.ones(4, dtype=torch.bfloat16), TypeError),
-    "float16": (lambda: torch.ones(4, dtype=torch.float16), TypeError),
+    "int16": (lambda: torch.ones(4, dtype=torch.int16), TypeError),
+    "float8": (lambda: torch.ones(4).to(torch.float8_e4m3fn), TypeError),
     "sparse": (lambda: torch.ones(4).to_sparse(), (TypeError, ValueError)),
     "meta": (lambda: torch.ones(4, device="meta"), (TypeError, ValueError)),
 }

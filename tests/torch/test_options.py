@@ -15,6 +15,7 @@ from tests.helpers import declared
 from tests.helpers.torch_spec import (
     CASES,
     NAMES,
+    OURS,
     RUN_TIME,
     SHORT,
     TIGHT,
@@ -26,7 +27,7 @@ from tests.helpers.torch_spec import (
     snapshot,
 )
 
-OFF = {"max_norm": None, "clip_value": None, "error_if_nonfinite": False, "nonfinite": "propagate"}
+OFF = {k: OURS[k] for k in RUN_TIME}
 
 
 # ------------------------------------------------------------------------------------------- groups as mappings

@@ -471,10 +471,11 @@ def with_grad(p, grad):
 
 ONES = torch.ones(4)
 COMPLEX = torch.ones(4, dtype=torch.complex64)
+EIGHT = ONES.to(torch.float8_e4m3fn)
 BAD_TENSORS = {
     "sparse gradient": lambda: (with_grad(ONES.clone(), ONES.to_sparse()), r"grads\[1\].*sparse"),
-    "bfloat16": lambda: (with_grad(ONES.bfloat16(), ONES.bfloat16()), r"params\[1\].*bfloat16"),
-    "float16": lambda: (with_grad(ONES.half(), ONES.half()), r"params\[1\].*float16"),
+    "float8": lambda: (with_grad(EIGHT, EIGHT.clone()), r"params\[1\].*float8_e4m3fn"),
+    "int16": lambda: (with_grad(ONES.short(), ONES.short()), r"params\[1\].*int16"),
     "int64": lambda: (with_grad(ONES.long(), ONES.long()), r"params\[1\].*int64"),
     "meta": lambda: (with_grad(ONES.to("meta"), ONES.to("meta")), r"params\[1\].*meta"),
     "sparse": lambda: (with_grad(ONES.to_sparse(), ONES.to_sparse()), r"params\[1\].*sparse"),
@@ -487,14 +488,25 @@ BAD_TENSORS = {
     "wrapper": lambda: (with_grad(wrapper(), wrapper()), r"params\[1\].*Dispatching"),
     "wrapped gradient": lambda: (with_grad(ONES.clone(), wrapper()), r"grads\[1\].*Dispatching"),
     "gradient of another dtype": lambda: (converted(ONES.double()), r"grads\[1\].*float32.*float64"),
+    "float64 gradient of bfloat16": lambda: (
+        converted(ONES.bfloat16(), ONES.double()),
+        r"grads\[1\].*float64.*bfloat16",
+    ),
+    "bfloat16 gradient of float64": lambda: (
+        converted(ONES.double(), ONES.bfloat16()),
+        r"grads\[1\].*bfloat16.*float64",
+    ),
+    "bfloat16 gradient of complex": lambda: (converted(COMPLEX, ONES.bfloat16()), r"grads\[1\].*bfloat16.*complex64"),
+    "complex gradient of bfloat16": lambda: (converted(ONES.bfloat16(), COMPLEX), r"grads\[1\].*complex64.*bfloat16"),
+    "int16 gradient of bfloat16": lambda: (converted(ONES.bfloat16(), ONES.short()), r"grads\[1\].*int16"),
     "gradient of another shape": lambda: (converted(torch.ones(5)), r"grads\[1\].*\(4,\).*\(5,\)"),
 }
-IS_A_TYPE_ERROR = {"bfloat16", "float16", "int64", "subclass", "subclass gradient", "wrapper", "wrapped gradient"}
+IS_A_TYPE_ERROR = {"float8", "int16", "int64", "subclass", "subclass gradient", "wrapper", "wrapped gradient"}
 
 
-def converted(data):
+def converted(data, grad=ONES):
     """A parameter whose data was replaced while it kept a gradient for the old."""
-    p = with_grad(ONES.clone(), ONES)
+    p = with_grad(grad.clone(), grad)
     p.data = data
     return p
 

@@ -43,6 +43,8 @@ def adagrad(
     error_if_nonfinite: bool = False,
     norm_out: Any = None,
     stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
 ) -> Any:
     """Adagrad: each element's rate falls with the sum of its squared gradients.
 
@@ -75,6 +77,9 @@ def adagrad(
         error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
         norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
         stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -103,6 +108,8 @@ def adam(
     error_if_nonfinite: bool = False,
     norm_out: Any = None,
     stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
 ) -> Any:
     """Adam: running means of the gradient and of its square, corrected for their start; with ``amsgrad`` the largest
     mean square so far.
@@ -142,6 +149,9 @@ def adam(
         error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
         norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
         stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -169,6 +179,8 @@ def adamw(
     error_if_nonfinite: bool = False,
     norm_out: Any = None,
     stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
 ) -> Any:
     """:class:`Adam` with decoupled weight decay: the parameter itself shrinks, and no moment sees it.
 
@@ -203,6 +215,9 @@ def adamw(
         error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
         norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
         stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -226,6 +241,8 @@ def lion(
     error_if_nonfinite: bool = False,
     norm_out: Any = None,
     stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
 ) -> Any:
     """Lion: steps of one size, in the direction of the sign of an average of gradient and momentum.
 
@@ -258,6 +275,9 @@ def lion(
         error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
         norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
         stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -287,6 +307,8 @@ def nadam(
     error_if_nonfinite: bool = False,
     norm_out: Any = None,
     stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
 ) -> Any:
     """NAdam: Adam with Nesterov's momentum, on a schedule of its own.
 
@@ -328,6 +350,9 @@ def nadam(
         error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
         norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
         stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -340,6 +365,7 @@ def rmsprop(
     grad_avgs: Arrays | None = None,
     momentum_buffers: Arrays | None = None,
     *,
+    step: int | Sequence[int] | None = None,
     lr: float,
     alpha: float = 0.99,
     eps: float = 1e-08,
@@ -355,6 +381,8 @@ def rmsprop(
     error_if_nonfinite: bool = False,
     norm_out: Any = None,
     stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
 ) -> Any:
     """RMSprop: the gradient over the root of its running mean square; centered, with momentum.
 
@@ -376,6 +404,7 @@ def rmsprop(
         square_avgs: state, updated in place.
         grad_avgs: state, updated in place; given, the update is that with ``centered``.
         momentum_buffers: state, updated in place; given if and only if ``momentum`` is not 0.
+        step: 1 in the first call, one number or one per parameter; needed for bfloat16 state.
         lr: learning rate, a finite number >= 0; default 0.01.
         alpha: factor of the running averages, a finite number >= 0; default 0.99.
         eps: added to the root, a finite number >= 0; default 1e-08.
@@ -393,6 +422,9 @@ def rmsprop(
         error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
         norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
         stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -419,6 +451,8 @@ def sgd(
     error_if_nonfinite: bool = False,
     norm_out: Any = None,
     stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
 ) -> Any:
     """Gradient descent; with ``momentum``, SGD with momentum, dampening and Nesterov's variant.
 
@@ -455,6 +489,9 @@ def sgd(
         error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
         norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
         stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.

@@ -1,5 +1,8 @@
 # Written by tools/generate.py from fusedstep.rules.
+from collections.abc import Mapping
 from typing import Any, Literal
+
+from numpy.typing import DTypeLike
 
 from ._optimizer import Optimizer
 
@@ -32,7 +35,7 @@ class Adagrad(Optimizer):
         initial_accumulator_value: what the sums of squares start from, a finite number >= 0; default 0.0.
         eps: added to the root, a finite number >= 0; default 1e-10.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -48,6 +51,8 @@ class Adagrad(Optimizer):
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
+        seed: int = 0,
     ) -> None: ...
 
 class Adam(Optimizer):
@@ -82,7 +87,7 @@ class Adam(Optimizer):
         amsgrad: divide by the root of the largest mean square so far; default False.
         maximize: ascend instead of descend; default False.
         decoupled_weight_decay: decay the parameter itself, by ``lr * weight_decay``, as AdamW does; default False.
-        max_norm, clip_value, nonfinite: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -99,6 +104,8 @@ class Adam(Optimizer):
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
+        seed: int = 0,
     ) -> None: ...
 
 class AdamW(Optimizer):
@@ -128,7 +135,7 @@ class AdamW(Optimizer):
             0; default 0.01.
         amsgrad: divide by the root of the largest mean square so far; default False.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -144,6 +151,8 @@ class AdamW(Optimizer):
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
+        seed: int = 0,
     ) -> None: ...
 
 class Lion(Optimizer):
@@ -173,7 +182,7 @@ class Lion(Optimizer):
         weight_decay: decoupled decay: the parameter is multiplied by ``1 - lr * weight_decay``, a finite number >=
             0; default 0.0.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -187,6 +196,8 @@ class Lion(Optimizer):
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
+        seed: int = 0,
     ) -> None: ...
 
 class NAdam(Optimizer):
@@ -221,7 +232,7 @@ class NAdam(Optimizer):
         momentum_decay: how fast the momentum grows to beta1, a finite number >= 0; default 0.004.
         decoupled_weight_decay: decay the parameter itself, by ``lr * weight_decay``, as AdamW does; default False.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -238,6 +249,8 @@ class NAdam(Optimizer):
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
+        seed: int = 0,
     ) -> None: ...
 
 class RMSprop(Optimizer):
@@ -272,7 +285,7 @@ class RMSprop(Optimizer):
         momentum: factor of the running direction; 0: none, and no state for it, a finite number >= 0; default 0.0.
         centered: divide by the standard deviation rather than by the root of the mean square; default False.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -289,6 +302,8 @@ class RMSprop(Optimizer):
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
+        seed: int = 0,
     ) -> None: ...
 
 class SGD(Optimizer):
@@ -322,7 +337,7 @@ class SGD(Optimizer):
         weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
         nesterov: look one momentum step ahead; needs a ``momentum`` and no ``dampening``; default False.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -338,4 +353,6 @@ class SGD(Optimizer):
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
+        seed: int = 0,
     ) -> None: ...

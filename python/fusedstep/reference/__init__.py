@@ -70,8 +70,8 @@ def block_sums(x: Array, norm_type: float | None = 2.0) -> Array:
     zero. The square of a float32 is exact in float64 and cannot overflow. Of what is stored in 16 bits, the decoded
     values count.
     """
-    flat = np.ravel(decode(np.asarray(x))).astype(np.float64)  # row-major, whatever the layout in memory
     with np.errstate(all="ignore"):
+        flat = np.ravel(decode(np.asarray(x))).astype(np.float64)  # row-major, whatever the layout in memory
         flat = flat if norm_type is None else flat * flat if norm_type == 2 else np.abs(flat)
     blocks = -(-flat.size // NORM_BLOCK)
     padded = np.zeros(blocks * NORM_BLOCK)
@@ -110,8 +110,9 @@ def total_norm(arrays: Sequence[Array], norm_type: float = 2.0) -> float:
     largest ``|x|`` so that no power overflows.
     """
     if norm_type not in (1, 2, math.inf):
-        every = [np.ravel(decode(np.asarray(a))) for a in arrays]
-        flat = np.abs(np.concatenate([np.zeros(0), *every]).astype(np.float64))
+        with np.errstate(all="ignore"):
+            every = [np.ravel(decode(np.asarray(a))) for a in arrays]
+            flat = np.abs(np.concatenate([np.zeros(0), *every]).astype(np.float64))
         largest = float(flat.max(initial=0.0))
         if largest == 0 or not math.isfinite(largest):
             return largest

@@ -48,6 +48,7 @@ class RMSprop(Rule):
     differentiable = DIFFERENTIABLE
 
     states = (
+        # Of the difference of two rounded numbers little would be left.
         array("square_avg", "unsigned", exact_when="centered"),
         array("grad_avg", "signed", when="centered", exact_when="centered"),
         array("momentum_buffer", "signed", when="momentum"),

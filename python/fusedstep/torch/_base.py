@@ -304,8 +304,9 @@ class FusedOptimizer(torch.optim.Optimizer):
         for name, value in self._rule.starts(options).items():
             initial = complex(value, value) if param.is_complex() else value
             dtype = getattr(torch, _dtypes.stored_as(of_param, formats[name]))
-            like = {"dtype": dtype, "memory_format": torch.preserve_format, "requires_grad": False}
-            state[name] = torch.full_like(param, initial, **like)
+            state[name] = torch.full_like(
+                param, initial, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False
+            )
         for n in self._rule.numbers:
             state[n.name] = new_step(param.device).fill_(n.start)
         return state

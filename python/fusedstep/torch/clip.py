@@ -72,8 +72,8 @@ def clip_grad_norm_(
 
     The norm is computed in float64, so that it does not overflow where the gradients do not, and clips right even
     where the returned tensor is infinite. That has the gradients' dtype as in torch, but float32 for 16-bit gradients.
-    On CUDA devices nothing waits, unless ``error_if_nonfinite`` or ``norm_group``, and orders are 1, 2 and inf. ``max_norm=`` of an optimizer here
-    clips within the step instead and never writes the gradients.
+    On CUDA devices nothing waits, unless ``error_if_nonfinite`` or ``norm_group``, and orders are 1, 2 and inf.
+    ``max_norm=`` of an optimizer here clips within the step instead and never writes the gradients.
 
     Args:
         norm_group: a process group whose ranks hold the rest of a sharded model: the norm is that of all of them. Every

@@ -1,8 +1,9 @@
 # Written by tools/generate.py from fusedstep.rules.
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, dtype
 
 from .._rule import Option
 from ._base import FusedOptimizer
@@ -34,7 +35,8 @@ class Adagrad(FusedOptimizer, torch.optim.Adagrad):
         maximize: ascend instead of descend; default False.
         differentiable: refused if True; default False.
         fused: True leaves unscaling and skipped steps of a GradScaler to the step.
-        max_norm, clip_value, nonfinite, error_if_nonfinite, norm_group: see :class:`FusedOptimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+            :class:`FusedOptimizer`.
     """
 
     def __init__(
@@ -53,7 +55,10 @@ class Adagrad(FusedOptimizer, torch.optim.Adagrad):
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
         error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
         norm_group: Any = None,
     ) -> None: ...
 
@@ -86,7 +91,8 @@ class Adam(FusedOptimizer, torch.optim.Adam):
         differentiable: refused if True; default False.
         fused: True leaves unscaling and skipped steps of a GradScaler to the step.
         decoupled_weight_decay: decay the parameter itself, by ``lr * weight_decay``, as AdamW does; default False.
-        max_norm, clip_value, nonfinite, error_if_nonfinite, norm_group: see :class:`FusedOptimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+            :class:`FusedOptimizer`.
     """
 
     def __init__(
@@ -107,7 +113,10 @@ class Adam(FusedOptimizer, torch.optim.Adam):
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
         error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
         norm_group: Any = None,
     ) -> None: ...
 
@@ -135,7 +144,8 @@ class AdamW(FusedOptimizer, torch.optim.AdamW):
         capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
         differentiable: refused if True; default False.
         fused: True leaves unscaling and skipped steps of a GradScaler to the step.
-        max_norm, clip_value, nonfinite, error_if_nonfinite, norm_group: see :class:`FusedOptimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+            :class:`FusedOptimizer`.
     """
 
     def __init__(
@@ -155,7 +165,10 @@ class AdamW(FusedOptimizer, torch.optim.AdamW):
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
         error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
         norm_group: Any = None,
     ) -> None: ...
 
@@ -179,7 +192,8 @@ class Lion(FusedOptimizer):
         weight_decay: decoupled decay: the parameter is multiplied by ``1 - lr * weight_decay``, a finite number >=
             0; default 0.0.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite, error_if_nonfinite, norm_group: see :class:`FusedOptimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+            :class:`FusedOptimizer`.
     """
 
     def __init__(
@@ -193,7 +207,10 @@ class Lion(FusedOptimizer):
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
         error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
         norm_group: Any = None,
     ) -> None: ...
 
@@ -225,7 +242,8 @@ class NAdam(FusedOptimizer, torch.optim.NAdam):
         maximize: ascend instead of descend; default False.
         capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
         differentiable: refused if True; default False.
-        max_norm, clip_value, nonfinite, error_if_nonfinite, norm_group: see :class:`FusedOptimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+            :class:`FusedOptimizer`.
     """
 
     def __init__(
@@ -245,7 +263,10 @@ class NAdam(FusedOptimizer, torch.optim.NAdam):
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
         error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
         norm_group: Any = None,
     ) -> None: ...
 
@@ -277,7 +298,8 @@ class RMSprop(FusedOptimizer, torch.optim.RMSprop):
         foreach: refused if True: all tensors are updated in one pass here.
         maximize: ascend instead of descend; default False.
         differentiable: refused if True; default False.
-        max_norm, clip_value, nonfinite, error_if_nonfinite, norm_group: see :class:`FusedOptimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+            :class:`FusedOptimizer`.
     """
 
     def __init__(
@@ -297,7 +319,10 @@ class RMSprop(FusedOptimizer, torch.optim.RMSprop):
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
         error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
         norm_group: Any = None,
     ) -> None: ...
 
@@ -327,7 +352,8 @@ class SGD(FusedOptimizer, torch.optim.SGD):
         foreach: refused if True: all tensors are updated in one pass here.
         differentiable: refused if True; default False.
         fused: True leaves unscaling and skipped steps of a GradScaler to the step.
-        max_norm, clip_value, nonfinite, error_if_nonfinite, norm_group: see :class:`FusedOptimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+            :class:`FusedOptimizer`.
     """
 
     def __init__(
@@ -346,6 +372,9 @@ class SGD(FusedOptimizer, torch.optim.SGD):
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
         error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
         norm_group: Any = None,
     ) -> None: ...
