@@ -65,3 +65,49 @@ def test_checkpoints_of_torch_load(tmp_path, name, direction, flat, max_norm):
     if then is fst:
         assert (group["max_norm"], group["clip_value"]) == (max_norm, 9.0)
     opt.step()
+
+
+@pytest.mark.parametrize("state_dtype", [None, "bfloat16", {"exp_avg": "bfloat16"}], ids=str)
+@pytest.mark.parametrize("flat", [False, True], ids=["nested", "flattened"])
+@pytest.mark.parametrize("fresh", [False, True], ids=["stepped", "fresh"])
+@pytest.mark.filterwarnings("ignore:torch.distributed is")
+def test_16_bit_state_is_saved_and_loaded_bit_for_bit(tmp_path, state_dtype, flat, fresh):
+    """With seeds, numbers of tensors and counts that float32 cannot hold."""
+    layout = StateDictOptions(flatten_optimizer_state_dict=flat)
+
+    def make(ids, seed):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).bfloat16()
+        groups = [{"params": list(model.parameters()), "tensor_ids": ids}]
+        return model, fst.AdamW(groups, lr=0.1, state_dtype=state_dtype, seed=seed)
+
+    def step(model, opt):
+        opt.zero_grad()
+        model(torch.ones(1, 3, dtype=torch.bfloat16)).square().sum().backward()
+        opt.step()
+
+    model, opt = make([7, 3, 2**40, 0], 5)
+    step(model, opt)
+    if state_dtype == "bfloat16":
+        for p in model.parameters():
+            opt.state[p]["step"].fill_(2**24 + 1)
+    dcp.save({"opt": get_optimizer_state_dict(model, opt, options=layout)}, checkpoint_id=tmp_path)
+    other, loaded = make(None, 9)
+    other.load_state_dict(model.state_dict())
+    if not fresh:
+        step(other, loaded)
+        other.load_state_dict(model.state_dict())
+    state = {"opt": get_optimizer_state_dict(other, loaded, options=layout)}
+    dcp.load(state, checkpoint_id=tmp_path)
+    set_optimizer_state_dict(other, loaded, state["opt"], options=layout)
+    for each in ((model, opt), (other, loaded)):
+        step(*each)
+    assert values_of(other, loaded) == values_of(model, opt)
+    assert [p.tolist() for p in other.parameters()] == [p.tolist() for p in model.parameters()]
+    if state_dtype == "bfloat16":
+        assert [loaded.state[p]["tensor_id"] for p in other.parameters()] == [7, 3, 2**40, 0]
+        assert loaded.param_groups[0]["seed"] == 5
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        assert {k: v.dtype for k, v in opt.state[p].items() if k != "tensor_id"} == {
+            k: v.dtype for k, v in loaded.state[q].items() if k != "tensor_id"
+        }

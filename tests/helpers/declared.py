@@ -61,15 +61,12 @@ KERNELS: list[dict[str, Any]] = [_COMPILED[key] for key in _DECLARED if key in _
 CASES: list[tuple[str, dict[str, Any]]] = [(name, options) for name, rule in RULES.items() for options in cases(rule)]
 
 
-_ROUNDING = {"signed": "nearest", "unsigned": "stochastic", "maximum": "nearest", "exact": "exact"}
-
-
 def roundings(kernel: dict[str, Any]) -> list[str]:
     """Of a row of the registry: how each of its state arrays is rounded where it is stored as bfloat16."""
     there = kernel["state"]
     declared = {s.name: s for rule in ALL if rule.kernel == kernel["name"] for s in rule.states}
-    chosen = {s.when for s in declared.values() if s.name in there}
-    return ["exact" if declared[n].exact_when in chosen - {""} else _ROUNDING[declared[n].kind] for n in there]
+    options = {s.when: s.name in there for s in declared.values()}
+    return [declared[n].rounding(options) for n in there]
 
 
 def arrays_of(rule: type[Rule]) -> tuple[str, ...]:

@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import utils
 
 import fusedstep.torch as fst
-from fusedstep import reference
+from fusedstep import _dtypes, reference
 from tests.helpers import declared
-from tests.helpers.bits import assert_same_bits
+from tests.helpers.bits import BFLOAT16, assert_same_bits
 from tests.helpers.declared import RULES
 
 OURS = {
@@ -83,10 +83,10 @@ def need_added_state(name):
         pytest.skip("this torch's own Adagrad has no state for parameters that are added later")
 
 
-def set_grads(params, seed, scale=1.0):
+def set_grads(params, seed, scale=1.0, attr="grad"):
     generator = torch.Generator().manual_seed(1000 + seed)
     for p in params:
-        p.grad = torch.randn(p.shape, dtype=p.dtype, generator=generator) * scale
+        setattr(p, attr, torch.randn(p.shape, dtype=p.dtype, generator=generator) * scale)
 
 
 # torch's own Adam has it from 2.7 on.
@@ -117,12 +117,15 @@ def train(opt, first, steps, scale=1.0):
 def reals(tensor):
     """A copy as the specification sees it: complex numbers as pairs of reals."""
     tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        return np.array(tensor.view(torch.int16).numpy()).view(BFLOAT16)
     return np.array((torch.view_as_real(tensor) if tensor.is_complex() else tensor).numpy())
 
 
 def specified_norm(opt, grad_scale=1.0):
-    limited = [p for group in opt.param_groups if group["max_norm"] is not None for p in group["params"]]
-    return reference.total_norm([reals(p.grad) for p in limited if p.grad is not None]) / grad_scale
+    limited = [group for group in opt.param_groups if group["max_norm"] is not None]
+    grads = [getattr(p, group["grad_attr"]) for group in limited for p in group["params"]]
+    return reference.total_norm([reals(g) for g in grads if g is not None]) / grad_scale
 
 
 def expect(opt, grad_scale=1.0):
@@ -135,22 +138,32 @@ def expect(opt, grad_scale=1.0):
         if group["max_norm"] is not None:
             options["clip_coef"] = reference.clip_coefficient(norm, group["max_norm"])
         options["clip_value"] = group["clip_value"]
-        states = rule.state_of({**rule.defaults, **group})
+        full = {**rule.defaults, **group, "state_dtype": group["state_dtype"]}
+        states, formats, draws = rule.state_of(full), rule.formats("", full), rule.draws("", full)
         names = [s.name for s in states]
         for p in group["params"]:
-            if p.grad is None:
+            grad = getattr(p, group["grad_attr"])
+            if grad is None:
                 continue
             state = opt.state.get(p) or {}
-            arrays = {s.name: np.full_like(reals(p), group[s.start] if s.start else 0.0) for s in states}
+            if draws:
+                options |= {"seed": group["seed"], "tensor": state["tensor_id"] if state else opt._tensor_ids()[id(p)]}
+            arrays = {}
+            for s in states:
+                value = reals(p)
+                stored = _dtypes.numpy_dtype("", _dtypes.stored_as(value.dtype.name, formats[s.name]))
+                arrays[s.name] = np.full_like(value, group[s.start] if s.start else 0.0, dtype=stored)
             arrays |= {n.name: np.array(n.start, np.float32) for n in rule.numbers}
             arrays.update({k: reals(state[k]) for k in arrays if state.get(k) is not None})
             step = int(state["step"]) + 1 if "step" in state else 1 + any(k in state for k in names)
             new = getattr(reference, rule.name())(
-                reals(p), reals(p.grad), **arrays, step=step, grad_scale=grad_scale, **options
+                reals(p), reals(grad), **arrays, step=step, grad_scale=grad_scale, **options
             )
             expected[p] = dict(zip(["param", *arrays], new, strict=True))
             if rule.has_step:
-                expected[p]["step"] = np.float32(step)
+                expected[p]["step"] = (np.float64 if draws else np.float32)(step)
+            if draws:
+                expected[p]["tensor_id"] = options["tensor"]
     return expected
 
 
@@ -159,7 +172,10 @@ def assert_is(expected, opt):
         got = {"param": p, **opt.state.get(p, {})}
         assert got.keys() == values.keys()
         for key, value in values.items():
-            assert_same_bits(reals(got[key]), value, f"{key} of a parameter of shape {tuple(p.shape)}")
+            is_tensor = isinstance(got[key], torch.Tensor)
+            assert_same_bits(
+                reals(got[key]) if is_tensor else got[key], value, f"{key} of a parameter of shape {tuple(p.shape)}"
+            )
 
 
 def step_as_specified(opt, grad_scale=1.0):

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import _arguments as check
 from .. import _core, _dtypes
+from .._formats import decode
 from .._rule import RUN_TIME, KeptGroups, Rule
 from ..functional._updates import step_arrays
 
@@ -27,8 +28,11 @@ def _converted(value: Any, got: str, dtype: np.dtype[Any]) -> Any:
     """An array of a dtype called ``got`` as one of another."""
     if got != "bfloat16":
         return value.astype(dtype, copy=False)
-    bits = value.view(np.uint16)
-    return bits.view(dtype) if dtype.itemsize == 2 else (bits.astype(np.uint32) << 16).view(dtype)
+    if dtype.itemsize == 2:
+        return value.view(dtype)
+    out = np.empty_like(value, dtype=dtype)  # laid out like it
+    out[...] = decode(value, got)
+    return out
 
 
 class Optimizer:

@@ -314,17 +314,22 @@ class FusedOptimizer(torch.optim.Optimizer):
     def _tensor_ids(self) -> dict[int, int]:
         """What random numbers know each parameter by: ``id(param)`` to its number, which no other has.
 
-        It is that of its state, else the one that its group has for its place. Parameters that were put into a group by
-        hand get numbers that nothing has.
+        It is that of its state, else the one that its group has for its place; a plain dict in place of a group has
+        none, and places count on from group to group. Parameters that were put into a group by hand get numbers that
+        nothing has.
         """
         if self._run.tensor_ids is None:
-            states = [(p, self.state.get(p) or {}) for group in self.param_groups for p in group["params"]]
-            found = {id(p): state["tensor_id"] for p, state in states if "tensor_id" in state}
+            states = [(p, self.state.get(p)) for group in self.param_groups for p in group["params"]]
+            found = {id(p): s["tensor_id"] for p, s in states if isinstance(s, dict) and "tensor_id" in s}
             taken = set(found.values())
             fresh = itertools.count(self._next_tensor)
+            first = 0
             for group in self.param_groups:
-                ids = _groups.run_time(group, self._run_time)["tensor_ids"] or ()
-                for p, number in itertools.zip_longest(group["params"], ids[: len(group["params"])]):
+                count = len(group["params"])
+                ids = _groups.run_time(group, self._run_time)["tensor_ids"]
+                ids = range(first, first + count) if ids is None else ids[:count]
+                first += count
+                for p, number in itertools.zip_longest(group["params"], ids):
                     if id(p) not in found:
                         if number is None or number in taken:
                             number = next(n for n in fresh if n not in taken)
@@ -420,9 +425,24 @@ class FusedOptimizer(torch.optim.Optimizer):
         def make() -> _core.Group:
             options = {**self.defaults, "seed": self._seed, **group, **own}
             capturable = bool(options.get("capturable", False))
+            self._check_drawn(group, options)
             return self._rule.group(type(self).__name__, _on_host(options), least_lr=_LEAST_LR, capturable=capturable)
 
         return self._run.groups.get(k, values, make)
+
+    def _check_drawn(self, group: dict[str, Any], options: dict[str, Any]) -> None:
+        """Raise ValueError where ``state_dtype`` was changed under state that exists, in the first parameter that has
+        some."""
+        label = type(self).__name__
+        draws = self._rule.draws(label, options)
+        if not draws and "seed" not in group:
+            return
+        state = next((s for p in group["params"] if isinstance(s := self.state.get(p), dict) and s), None)
+        if state is not None and ("tensor_id" in state) != draws:
+            raise ValueError(
+                f"{label}: state_dtype is {options['state_dtype']!r}, which the state of this group was not made for; "
+                "opt.load_state_dict(opt.state_dict()) converts it"
+            )
 
     def _update(self, run_times: list[dict[str, Any]], over_ranks: _ranks.Exchange | None) -> None:
         label = type(self).__name__
