@@ -9,7 +9,6 @@ import hashlib
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,18 +17,12 @@ from fusedstep import _core, reference
 from fusedstep._formats import SIXTEEN_BITS, _mix, _to_bfloat16_stochastic
 from tests.helpers.bits import BFLOAT16, Array, Guarded
 from tests.helpers.declared import KERNELS
+from tests.helpers.formats import CASTS, INF, floats, near
 from tests.helpers.kernels import rule_id, step
 
-# What others call them.
-CASTS = {"bfloat16": BFLOAT16, "float16": np.dtype(np.float16)}
 CANONICAL_NAN = {"bfloat16": 0x7FC0, "float16": 0x7E00, "bfloat16_stochastic": 0x7FC0}
-INF = {"bfloat16": 0x7F80, "float16": 0x7C00}
 EVERY_CODE = np.arange(2**16, dtype=np.uint32).astype(np.uint16)
 KEY = reference.stochastic_key(1, 2, 3, 4)
-
-
-def floats(bits: Any) -> Array:
-    return np.asarray(bits).astype(np.uint32).view(np.float32)
 
 
 def is_nan(codes: Array, format: str) -> Array:
@@ -48,21 +41,6 @@ def sample() -> Array:
     dense = np.arange(0, 2**32, 1021, dtype=np.uint64)
     assert dense.size >= 2**22
     return np.concatenate([floats(dense), *(near(format)[0] for format in CASTS)])
-
-
-@functools.cache
-def near(format: str) -> tuple[Array, Array]:
-    """Every finite number of a format, the ties between two of them, and the float32 before and after each; the codes
-    for these. After the largest number comes a tie with infinity."""
-    codes = np.arange(INF[format], dtype=np.uint32)
-    ends = reference.decode(codes.astype(np.uint16), format).astype(np.float64)
-    ends = np.append(ends, 2 * ends[-1] - ends[-2])  # where the next number would be
-    exact, ties = (x.astype(np.float32).view(np.uint32) for x in (ends[:-1], (ends[:-1] + ends[1:]) / 2))
-    values = [exact, ties, ties - 1, ties + 1, exact + 1, exact[1:] - 1]
-    wanted = [codes, codes + codes % 2, codes, codes + 1, codes, codes[1:]]
-    bits, want = np.concatenate(values), np.concatenate(wanted)
-    assert len(bits) > 6 * 0x7BFF
-    return floats(np.append(bits, bits | 0x80000000)), np.append(want, want | 0x8000).astype(np.uint16)
 
 
 @functools.cache

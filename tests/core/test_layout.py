@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fusedstep import functional, reference
-from tests.helpers.bits import Array, assert_same_bits
+from tests.helpers.bits import BFLOAT16, Array, assert_same_bits
+from tests.helpers.declared import KERNELS
+from tests.helpers.kernels import COMMON, STORED, dtypes_of, expected, hyper_of, rule_id, step, storages
 
 SHAPE = (6, 5, 70)  # enough for chunks of packed elements to straddle rows
 
@@ -24,12 +27,20 @@ def backwards(x: Array) -> Array:
     return np.ascontiguousarray(x[::-1, :, ::-1])[::-1, :, ::-1]
 
 
+def beside(x: Array) -> Array:
+    """One element past where memory is aligned."""
+    big = np.full(x.size + 2, -7, x.dtype)
+    big[1:-1] = x.ravel()
+    return big[1:-1].reshape(x.shape)
+
+
 LAYOUTS: dict[str, Callable[[Array], Array]] = {
     "contiguous": np.ascontiguousarray,
     "fortran": np.asfortranarray,
     "permuted": lambda x: np.ascontiguousarray(x.transpose(1, 2, 0)).transpose(2, 0, 1),
     "spread": spread,
     "backwards": backwards,
+    "beside": beside,
 }
 
 
@@ -60,10 +71,56 @@ def test_step(backend: str, dtype: type, param: str, grad: str, state: str) -> N
         assert (p.base[..., 1::2] == -7).all()
 
 
+(ADAM,) = (r for r in KERNELS if rule_id(r) == "adam-exp_avg-exp_avg_sq")
+
+
+def check_layouts(storage: str, layouts: list[Callable[[Array], Array]], common: dict[str, Any], shape: Any) -> None:
+    """A step of the core: parameter, gradient and two states, each stored and laid out in some way."""
+    rng = np.random.default_rng(3)
+    drawn = [rng.standard_normal(shape) for _ in range(3)]
+    values = [x.astype(d) for x, d in zip([*drawn, rng.random(shape)], dtypes_of(storage), strict=True)]
+    hyper = hyper_of(ADAM, "middle")
+    (want,), norm = expected(ADAM, hyper, common, 5, [values[0]], [values[1]], [[x] for x in values[2:]], [3])
+    p, g, m, v = (layout(x.copy()) for layout, x in zip(layouts, values, strict=True))
+    assert step(ADAM, hyper, common, 5, [p], [g], [[m], [v]], [3]) == norm
+    for name, a, b in zip(("param", "exp_avg", "exp_avg_sq"), (p, m, v), want, strict=True):
+        assert_same_bits(a, b, name)
+    assert_same_bits(g, values[1])
+    for a in (p, g, m, v):
+        if a.base is not None and a.base.size == 2 * a.size:
+            assert (a.base[..., 1::2] == -7).all()
+
+
+@pytest.mark.pairwise("backend", "storage", "param", "grad", "state")
+@pytest.mark.parametrize("storage", storages(ADAM))
+@pytest.mark.parametrize("param", LAYOUTS)
+@pytest.mark.parametrize("grad", LAYOUTS)
+@pytest.mark.parametrize("state", LAYOUTS)
+def test_step_of_formats(backend: str, storage: str, param: str, grad: str, state: str) -> None:
+    layouts = [LAYOUTS[k] for k in (param, grad, state, "permuted")]
+    check_layouts(storage, layouts, COMMON["all"], SHAPE)
+
+
+def channels_last(x: Array) -> Array:
+    """As torch lays out images: the second dimension is the innermost in memory."""
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+
+
+@pytest.mark.parametrize("storage", storages(ADAM))
+@pytest.mark.parametrize("layout", [channels_last, np.asfortranarray, spread, backwards, beside])
+@pytest.mark.parametrize("shape", [(3, 5, 7, 11), (16, 300, 3, 3), (2, 1, 1, 9)])
+def test_all_arrays_laid_out_alike(
+    backend: str, storage: str, layout: Callable[[Array], Array], shape: tuple[int, ...]
+) -> None:
+    """A step takes permuted dense arrays in the order in which they lie. Random numbers do not depend on that."""
+    check_layouts(storage, [layout] * 4, {}, shape)
+
+
+@pytest.mark.parametrize("dtype", STORED)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("norm_type", [1, 2, np.inf])
-def test_norm_and_clip(backend: str, layout: str, norm_type: float) -> None:
-    x = np.random.default_rng(1).standard_normal((37, 41, 11)).astype(np.float32)
+def test_norm_and_clip(backend: str, layout: str, norm_type: float, dtype: str) -> None:
+    x = np.random.default_rng(1).standard_normal((37, 41, 11)).astype(STORED[dtype])
     norm = reference.total_norm([x], norm_type)
     g = LAYOUTS[layout](x.copy())
     assert functional.total_norm(g, norm_type) == norm
@@ -72,6 +129,19 @@ def test_norm_and_clip(backend: str, layout: str, norm_type: float) -> None:
     g = LAYOUTS[layout](x.copy())
     functional.clip_grad_value(g, 0.25)
     assert_same_bits(g, reference.clip(x, clip_value=0.25)[0])
+
+
+@pytest.mark.parametrize("dtype", [BFLOAT16, np.dtype(np.float16)], ids=str)
+def test_interleaved_parameters_of_16_bits(backend: str, dtype: np.dtype[Any]) -> None:
+    """Neighbours in one word are two tensors."""
+    rng = np.random.default_rng(2)
+    both, grads = rng.standard_normal((50, 8)).astype(dtype), rng.standard_normal((50, 8)).astype(dtype)
+    want = reference.sgd(both, grads, lr=0.5)[0]
+    (rule,) = (r for r in KERNELS if rule_id(r) == "sgd")
+    for columns in (slice(0, 3), slice(3, 8)), (slice(0, 8, 2), slice(1, 8, 2)):
+        p = both.copy()
+        step(rule, {"lr": 0.5}, {}, 1, [p[:, c] for c in columns], [grads[:, c] for c in columns], [])
+        assert_same_bits(p, want)
 
 
 def test_interleaved_parameters() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fusedstep import _core, functional, reference
-from tests.helpers.bits import SPECIAL, Array
-from tests.helpers.kernels import NORM_SIZES, NORMS
+from tests.helpers.bits import BFLOAT16, SPECIAL, Array, assert_same_bits
+from tests.helpers.kernels import NORM_SIZES, NORMS, STORED, special_values
 from tests.helpers.properties import examples
 
 
@@ -21,7 +22,7 @@ def same(a: float, b: float) -> bool:
     return a == b or (math.isnan(a) and math.isnan(b))
 
 
-def random(n: int, dtype: type, seed: int = 0) -> Array:
+def random(n: int, dtype: Any, seed: int = 0) -> Array:
     rng = np.random.default_rng(seed)
     return (rng.standard_normal(n) * 10.0 ** rng.integers(-3, 3, n)).astype(dtype)
 
@@ -31,10 +32,10 @@ def test_constants() -> None:
     assert _core.chunk % _core.norm_block == 0
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", STORED)
 @pytest.mark.parametrize("norm_type", NORMS)
-def test_every_size(backend: str, norm_type: float, dtype: type) -> None:
-    arrays = [random(n, dtype, n) for n in NORM_SIZES]
+def test_every_size(backend: str, norm_type: float, dtype: str) -> None:
+    arrays = [random(n, STORED[dtype], n) for n in NORM_SIZES]
     each = functional.total_norm(arrays, norm_type, per_tensor=True)
     assert each == [reference.total_norm([a], norm_type) for a in arrays]
     for k in range(len(arrays) + 1):
@@ -48,6 +49,36 @@ def test_special_values(backend: str, norm_type: float) -> None:
             x = random(3000, np.float32)
             x[at] = value
             assert same(functional.total_norm(x, norm_type), reference.total_norm([x], norm_type)), (value, at)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("norm_type", NORMS)
+def test_special_values_of_16_bits(backend: str, norm_type: float, dtype: str) -> None:
+    for value in special_values(STORED[dtype]):
+        for at in (0, 31, 2048, 2999):
+            x = random(3001, STORED[dtype])[1:]
+            x[at] = value
+            assert same(functional.total_norm(x, norm_type), reference.total_norm([x], norm_type)), (value, at)
+
+
+@pytest.mark.parametrize("norm_type", [*NORMS, 3.0])
+def test_arrays_of_several_formats(backend: str, norm_type: float) -> None:
+    """A norm of 16-bit gradients is that of the numbers they hold: no range and no precision of theirs limits it."""
+    arrays = [random(3000, dtype, k) for k, dtype in enumerate(STORED.values()) if dtype != np.float64]
+    arrays.append(np.full(3000, 60_000, np.float16))
+    plain = [a.astype(np.float32) for a in arrays]
+    norms = [functional.total_norm(x, norm_type) for x in (arrays, plain)]
+    assert norms[0] == norms[1]
+    assert norms[0] > 60_000 - 1
+    if norm_type != 3:
+        assert norms[0] == reference.total_norm(arrays, norm_type) == reference.total_norm(plain, norm_type)
+
+
+@examples(200)
+@given(hnp.arrays(np.uint16, st.integers(0, 100)), st.sampled_from(NORMS), st.sampled_from([np.float16, BFLOAT16]))
+def test_any_values_of_16_bits(codes: Array, norm_type: float, dtype: Any) -> None:
+    x = codes.view(dtype)
+    assert same(functional.total_norm(x, norm_type), reference.total_norm([x], norm_type))
 
 
 @examples(200)
@@ -97,15 +128,27 @@ def test_complex(dtype: type, norm_type: float) -> None:
     assert functional.total_norm(z) == reference.total_norm([z.view(z.real.dtype)])
 
 
+@pytest.mark.parametrize("dtype", STORED)
 @pytest.mark.parametrize("per_tensor", [False, True])
-def test_clip(backend: str, per_tensor: bool) -> None:
-    arrays = [random(n, np.float32, n) for n in (5, 3000, 40_000)]
+def test_clip(backend: str, per_tensor: bool, dtype: str) -> None:
+    arrays = [random(n, STORED[dtype], n) for n in (5, 3000, 40_000)]
     grads = [a.copy() for a in arrays]
     norms = functional.clip_grad_norm(grads, 1.0, per_tensor=per_tensor)
     each = norms if per_tensor else [norms] * 3
     for g, a, norm in zip(grads, arrays, each, strict=True):
-        assert np.array_equal(g, reference.clip(a, clip_coef=reference.clip_coefficient(norm, 1.0))[0])
+        assert_same_bits(g, reference.clip(a, clip_coef=reference.clip_coefficient(norm, 1.0))[0])
     assert functional.total_norm(grads, per_tensor=True)[2] == pytest.approx(1.0, rel=0.1 if per_tensor else 1)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_clip_value_of_16_bits(backend: str, dtype: str) -> None:
+    """Also to a bound that the format cannot hold: it is rounded as everything that is stored."""
+    arrays = [special_values(STORED[dtype]), *(random(n, STORED[dtype], n) for n in (5, 40_001))]
+    for bound in (0.0, 0.1, 1.0, 1e30):
+        grads = [a.copy() for a in arrays]
+        functional.clip_grad_value(grads, bound)
+        for g, a in zip(grads, arrays, strict=True):
+            assert_same_bits(g, reference.clip(a, clip_value=bound)[0], f"bound {bound}")
 
 
 def test_a_norm_within_the_limit_changes_no_bit() -> None:

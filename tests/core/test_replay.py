@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from fusedstep import _core
-from tests.helpers.kernels import DTYPES, NORMS, random_arrays, rule_id
-from tests.helpers.replays import Machine, assert_all_equal, norm_calls, replay, step_call, step_calls
+from tests.helpers.kernels import DTYPES, NORMS, STORED_KERNEL_IDS, STORED_KERNELS, random_arrays, rule_id
+from tests.helpers.replays import Machine, assert_all_equal, norm_calls, replay, step_call, step_calls, stored_calls
 from tests.helpers.tools import built_replay, need, replay_with
 
 pytestmark = pytest.mark.slow
@@ -26,6 +26,11 @@ def test_every_rule(machine: Machine, rule: dict[str, Any], tmp_path: Path) -> N
     assert_all_equal(machine, [c for dtype in DTYPES for c in step_calls(rule, dtype)], tmp_path)
 
 
+@pytest.mark.parametrize(("rule", "storage"), STORED_KERNELS, ids=STORED_KERNEL_IDS)
+def test_every_rule_with_formats(machine: Machine, rule: dict[str, Any], storage: str, tmp_path: Path) -> None:
+    assert_all_equal(machine, stored_calls(rule, storage), tmp_path)
+
+
 @pytest.mark.parametrize("norm_type", NORMS)
 def test_every_norm(machine: Machine, norm_type: float, tmp_path: Path) -> None:
     assert_all_equal(machine, [c for dtype in DTYPES for c in norm_calls(norm_type, dtype)], tmp_path)
@@ -34,7 +39,7 @@ def test_every_norm(machine: Machine, norm_type: float, tmp_path: Path) -> None:
 def test_threads(machine: Machine, tmp_path: Path) -> None:
     """Enough elements for the pool to be woken: its threads too keep subnormals."""
     (rule,) = (r for r in _core.rules() if rule_id(r) == "adam-exp_avg-exp_avg_sq")
-    lists = random_arrays(np.random.default_rng(2), [300_001, 300_001], np.float32, 4)
+    lists = random_arrays(np.random.default_rng(2), [300_001, 300_001], [np.float32] * 4)
     lists[1] = [g * np.float32(1e-38) for g in lists[1]]
     call = step_call(rule, "one", {}, 3, lists)
     command, targets = machine

@@ -17,8 +17,11 @@ import pytest
 import fusedstep
 from fusedstep import _core, functional, reference
 from tests.helpers.bits import Array, assert_same_bits
+from tests.helpers.declared import KERNELS
+from tests.helpers.kernels import COMMON, check_case, dtypes_of, hyper_of, random_arrays, rule_id, storages
 
 pytestmark = pytest.mark.xdist_group("threads")
+(ADAM,) = (r for r in KERNELS if rule_id(r) == "adam-exp_avg-exp_avg_sq")
 SIZES = [1, 1000, 16384, 16385, 0, 100_003, 500_000, 7]  # enough for both kinds of threads to be worth waking
 
 
@@ -47,6 +50,15 @@ def test_thread_count(threads: None, target: str, count: int) -> None:
         )  # fmt: skip
         for got, w in zip((arrays[0][k], arrays[2][k], arrays[3][k]), want, strict=True):
             assert_same_bits(got, w, f"tensor {k}")
+
+
+@pytest.mark.parametrize("storage", storages(ADAM))
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_thread_count_with_formats(threads: None, target: str, storage: str, count: int) -> None:
+    """Where one thread ends and the next begins, an element draws the number that is its own."""
+    values = random_arrays(np.random.default_rng(1), [16384, 16385, 7, 200_003], dtypes_of(storage))
+    fusedstep.set_num_threads(count)
+    check_case(ADAM, hyper_of(ADAM, "middle"), COMMON["all"], 3, values, 1)
 
 
 def run(code: str, **env: str) -> str:

@@ -139,7 +139,7 @@ def test_one_stream_misaligned(dtype: type, stream: int) -> None:
 @pytest.mark.parametrize("rule", KERNELS, ids=rule_id)
 def test_fiber_orders(rule: dict[str, Any]) -> None:
     """The order in which threads and blocks run changes nothing."""
-    lists = random_arrays(np.random.default_rng(0), [33, 40_000, 7], np.float32, 2 + len(rule["state"]))
+    lists = random_arrays(np.random.default_rng(0), [33, 40_000, 7], [np.float32] * (2 + len(rule["state"])))
     for order in range(5):
         with arrays_on_cuda():
             _core.cuda_host.seed(order)
