@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from math import inf, nan
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ from fusedstep._rule import Option, StateArray
 from fusedstep.functional._updates import options_of
 from fusedstep.rules import Rule
 from tests.helpers import declared
-from tests.helpers.bits import assert_same_bits
+from tests.helpers.bits import BFLOAT16, assert_same_bits
 
 Errors = type[Exception] | tuple[type[Exception], ...]
 Spoil = Callable[[np.ndarray], Any]
@@ -153,8 +154,8 @@ def tensor(**options: Any) -> Spoil:
 
 ANYWHERE: list[Case] = [
     *(
-        (d, TypeError, lambda good, d=d: np.zeros(good.shape, d))
-        for d in ("f2", "i4", "?", "O", ">f4", "g", "U4", "V4")
+        (np.dtype(d).str, TypeError, lambda good, d=d: np.zeros(good.shape, d))
+        for d in ("u2", "i2", "i4", "?", "O", ">f4", ">f2", "g", "U4", "V2", "V4", ml_dtypes.float8_e4m3fn)
     ),
     ("list", TypeError, lambda good: good.tolist()),
     ("None", TypeError, lambda good: None),
@@ -168,8 +169,7 @@ ANYWHERE: list[Case] = [
     ("DLPack, None", BOTH, lambda good: Broken(None)),
     ("field of odd stride", ValueError, field),
     ("misaligned", ValueError, misaligned),
-    ("half", TypeError, tensor(dtype=torch.half)),
-    ("bfloat16", TypeError, tensor(dtype=torch.bfloat16)),
+    ("int16", TypeError, tensor(dtype=torch.int16)),
     ("meta", BOTH, tensor(device="meta")),
     ("sparse", BOTH, lambda good: torch.zeros(good.shape).to_sparse()),
 ]
@@ -217,6 +217,40 @@ def test_array_that_cannot_be_read(function: str, argument: str, error: Errors, 
 @pytest.mark.parametrize(("function", "argument"), OF_UPDATES)
 def test_array_that_does_not_match(function: str, argument: str, error: Errors, spoil: Spoil) -> None:
     check(function, argument, error, spoil)
+
+
+STATES = [(f, a) for f, a in OF_UPDATES if a not in ("params", "grads")]
+HALVES = {
+    "float16": lambda good: good.astype(np.float16),
+    "half": lambda good: torch.from_numpy(good).half(),
+}
+
+
+@pytest.mark.parametrize("spoil", HALVES.values(), ids=HALVES)
+@pytest.mark.parametrize(("function", "argument"), STATES)
+def test_state_in_float16(function: str, argument: str, spoil: Spoil) -> None:
+    """What is below 6e-8 would be lost."""
+    check(function, argument, TypeError, spoil)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex64, np.complex128])
+@pytest.mark.parametrize("stored", [np.float16, BFLOAT16])
+@pytest.mark.parametrize(("function", "argument"), [(f, a) for f, a in OF_UPDATES if a != "params"])
+def test_16_bits_beside_what_is_not_computed_in_float32(function: str, argument: str, stored: Any, dtype: type) -> None:
+    arrays = make(function)
+    for a in FUNCTIONS[function][0]:
+        arrays[a] = [x.astype(dtype) for x in arrays[a]]
+    arrays[argument][BAD] = arrays[argument][BAD].real.astype(stored)
+    parts = (f"{function}: ", f"{argument}[{BAD}]", np.dtype(stored).name, f"expected {np.dtype(dtype).name}")
+    refuses(TypeError, arrays, parts, invoke, function, arrays)
+
+
+@pytest.mark.parametrize("argument", ["square_avgs", "grad_avgs"])
+def test_a_difference_of_rounded_averages(argument: str) -> None:
+    arrays = make("rmsprop")
+    arrays[argument][BAD] = arrays[argument][BAD].astype(BFLOAT16)
+    parts = (f"rmsprop: {argument}[{BAD}] has dtype bfloat16, expected float32",)
+    refuses(TypeError, arrays, parts, invoke, "rmsprop", arrays)
 
 
 NUMBERS = [(f, a) for f in UPDATES for a in numbers(f)]
@@ -367,7 +401,9 @@ COUNTING = [f for f, (_, options) in UPDATES.items() if "step" in options]
 def test_step(function: str) -> None:
     arrays = make(function)
     wrong = [(v, ValueError) for v in (0, -1, [1, 1, 1], [1] * 5, [], [1, 1, 1, 0], 2**53, 10**30)]
-    wrong += [(v, TypeError) for v in (1.5, "1", None, {}, [1, 1, 1, 1.0], [1, 1, 1, "1"], np.array([1.0, 2.0]))]
+    wrong += [(v, TypeError) for v in (1.5, "1", {}, [1, 1, 1, 1.0], [1, 1, 1, "1"], np.array([1.0, 2.0]))]
+    if inspect.signature(getattr(functional, function)).parameters["step"].default is not None:
+        wrong.append((None, TypeError))
     for value, error in wrong:
         refuses(error, arrays, (f"{function}: step",), invoke, function, arrays, step=value)
 
@@ -474,7 +510,7 @@ def test_class_gradient(cls: str, error: Errors, spoil: Spoil) -> None:
 def test_class_names_the_index_that_the_caller_knows(layout: str) -> None:
     params, grads = params_and_grads()
     opt = fnp.Adam(params if layout == "after a None" else [{"params": params[:2]}, {"params": params[2:]}])
-    grads[0], grads[BAD] = None if layout == "after a None" else grads[0], grads[BAD].astype("f2")
+    grads[0], grads[BAD] = None if layout == "after a None" else grads[0], grads[BAD].astype("i4")
     refuses(TypeError, [params, grads], ("Adam: ", f"grads[{BAD}]"), opt.step, grads)
 
 

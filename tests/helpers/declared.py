@@ -63,10 +63,11 @@ CASES: list[tuple[str, dict[str, Any]]] = [(name, options) for name, rule in RUL
 
 def roundings(kernel: dict[str, Any]) -> list[str]:
     """Of a row of the registry: how each of its state arrays is rounded where it is stored as bfloat16."""
-    there = kernel["state"]
-    declared = {s.name: s for rule in ALL if rule.kernel == kernel["name"] for s in rule.states}
-    options = {s.when: s.name in there for s in declared.values()}
-    return [declared[n].rounding(options) for n in there]
+    rules = [rule for rule in ALL if rule.kernel == kernel["name"]]
+    declared = {s.name: s for rule in rules for s in rule.states}
+    arrays = [declared[name] for name in kernel["state"]]
+    options = {name: False for rule in rules for name in rule.defaults} | {s.when: True for s in arrays if s.when}
+    return [s.rounding(options) for s in arrays]
 
 
 def arrays_of(rule: type[Rule]) -> tuple[str, ...]:

@@ -96,7 +96,8 @@ def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], op
     label = rule.name()
     call = {o.name: options.pop(o.name) for o in CALL}
     step, params = options.pop("step", 1), check.arrays(params)
-    steps = check.steps(label, 1 if step is None else step, len(params))
+    needs_step = "step" in signature(rule.specification).parameters
+    steps = check.steps(label, 1 if step is None and not needs_step else step, len(params))
     ids = call.pop("tensor")
     tensors = None if ids is None else check.tensor_ids(label, "tensor", ids, len(params))
     for s in rule.states:
