@@ -276,6 +276,8 @@ class Rule:
     @classmethod
     def draws(cls, label: str, options: Options) -> bool:
         """Whether a state array is rounded by random numbers: these need a seed, and the parameter a number."""
+        if options.get("state_dtype") is None:
+            return False
         formats = cls.formats(label, options)
         drawn = [s.name for s in cls.state_of(options) if s.rounding(options) == "stochastic"]
         return any(formats[name] == "bfloat16" for name in drawn)

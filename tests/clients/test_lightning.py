@@ -288,10 +288,12 @@ def test_command_line_sees_the_arguments(monkeypatch):
         quiet = {"trainer_defaults": {"logger": False, "accelerator": "cpu"}, "seed_everything_default": 0}
         return cli.LightningCLI(Plain, run=False, save_config_callback=None, **quiet)
 
-    built = build("--optimizer.lr", "0.25", "--optimizer.max_norm", "0.5", "--optimizer.betas", "[0.5,0.75]")
+    stored = ("--optimizer.state_dtype", '{"exp_avg": "bfloat16"}')
+    built = build("--optimizer.lr", "0.25", "--optimizer.max_norm", "0.5", "--optimizer.betas", "[0.5,0.75]", *stored)
     assert built.config.optimizer.init_args.lr == 0.25
     opt = cli.instantiate_class(built.model.parameters(), built.config.optimizer.as_dict())
     group = opt.param_groups[0]
     assert (group["lr"], group["max_norm"], group["betas"]) == (0.25, 0.5, (0.5, 0.75))
+    assert group["state_dtype"] == {"exp_avg": "bfloat16"}
     with pytest.raises(SystemExit):
         build("--optimizer.learning_rate", "0.25")

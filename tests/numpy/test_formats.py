@@ -186,6 +186,19 @@ def test_state_that_is_missing_where_an_option_was_set_later() -> None:
         opt.step(arrays(BFLOAT16))
 
 
+def test_state_that_another_option_was_set_for() -> None:
+    opt = drawing(arrays(BFLOAT16))
+    opt.step(arrays(BFLOAT16, 1))
+    opt.param_groups[0]["state_dtype"] = None
+    before = bits_of(opt)
+    with pytest.raises(ValueError, match=r"Adam: state_dtype is None, which state\[0\] was not made for"):
+        opt.step(arrays(BFLOAT16, 2))
+    assert bits_of(opt) == before
+    opt.load_state_dict(opt.state_dict())
+    assert {opt.state[0][name].dtype for name in ("exp_avg", "exp_avg_sq")} == {np.dtype(np.float32)}
+    step_as_specified(opt, arrays(BFLOAT16, 2))
+
+
 NO_ML_DTYPES = """
 import sys
 sys.modules["ml_dtypes"] = None

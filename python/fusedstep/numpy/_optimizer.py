@@ -212,6 +212,11 @@ class Optimizer:
                         f"{self._label}: state[{k}] has no {missing[0]!r}; set options that add state at construction; "
                         "state.clear() starts anew"
                     )
+                if "tensor_id" in self.state[k] and "tensor_id" not in keys:
+                    raise ValueError(
+                        f"{self._label}: state_dtype is {group['state_dtype']!r}, which state[{k}] was not made for; "
+                        "opt.load_state_dict(opt.state_dict()) converts it"
+                    )
             arrays = [[self.state[k][name] for k in live] for name in names]
             steps = [1 + check.step_count(self._label, f"state[{k}].step", self.state[k]["step"], 0) for k in live]
             ids = None

@@ -266,7 +266,9 @@ class FusedOptimizer(torch.optim.Optimizer):
         for k, group in enumerate(self.param_groups):
             run_time = _groups.run_time(present[k], self._run_time) if k < len(present) else self._run_time
             self.param_groups[k] = _groups.ParamGroup(group, run_time)
-            seed = self.param_groups[k].pop("seed", present[k].get("seed", self._seed) if k < len(present) else None)
+            seed = self.param_groups[k].pop(
+                "seed", present[k].get("seed", self._seed) if k < len(present) else self._seed
+            )
             if self._rule.draws(type(self).__name__, {**self.defaults, **group, **run_time}):
                 self.param_groups[k]["seed"] = seed
             for name, value in _UNUSED.items():
