@@ -201,7 +201,7 @@ def print_table(runs: list[Run], title: str, console: Console) -> None:
         ("optimizer + clip, share", *(f"{u / w:.2%}" for u, w in zip(update, whole, strict=True)), ""),
     ]
     table = Table("", title=title)
-    for header in (*(run.title for run in runs), ""):
+    for header in (*(run.title for run in runs), "the first two" * (len(runs) > 2)):
         table.add_column(header, justify="right")
     for row in rows:
         table.add_row(*row)

@@ -25,7 +25,7 @@ SIZES = ((257, 33), (1000,), (7,))
 LARGE = ((7,), (4_000_000,))  # the second has memory of its own: none of it is left in a block of torch's cache
 # Without torch's cache every tensor is an allocation of its own, whose ends memcheck knows.
 UNCACHED = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-ADAMW = "test_gpu and equals_the_cpu and AdamW and float32"
+ADAMW = "test_gpu and AdamW and (equals_the_cpu and float32 or sixteen_bits and bfloat16-bfloat16)"
 
 
 def parameters(device: str, sizes: tuple[tuple[int, ...], ...] = SIZES) -> list[torch.nn.Parameter]:

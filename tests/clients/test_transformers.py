@@ -84,6 +84,41 @@ def test_checkpoint_of_the_other_library(first, second):
     assert_same(rest, whole)
 
 
+@pytest.mark.parametrize("options", [{}, {"state_dtype": "bfloat16"}], ids=str)
+def test_a_model_that_was_saved_as_bfloat16(options):
+    """transformers 5 loads it as that. It trains, clips, and goes on from a checkpoint with equal bits."""
+    tiny().bfloat16().save_pretrained("model")
+
+    def loaded():
+        model = transformers.AutoModelForCausalLM.from_pretrained("model")
+        assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+        return model
+
+    def trainer():
+        return trainer_of(ours, model=loaded(), max_grad_norm=0.0, options={"max_norm": 0.5, **options})
+
+    whole = trained(trainer())
+    assert whole.optimizer.clipped_steps > 0
+    rest = trained(trainer(), resume_from_checkpoint="out/checkpoint-3")
+    assert_same(rest, whole, rtol=0, atol=0)
+    low = getattr(torch, options.get("state_dtype", "float32"))
+    for kept in rest.state_dict["state"].values():
+        assert (kept["exp_avg"].dtype, kept["exp_avg_sq"].dtype) == (low, low)
+        assert ("tensor_id" in kept) == (low is torch.bfloat16)
+    beside = trained(trainer_of(theirs, model=loaded()))  # with state in bfloat16
+    assert whole.losses == pytest.approx(beside.losses, abs=0.05)
+
+    model, losses = loaded(), []
+    opt = ours.AdamW(model.parameters(), lr=0.01, max_norm=0.5, **options)
+    for _ in range(30):  # all of the data in each step: it is soon known by heart
+        loss = model(input_ids=TOKENS, labels=TOKENS).loss
+        loss.backward()
+        opt.step()
+        opt.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 1
+
+
 def lora():
     peft = need("peft")
     return peft.get_peft_model(tiny(), peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))

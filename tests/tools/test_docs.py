@@ -39,8 +39,9 @@ def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
-def test_code_of_the_readme_runs(tmp_path: Path) -> None:
-    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+@pytest.mark.parametrize("document", ["README.md", "docs/formats.md"])
+def test_code_runs(document: str, tmp_path: Path) -> None:
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
     assert len(snippets) >= 2
     for snippet in snippets:
         done = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -17,12 +18,19 @@ from tests.helpers.tools import ROOT
 pytest.importorskip("matplotlib")  # of the extra "examples"
 pytest.importorskip("rich")
 
-MODELS = ("transformer", "convnet", "embedding")
+UNTRAINED = {
+    "transformer": 4.9,
+    "convnet": 2.3,
+    "embedding": 3.0,
+}  # loss of each model: ln of what there is to choose from
 
 
 def run(script: str, folder: Path, *arguments: str) -> str:
     command = [sys.executable, ROOT / "examples" / script, *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    environment = {**os.environ, "COLUMNS": "130"}  # else tables wrap
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -41,12 +49,34 @@ def refusal(
 
 def test_all_models_train(tmp_path: Path) -> None:
     said = run("train.py", tmp_path, "--size", "tiny", "--model", "all", "--steps", "60")
-    assert {path.name for path in tmp_path.iterdir()} == {f"train-{model}.png" for model in MODELS}
+    assert {path.name for path in tmp_path.iterdir()} == {f"train-{model}.png" for model in UNTRAINED}
     losses = [tuple(map(float, found)) for found in re.findall(r"training loss, last 20 *│ +(\S+) │ +(\S+) │", said)]
-    untrained = {"transformer": 4.9, "convnet": 2.3, "embedding": 3.0}  # ln of what there is to choose from
-    for model, both in zip(MODELS, losses, strict=True):
-        assert max(both) < untrained[model] - 0.3
+    for untrained, both in zip(UNTRAINED.values(), losses, strict=True):
+        assert max(both) < untrained - 0.3
         assert both[0] == pytest.approx(both[1], abs=0.1)
+
+
+def test_a_model_of_16_bits_trains(tmp_path: Path) -> None:
+    """Beside torch's and beside float32. That torch's own state is shorter makes no difference in so few steps."""
+    arguments = ("--size", "tiny", "--model", "all", "--steps", "60", "--dtype", "bfloat16")
+    said = run("train.py", tmp_path, *arguments, "--state-dtype", "bfloat16")
+    found = re.findall(r"training loss, last 20 *│ +(\S+) │ +(\S+) │ +(\S+) │", said)
+    for untrained, losses in zip(UNTRAINED.values(), found, strict=True):
+        ours, torchs, float32 = map(float, losses)
+        assert max(ours, float32) < untrained - 0.3
+        assert ours == pytest.approx(torchs, abs=0.05)
+        assert ours == pytest.approx(float32, abs=0.15)
+
+
+def test_the_table_of_what_16_bits_lose(tmp_path: Path) -> None:
+    said = run("displacement.py", tmp_path)
+    assert len(said.splitlines()) == 6
+    page = (ROOT / "docs/formats.md").read_text()
+    found, written = (re.findall(r"^\| (1e-.*) \|$", text, re.MULTILINE) for text in (said, page))
+    for line, expected in zip(found, written, strict=True):  # the random numbers may differ in their last bit
+        numbers = [[float(x) for x in re.findall(r"[\d.]+(?:e-\d+)?", text)] for text in (line, expected)]
+        assert numbers[0] == pytest.approx(numbers[1], abs=0.01)
+    assert [line.split(" | ")[1] for line in found] == ["1.000 / 0.00"] * 4
 
 
 @pytest.mark.parametrize("peer", ["foreach", "default"])

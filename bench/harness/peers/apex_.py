@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from harness.cases import Case
 from harness.peers import Unavailable
 from harness.peers._common import ADAM, SIXTEEN, Package, load, on, steps_taken
@@ -31,7 +29,7 @@ class Apex(Package):
             raise Unavailable(str(error)) from error
 
     def share(self, optimizer: Any, case: Case, state: dict[Any, dict[str, Any]]) -> None:
-        if case.state_dtype == torch.float32:
+        if case.state_dtype.itemsize == 4:
             for p, entry in state.items():
                 optimizer.state[p] = {name: entry[name] for name in case.rule.states}
                 if "step" in entry:

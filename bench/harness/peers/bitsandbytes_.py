@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from harness.cases import Case
 from harness.peers import Unavailable
 from harness.peers._common import ADAM, SIXTEEN, Package, steps_taken
@@ -37,7 +35,7 @@ class BitsAndBytes(Package):
         return super().construct(case, params, chosen)
 
     def share(self, optimizer: Any, case: Case, state: dict[Any, dict[str, Any]]) -> None:
-        if case.state_dtype == torch.float32:  # states are float32 whatever the parameters are
+        if case.state_dtype.itemsize == 4:  # states are float32 whatever the parameters are
             for p, entry in state.items():
                 arrays = {f"state{i}": entry[name] for i, name in enumerate(case.rule.states, 1)}
                 optimizer.state[p] = {"step": steps_taken(entry), **arrays}
