@@ -86,6 +86,7 @@ RUN_TIME = {o.name: o for o in _OF_A_RUN}  # in no checkpoint
 SEED = of_call("seed", 0, "int", "of the random numbers that bfloat16 state is rounded with, modulo 2**64", check.seed)
 # Of the torch classes alone: where gradients are, and torch's word for one of the above.
 GRAD_ATTR = of_call("grad_attr", "grad", "str", "the attribute of a parameter that has its gradient", check.attribute)
+_CHECKED = {o.name: o.checked for o in (*RUN_TIME.values(), SEED, GRAD_ATTR) if o.checked}
 ERROR_IF_NONFINITE = of_call("error_if_nonfinite", False, "bool", 'torch\'s word for ``nonfinite="raise"``')
 
 
@@ -226,12 +227,13 @@ class Rule:
             if name not in options or (name == "lr" and least_lr <= check.number(label, name, options[name]) < 0):
                 continue
             o.numbers(label, options[name])
-        for name, o in (RUN_TIME | {"seed": SEED, "grad_attr": GRAD_ATTR}).items():
-            if o.checked and name in options:
-                o.checked(label, name, options[name])
+        for name, checked in _CHECKED.items():
+            if name in options:
+                checked(label, name, options[name])
         if cls.own.keys() <= options.keys():
             cls.check_together(label, options)
-            cls.formats(label, options)
+            if options.get("state_dtype") is not None:
+                cls.formats(label, options)
 
     @classmethod
     def state_of(cls, options: Options) -> tuple[StateArray, ...]:
@@ -257,6 +259,8 @@ class Rule:
         """What each state array is stored as, of a parameter that is computed in float32; ValueError or TypeError for a
         ``state_dtype`` that this rule or this variant of it cannot have."""
         asked = check.state_dtype(label, "state_dtype", options.get("state_dtype"))
+        if asked is None:
+            return dict.fromkeys(cls.state_names(options), "float32")
         names = [s.name for s in cls.states]
         if isinstance(asked, dict) and (unknown := [name for name in asked if name not in names]):
             known = f"of {', '.join(names)}" if names else "of none"
@@ -279,8 +283,8 @@ class Rule:
         if options.get("state_dtype") is None:
             return False
         formats = cls.formats(label, options)
-        drawn = [s.name for s in cls.state_of(options) if s.rounding(options) == "stochastic"]
-        return any(formats[name] == "bfloat16" for name in drawn)
+        arrays = cls.state_of(options)
+        return any(formats[s.name] == "bfloat16" and s.rounding(options) == "stochastic" for s in arrays)
 
     @classmethod
     def is_decoupled(cls, options: Options) -> bool:
@@ -362,14 +366,15 @@ class KeptGroups:
         return group
 
 
-_IMMUTABLE = (float, int, bool, str, type(None))
+_IMMUTABLE = frozenset({float, int, bool, str, type(None)})
 
 
 def _is_immutable(value: Any) -> bool:
     """A dict is when it is a copy of our own."""
-    if type(value) in (tuple, dict):
-        return all(type(item) in _IMMUTABLE for item in (value if type(value) is tuple else value.values()))
-    return type(value) in _IMMUTABLE
+    if type(value) in _IMMUTABLE:
+        return True
+    items = value if type(value) is tuple else value.values() if type(value) is dict else [value]
+    return all(type(item) in _IMMUTABLE for item in items)
 
 
 def _is_same_or_equal_dict(value: Any, known: Any) -> bool:
