@@ -66,7 +66,8 @@ class _Keeper:
         out = dict(entry)
         for name, value in entry.items():
             if name in self.numbers and isinstance(value, torch.Tensor):
-                out[name] = _Hidden(value.to(param.device))
+                # torch has cast it to the dtype of the parameter where a checkpoint passed through its load_state_dict.
+                out[name] = _Hidden(value.to(param.device, torch.promote_types(value.dtype, torch.float32)))
             elif name in self.arrays and isinstance(value, torch.Tensor):
                 out[name] = _Hidden(value.to(param.device, self._dtype(f"{where}.{name}", name, value, param)))
         number = out.pop("tensor_id", None)
