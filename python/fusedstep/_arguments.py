@@ -170,8 +170,10 @@ def tensor_id(label: str, name: str, value: Any) -> int:
 
 def tensor_ids(label: str, name: str, value: Any, count: int) -> list[int]:
     """One for each of ``count`` parameters, no two alike; a number alone is that of one parameter."""
-    many = isinstance(value, (list, tuple))
-    given: Sequence[Any] = value if many else [value]
+    try:
+        given, many = list(value), True
+    except TypeError:
+        given, many = [value], False
     found = [tensor_id(label, f"{name}[{k}]" if many else name, item) for k, item in enumerate(given)]
     if len(found) != count:
         have = f"has {len(found)} numbers" if many else f"is {value}"

@@ -179,11 +179,28 @@ def test_bad_options(options: dict[str, Any], error: type[Exception], message: s
     assert bits_of(opt) == before
 
 
-def test_state_that_is_missing_where_an_option_was_set_later() -> None:
+def test_state_dtype_is_changed_by_loading_ones_own_checkpoint() -> None:
     opt = fnp.Adam(arrays(BFLOAT16))
+    opt.step(arrays(BFLOAT16, 1))
     opt.param_groups[0]["state_dtype"] = "bfloat16"
-    with pytest.raises(ValueError, match=r"state\[0\] has no 'tensor_id'; set options that add state at construction"):
-        opt.step(arrays(BFLOAT16))
+    before = bits_of(opt)
+    with pytest.raises(
+        ValueError, match=r"Adam: state_dtype is 'bfloat16', which state\[0\] was not made for; opt.load"
+    ):
+        opt.step(arrays(BFLOAT16, 2))
+    assert bits_of(opt) == before
+    with pytest.warns(UserWarning, match="is rounded from float32 to bfloat16"):
+        opt.load_state_dict(opt.state_dict())
+    assert {opt.state[0][name].dtype for name in ("exp_avg", "exp_avg_sq")} == {BFLOAT16}
+    step_as_specified(opt, arrays(BFLOAT16, 2))
+
+
+def test_dtypes_are_kept_by_their_names() -> None:
+    """A core group is kept only where the options are plain."""
+    opt = fnp.Adam([{"params": arrays(BFLOAT16), "state_dtype": {"exp_avg": BFLOAT16}}], state_dtype=BFLOAT16)
+    opt.add_param_group({"params": arrays(BFLOAT16), "state_dtype": BFLOAT16})
+    opt.add_param_group({"params": arrays(BFLOAT16)})
+    assert [g["state_dtype"] for g in opt.param_groups] == [{"exp_avg": "bfloat16"}, "bfloat16", "bfloat16"]
 
 
 def test_state_that_another_option_was_set_for() -> None:

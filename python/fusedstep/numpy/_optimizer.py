@@ -104,6 +104,7 @@ class Optimizer:
         self._check_names(options)
         full = {**self.defaults, **options}
         self._rule.check(self._label, full)
+        full["state_dtype"] = check.state_dtype(self._label, "state_dtype", full["state_dtype"])
         params = check.arrays(group["params"])
         self._follow_params()
         fresh = self._fresh(params, full, len(self.state), self._added)
@@ -207,12 +208,13 @@ class Optimizer:
             live = [k for k in range(start, start + len(group["params"])) if given[k] is not None]
             start += len(group["params"])
             for k in live:
-                if missing := [name for name in keys if name not in self.state[k]]:
+                missing = [name for name in keys if name not in self.state[k]]
+                if missing and missing != ["tensor_id"]:
                     raise ValueError(
                         f"{self._label}: state[{k}] has no {missing[0]!r}; set options that add state at construction; "
                         "state.clear() starts anew"
                     )
-                if "tensor_id" in self.state[k] and "tensor_id" not in keys:
+                if ("tensor_id" in self.state[k]) != ("tensor_id" in keys):
                     raise ValueError(
                         f"{self._label}: state_dtype is {group['state_dtype']!r}, which state[{k}] was not made for; "
                         "opt.load_state_dict(opt.state_dict()) converts it"

@@ -214,7 +214,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         ids = run_time["tensor_ids"]
         if ids is None:
             ids = range(self._next_tensor, self._next_tensor + len(params))
-        found = check.tensor_ids(label, "tensor_ids", list(ids), len(params))
+        found = check.tensor_ids(label, "tensor_ids", ids, len(params))
         others = [_groups.run_time(group, self._run_time)["tensor_ids"] or () for group in self.param_groups[:-1]]
         taken = {number for numbers in others for number in numbers}
         for k, number in enumerate(found):
@@ -244,8 +244,8 @@ class FusedOptimizer(torch.optim.Optimizer):
 
         torch casts them to the parameter's dtype. Here an array of the dtype that ``state_dtype`` asks for is kept bit
         for bit. One with fewer bits is widened, one with more is rounded, with a warning. States of one number keep the
-        dtype they were saved in, as a step count does. Seed and tensor ids are those of the checkpoint, where it has
-        them. ValueError or TypeError, with nothing changed, for state of any other dtype.
+        dtype they were saved in, as a step count does; from 16 bits they are widened. Seed and tensor ids are those of
+        the checkpoint, where it has them. ValueError or TypeError, with nothing changed, for state of any other dtype.
         """
         # Registered now, this hook sees what other hooks return.
         hook = self.register_load_state_dict_pre_hook(_loading.hide)
@@ -428,6 +428,8 @@ class FusedOptimizer(torch.optim.Optimizer):
             options = {**self.defaults, "seed": self._seed, **group, **own}
             capturable = bool(options.get("capturable", False))
             self._check_drawn(group, options)
+            # As the constructor keeps it. Whatever else is set later (a torch.dtype) does not tell whether it changed.
+            own["state_dtype"] = check.state_dtype(type(self).__name__, "state_dtype", own["state_dtype"])
             return self._rule.group(type(self).__name__, _on_host(options), least_lr=_LEAST_LR, capturable=capturable)
 
         return self._run.groups.get(k, values, make)
