@@ -9,16 +9,18 @@ namespace {
 
 // Without a count all that a rule asks is whether this is the first step.
 constexpr std::int64_t kFirst = 1, kLater = 2;
+// Keys of random numbers take 8 * id modulo 2**64.
+constexpr std::int64_t kMostIds = std::int64_t{1} << 60;
 
 // What random numbers know a parameter by, the last of its dict's keys.
 std::int64_t id_of(const Given& t, const TorchParam& p) {
   const py::object& value = p.item[p.from->state_keys.size() - 1];
   const auto index = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
   const long long id = index ? PyLong_AsLongLong(index.ptr()) : -1;
-  if (!PyErr_Occurred() && id >= 0) return id;
+  if (!PyErr_Occurred() && id >= 0 && id < kMostIds) return id;
   PyErr_Clear();
   throw TypeError(t.group->label + ": tensor_id of params[" + std::to_string(p.index) + "] is " +
-                  py::cast<std::string>(py::repr(value)).substr(0, 80) + ", expected an integer from 0 to 2**63 - 1");
+                  py::cast<std::string>(py::repr(value)).substr(0, 80) + ", expected an integer from 0 to 2**60 - 1");
 }
 
 }  // namespace

@@ -44,11 +44,6 @@ struct Place {
     key[1] = static_cast<std::uint32_t>(array_key >> 32);
   }
 
-  FS_INLINE Place moved(std::int64_t by) const {
-    Place place = *this;
-    place.first += by;
-    return place;
-  }
   // Of the two elements with this index / 2.
   FS_INLINE std::uint32_t hash(std::uint32_t pair) const {
     std::uint32_t x = pair + key[0];

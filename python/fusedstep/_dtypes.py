@@ -49,6 +49,12 @@ def loses(where: str, got: str, expected: str, known: tuple[str, ...]) -> bool:
     return got != expected and got not in _HELD.get(expected, ())
 
 
+def rounding(rounded: list[str]) -> str:
+    """What to warn of, where a text for each array says from what to what it was rounded."""
+    more = f" and {len(rounded) - 1} more arrays" if len(rounded) > 1 else ""
+    return f"{rounded[0]}{more}; what state is stored as is said by state_dtype, and not by the checkpoint"
+
+
 def numpy_dtype(label: str, name: str) -> np.dtype[Any]:
     """NumPy's dtype of this name; bfloat16 is that of ml_dtypes."""
     if name != "bfloat16":

@@ -195,6 +195,23 @@ def test_state_dtype_is_changed_by_loading_ones_own_checkpoint() -> None:
     step_as_specified(opt, arrays(BFLOAT16, 2))
 
 
+def test_no_two_have_one_id() -> None:
+    """Whatever was added, removed, converted and loaded before."""
+    opt = drawing(arrays(BFLOAT16))
+    del opt.param_groups[0]["params"][0]
+    opt.add_param_group({"params": arrays(BFLOAT16, 1)[:1], "state_dtype": None})
+    opt.param_groups[1]["state_dtype"] = "bfloat16"
+    with pytest.warns(UserWarning, match="is rounded from float32 to bfloat16"):
+        opt.load_state_dict(opt.state_dict())
+    saved = {s["tensor_id"] for s in opt.state}
+    assert len(saved) == len(opt.state)
+    other = drawing([{"params": group["params"]} for group in opt.param_groups])
+    other.load_state_dict(opt.state_dict())
+    assert {s["tensor_id"] for s in other.state} == saved
+    other.add_param_group({"params": arrays(BFLOAT16, 2)})
+    assert len({s["tensor_id"] for s in other.state}) == len(other.state)
+
+
 def test_dtypes_are_kept_by_their_names() -> None:
     """A core group is kept only where the options are plain."""
     opt = fnp.Adam([{"params": arrays(BFLOAT16), "state_dtype": {"exp_avg": BFLOAT16}}], state_dtype=BFLOAT16)

@@ -343,6 +343,20 @@ def test_ids_of_parameters_that_were_changed_by_hand():
     assert len({*ids(opt)}) == 3
 
 
+@pytest.mark.parametrize("value", [-1, 2**60, 0.5, "1"])
+def test_an_id_that_is_none_changes_nothing(value):
+    opt = drawing(make_params(BF16, [(2,), (3,)]))
+    train(opt, 0, 1)
+    opt.state[params_of(opt)[1]]["tensor_id"] = value
+    set_grads(params_of(opt), 1)
+    before = bits_of(opt)
+    with pytest.raises(
+        TypeError, match=r"Adam: tensor_id of params\[1\] is .*, expected an integer from 0 to 2\*\*60 - 1"
+    ):
+        opt.step()
+    assert bits_of(opt) == before
+
+
 def test_groups_of_another_optimizer():
     """Their numbers do not come along: two optimizers may be made one."""
     first, second = (drawing(make_params(BF16, [(2,), (3,)])) for _ in range(2))

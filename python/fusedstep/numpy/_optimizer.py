@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 import warnings
 from collections.abc import Mapping, Sequence
@@ -280,6 +281,7 @@ class Optimizer:
                 target[int(index)][name] = value.item() if value.ndim == 0 else tuple(value.tolist())
             else:
                 target[int(index)][name] = value
+        self._give_ids(state)
         shapes = _core.check_params(self._owners, label=self._label, first=0)
         rounded: list[str] = []
         k = 0
@@ -295,12 +297,21 @@ class Optimizer:
                 state[k] = self._checked_state(k, state[k], full, *shapes[k], rounded)
                 k += 1
         if rounded:
-            more = f" and {len(rounded) - 1} more arrays" if len(rounded) > 1 else ""
-            text = "what state is stored as is said by state_dtype, and not by the checkpoint"
-            warnings.warn(f"{rounded[0]}{more}; {text}", stacklevel=2)
+            warnings.warn(_dtypes.rounding(rounded), stacklevel=2)
         for group, options in zip(self.param_groups, groups, strict=True):
             group |= options
         self.state[:] = state
+        self._added = max([self._added, *(s["tensor_id"] + 1 for s in state if "tensor_id" in s)])
+
+    def _give_ids(self, state: Sequence[dict[str, Any]]) -> None:
+        """To what was loaded without one: that of the parameter, or one that nothing has."""
+        taken = {new["tensor_id"] for new in state if "tensor_id" in new}
+        fresh = itertools.count(self._added)
+        for k, new in enumerate(state):
+            if "tensor_id" not in new:
+                own = self.state[k].get("tensor_id", k)
+                new["tensor_id"] = next(n for n in fresh if n not in taken) if own in taken else own
+                taken.add(new["tensor_id"])
 
     def _checked_state(
         self,
@@ -313,9 +324,8 @@ class Optimizer:
     ) -> dict[str, Any]:
         """What was loaded for a parameter, as it is stored here. Notes what is rounded."""
         keys, label = self._keys(options), f"{self._label}: state[{k}]"
-        number = new.pop("tensor_id", None)
+        number = new.pop("tensor_id")
         if "tensor_id" in keys:
-            number = self.state[k].get("tensor_id", k) if number is None else number
             new["tensor_id"] = check.tensor_id(self._label, f"state[{k}].tensor_id", number)
         if new.keys() != {*keys}:
             raise ValueError(f"{label} has {sorted(new)}, expected {sorted(keys)}")

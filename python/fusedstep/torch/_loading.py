@@ -46,8 +46,7 @@ def hide(opt: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
                 entries[key] = keeper.kept(entry, param, f"{label}: state[{index}]")
             index += 1
     if rounded:
-        more = f" and {len(rounded) - 1} more arrays" if len(rounded) > 1 else ""
-        warn(f"{rounded[0]}{more}; what state is stored as is said by state_dtype, and not by the checkpoint")
+        warn(_dtypes.rounding(rounded))
     return {**state_dict, "state": entries}
 
 
