@@ -191,7 +191,8 @@ class Rule:
     options: ClassVar[dict[str, Option]] = {}
     own: ClassVar[dict[str, Option]]  # without those of torch alone
     defaults: ClassVar[dict[str, Any]]  # of these, of the options of the run, and of the seed
-    hyper_names: ClassVar[tuple[str, ...]]  # the specification's keywords, without ``step``
+    needs_step: ClassVar[bool]  # the specification's keywords have ``step``
+    hyper_names: ClassVar[tuple[str, ...]]  # the others
 
     def __init_subclass__(cls) -> None:
         options, keyword_only = dict(cls.options), False
@@ -207,8 +208,9 @@ class Rule:
         cls.options = options
         cls.own = {name: o for name, o in options.items() if o.kind != "torch"}
         cls.defaults = {name: o.default for name, o in (cls.own | RUN_TIME | {"seed": SEED}).items()}
-        arguments = inspect.signature(cls.specification).parameters.values()
-        cls.hyper_names = tuple(a.name for a in arguments if a.kind is a.KEYWORD_ONLY and a.name != "step")
+        arguments = inspect.signature(cls.specification).parameters
+        cls.needs_step = "step" in arguments
+        cls.hyper_names = tuple(n for n, a in arguments.items() if a.kind is a.KEYWORD_ONLY and n != "step")
 
     @classmethod
     def check_together(cls, label: str, options: Options) -> None:

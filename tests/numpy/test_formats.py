@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import pickle
 import subprocess
@@ -458,6 +459,19 @@ def test_steps_have_to_be_counted_where_random_numbers_are_drawn() -> None:
         functional.rmsprop(params, grads, mean, lr=0.1)
     functional.rmsprop(params, grads, mean, lr=0.1, step=2)
     functional.rmsprop(params, grads, arrays(np.float32, 3), lr=0.1)
+
+
+def test_a_call_reads_no_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading one takes as long as updating a small model."""
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(inspect, "signature", refuse)
+    monkeypatch.setattr(functional._updates, "signature", refuse)
+    p, g, m, v = (np.ones(3, np.float32) for _ in range(4))
+    functional.adamw(p, g, m, v, step=1, lr=1e-3)
+    fnp.AdamW([p]).step([g])
 
 
 def test_centered_averages_have_to_be_float32() -> None:

@@ -82,7 +82,7 @@ def _doc_of(rule: type[Rule]) -> str:
     for n in rule.numbers:
         text = f"state of one number, float32 or float64, updated in place; starts at {n.start}, where its parameter is"
         entries.append((f"{n.name}s", text))
-    if "step" in signature(rule.specification).parameters:
+    if rule.needs_step:
         entries.append(("step", "1 in the first call, one number or one per parameter"))
     elif _may_draw(rule):
         entries.append(("step", "1 in the first call, one number or one per parameter; needed for bfloat16 state"))
@@ -96,8 +96,7 @@ def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], op
     label = rule.name()
     call = {o.name: options.pop(o.name) for o in CALL}
     step, params = options.pop("step", 1), check.arrays(params)
-    needs_step = "step" in signature(rule.specification).parameters
-    steps = check.steps(label, 1 if step is None and not needs_step else step, len(params))
+    steps = check.steps(label, 1 if step is None and not rule.needs_step else step, len(params))
     ids = call.pop("tensor")
     tensors = None if ids is None else check.tensor_ids(label, "tensor", ids, len(params))
     for s in rule.states:

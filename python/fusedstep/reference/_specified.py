@@ -20,7 +20,7 @@ def _signature_of(rule: type[Rule]) -> Signature:
     own = list(signature(rule.specification).parameters.values())
     states = [parameter(p.name, p.annotation, p.default) for p in own[2:] if p.kind is POSITIONAL]
     keywords = [p.replace(annotation=str(p.annotation)) for p in own if p.kind is KEYWORD_ONLY]
-    if "step" not in signature(rule.specification).parameters:
+    if not rule.needs_step:
         keywords.insert(0, parameter("step", "int", 1, True))
     common = [
         p.replace(annotation=str(p.annotation), default=rule.decoupled if name == "decoupled" else p.default)
