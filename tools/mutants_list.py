@@ -874,6 +874,27 @@ FACES = (
         "torch/test_formats.py -k counts_and_ids",
     ),
     Mutant(
+        "torch: short state is rounded by the random numbers of no parameter",
+        "csrc/bindings/call_torch.cpp",
+        "if (!draws || t.group->draws) return;",
+        "if (!draws || t.group) return;",
+        "torch/test_formats.py -k behind_its_back",
+    ),
+    Mutant(
+        "torch: a number of the state stays as short as torch has made it",
+        "python/fusedstep/torch/_loading.py",
+        "torch.promote_types(value.dtype, torch.float32)",
+        "value.dtype",
+        "torch/test_formats.py -k number_that_torch_has_cast",
+    ),
+    Mutant(
+        "numpy: a loaded parameter gets the id of another",
+        "python/fusedstep/numpy/_optimizer.py",
+        "next(n for n in fresh if n not in taken) if own in taken else own",
+        "own",
+        "numpy/test_formats.py -k no_two_have_one_id",
+    ),
+    Mutant(
         "torch: a parameter put in by hand gets the id of another",
         "python/fusedstep/torch/_base.py",
         "if number is None or number in taken:",

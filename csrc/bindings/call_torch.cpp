@@ -23,6 +23,15 @@ std::int64_t id_of(const Given& t, const TorchParam& p) {
                   py::cast<std::string>(py::repr(value)).substr(0, 80) + ", expected an integer from 0 to 2**60 - 1");
 }
 
+// Short state that came in behind the optimizer's back would be rounded by the random numbers of no parameter.
+void check_drawn(const Given& t, int k) {
+  const bool draws = t.group->rounding[k - 2] == Rounding::stochastic && t.array[k].format == Format::bfloat16;
+  if (!draws || t.group->draws) return;
+  throw TypeError(t.where(k).text() +
+                  " has dtype bfloat16, expected float32 as state_dtype says; "
+                  "opt.load_state_dict(opt.state_dict()) converts it");
+}
+
 }  // namespace
 
 Array PyCall::read_number_of_state(const Given& t, TorchParam& p, std::size_t k, const Where& where, bool on_device,
@@ -87,7 +96,10 @@ void PyCall::add_param(TorchParam& p, const py::object& init, const py::object& 
   read(t, 0, p.param.ptr());
   read(t, 1, p.grad.ptr());
   make_state(t, p, init);
-  for (int k = 2; k < group.streams(); ++k) read(t, k, p.item[k - 2].ptr());
+  for (int k = 2; k < group.streams(); ++k) {
+    read(t, k, p.item[k - 2].ptr());
+    check_drawn(t, k);
+  }
   const std::size_t first = group.states.size() + group.has_step;
   for (int k = 0; k < group.scalars(); ++k) {
     const Where at = t.where(group.streams() + k);

@@ -343,6 +343,31 @@ def test_ids_of_parameters_that_were_changed_by_hand():
     assert len({*ids(opt)}) == 3
 
 
+@pytest.mark.parametrize("how", ["another group", "torch's load_state_dict"])
+def test_short_state_that_came_in_behind_its_back(how):
+    """It would be rounded by random numbers of no parameter, or nobody asked for it."""
+    params = make_params(BF16, [(2,), (3,)])
+    if how == "another group":
+        opt = drawing([{"params": params[:1]}, {"params": params[1:], "state_dtype": None}])
+        train(opt, 0, 1)
+        opt.param_groups[1]["params"].insert(0, opt.param_groups[0]["params"].pop())
+    else:
+        opt = make("Adam", params)
+        train(opt, 0, 1)
+        torch.optim.Optimizer.load_state_dict(opt, opt.state_dict())
+    set_grads(params_of(opt), 1)
+    before = bits_of(opt)
+    with pytest.raises(
+        TypeError, match=r"Adam: exp_avg_sq\[0\] has dtype bfloat16, expected float32 as state_dtype says"
+    ):
+        opt.step()
+    assert bits_of(opt) == before
+    opt.load_state_dict(opt.state_dict())
+    opt.step()
+    assert of_state(opt) == {"exp_avg": "float32", "exp_avg_sq": "float32"}
+    assert bits_of(opt) != before
+
+
 @pytest.mark.parametrize("value", [-1, 2**60, 0.5, "1"])
 def test_an_id_that_is_none_changes_nothing(value):
     opt = drawing(make_params(BF16, [(2,), (3,)]))
