@@ -55,7 +55,8 @@ struct InRegisters {
         added = (bits >> 16 & 1u) + 0x7fffu;
       }
       const auto value = same_bits<Vector<float, kSize>>(x.r);
-      const auto out = V::narrow(same_bits<typename V::Words>(value != value ? Words{} + 0x7fc0u : bits + added >> 16));
+      const auto out =
+          V::narrow(same_bits<typename V::Words>(value != value ? Words{} + 0x7fc0u : (bits + added) >> 16));
       std::memcpy(static_cast<std::uint16_t*>(stream) + i, &out, sizeof out);
     }
   }
