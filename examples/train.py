@@ -271,6 +271,11 @@ def parse() -> argparse.Namespace:
     add_formats(parser, ("float32", "bfloat16", "float16"), ("float32", "bfloat16"))
     args = parser.parse_args()
     args.chosen = chosen(parser, args)
+    try:
+        rule = BOTH[args.optimizer]
+        rule.formats(rule.__name__, {**rule.defaults, **args.chosen, "state_dtype": args.state_dtype})
+    except ValueError as error:
+        parser.error(f"argument --state-dtype: {error}")
     if args.chars and args.model != "all" and not MODELS[args.model].characters:
         parser.error(f"argument --chars: {args.model} reads no text")
     if args.peer and not has(args.peer, args.optimizer, args.device):

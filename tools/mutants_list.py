@@ -924,4 +924,77 @@ FACES = (
     ),
 )
 
-MUTANTS = (*RULES, *KERNELS, *CALL, *CPU, *EXTRAS, *BINDINGS, *FACES)
+FORMATS_TEST = "core/test_formats.py"
+FORMATS = (
+    Mutant(
+        "bfloat16: ties are rounded up",
+        "csrc/formats/bfloat16.h",
+        "return cut(bits, 0x7fffu + (bits >> 16 & 1u));",
+        "return cut(bits, 0x8000u);",
+        f"{FORMATS_TEST} -k encode_equals",
+        KERNEL,
+    ),
+    Mutant(
+        "float16: subnormals are cut off a binade too late",
+        "csrc/formats/float16.h",
+        "(magnitude < 0x38800000u);",
+        "(magnitude < 0x38000000u);",
+        f"{FORMATS_TEST} -k encode_equals",
+        KERNEL,
+    ),
+    Mutant(
+        "random: both elements of a pair take the lower half",
+        "csrc/formats/random.h",
+        "    std::memcpy(to, hashes, static_cast<std::size_t>(pairs) * sizeof *hashes);\n",
+        "    for (std::int64_t i = 0; i < 2 * pairs; ++i) to[i] = static_cast<std::uint16_t>(hashes[i / 2]);\n",
+        f"{FORMATS_TEST} -k encode_equals",
+        KERNEL,
+    ),
+    Mutant(
+        "random: past 2**33 the numbers come again",
+        "csrc/formats/random.h",
+        "    if (first >> 33) array_key = mix(array_key + static_cast<std::uint64_t>(first >> 33));\n",
+        "",
+        f"{FORMATS_TEST} -k any_index",
+        ("bindings/register_formats.cpp", "cpu/tiles.cpp", "target"),
+    ),
+    Mutant(
+        "tiles: every state draws the same numbers",
+        "csrc/cpu/tiles.cpp",
+        "return array_key(w.uniform->step_key, w.id, stream == 0 ? 0 : stream - 1);",
+        "return array_key(w.uniform->step_key, w.id, 1);",
+        "core/test_equality.py -k random_numbers",
+    ),
+    Mutant(
+        "call: places of random numbers follow the memory",
+        "csrc/call/given.cpp",
+        "t.two_passes || draws, call.layouts);",
+        "t.two_passes, call.layouts);",
+        "core/test_layout.py -k 16",
+    ),
+    Mutant(
+        "call: a second moment is rounded to nearest",
+        "csrc/call/given.cpp",
+        "format = stochastic(format);",
+        "format = format;",
+        "core/test_equality.py -k random_numbers",
+    ),
+    Mutant(
+        "fused: the rest of a tensor is not written",
+        "csrc/kernels/fused.h",
+        "        if (k != 1) std::memcpy(at(k), copy[k], rest * kBytes[k]);\n",
+        "",
+        "core/test_equality.py -k small_tensors and bfloat16",
+        KERNEL,
+    ),
+    Mutant(
+        "loading: state is cast to the parameter's dtype",
+        "python/fusedstep/torch/_loading.py",
+        "            elif name in self.arrays and isinstance(value, torch.Tensor):\n",
+        "            elif False:\n",
+        "torch/test_formats.py",
+        quick=True,
+    ),
+)
+
+MUTANTS = (*RULES, *FORMATS, *KERNELS, *CALL, *CPU, *EXTRAS, *BINDINGS, *FACES)

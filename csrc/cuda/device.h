@@ -170,15 +170,27 @@ struct Where {
   const StepEntry& entry;
   const void* table;
   void* grad;
-  std::uint64_t step_key;
+  const std::uint64_t* keys;  // of the random numbers of each stream, where it has any
 
   __device__ __forceinline__ void* data(int stream) const {
     return stream == 1 ? grad : entry.written[stream > 1 ? stream - 1 : 0];
   }
-  __device__ __forceinline__ Place place(int stream, std::int64_t i) const {
-    return Place(array_key(step_key, entry.id, stream == 0 ? 0 : stream - 1), i);
-  }
+  __device__ __forceinline__ Place place(int stream, std::int64_t i) const { return Place(keys[stream], i); }
 };
+
+// The keys of a chunk's streams, made by a thread each: tens of instructions that no element has to repeat. By all
+// threads of a block.
+template <int kStreams>
+__device__ __forceinline__ const std::uint64_t* keys_of(const StepEntry& entry, std::uint64_t step_key) {
+  __shared__ std::uint64_t keys[kStreams];
+  __syncthreads();  // the chunk before has been seen to
+  if (threadIdx.x < kStreams) {
+    const int stream = static_cast<int>(threadIdx.x);
+    keys[stream] = array_key(step_key, entry.id, stream == 0 ? 0 : stream - 1);
+  }
+  __syncthreads();
+  return keys;
+}
 
 // Element i of every stream, wherever it lies.
 template <class Formats, class T, int kStates>

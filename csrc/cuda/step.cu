@@ -126,10 +126,11 @@ __device__ __forceinline__ void step_all(const A& args, std::index_sequence<S...
     void* const grad = resolve<void*>(args, head.grads)[&e - entries];
     const std::int64_t begin = static_cast<std::int64_t>(chunk - e.first_chunk) * kChunk;
     const int n = static_cast<int>(e.numel - begin < kChunk ? e.numel - begin : kChunk);
-    const Where at{e, entries, grad, uniform.step_key};
     if constexpr (kMixed) {
+      const Where at{e, entries, grad, keys_of<2 + sizeof...(S)>(e, uniform.step_key)};
       step_mixed(u, at, begin, n, states);
     } else if (e.layout >= 0) {
+      const Where at{e, entries, grad, nullptr};
       for (int i = static_cast<int>(threadIdx.x); i < n; i += kThreads) {
         update_element<Rule, Plain<T>>(u, at, begin + i, states);
       }

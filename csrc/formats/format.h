@@ -45,14 +45,15 @@ struct ElementFormat {
   static constexpr bool draws = false;
 
   FS_INLINE static void decode(const void* from, std::int64_t stride, std::int64_t n, Value* to) {
-    const Stored* x = static_cast<const Stored*>(from);
+    const Stored* const x = static_cast<const Stored*>(from);
     if constexpr (std::is_same_v<Stored, Value>) return gather(x, stride, n, to);
-    Stored near[tile];
-    if (stride != 1) {
-      gather(x, stride, n, near);
-      x = near;
+    for (std::int64_t done = 0, size; done < n; done += size) {
+      size = stride == 1 || n - done < tile ? n - done : tile;
+      Stored near[tile];
+      if (stride != 1) gather(x + done * stride, stride, size, near);
+      const Stored* const from_here = stride == 1 ? x : near;
+      for (std::int64_t i = 0; i < size; ++i) to[done + i] = Name::load(from_here[i]);
     }
-    for (std::int64_t i = 0; i < n; ++i) to[i] = Name::load(x[i]);
   }
 
   FS_INLINE static void encode(const Value* from, std::int64_t n, void* to, std::int64_t stride, const Place& place) {

@@ -55,7 +55,8 @@ struct InRegisters {
         added = (bits >> 16 & 1u) + 0x7fffu;
       }
       const auto value = same_bits<Vector<float, kSize>>(x.r);
-      const auto out = V::narrow(same_bits<typename V::Words>(value != value ? Words{} + 0x7fc0u : bits + added >> 16));
+      const auto out =
+          V::narrow(same_bits<typename V::Words>(value != value ? Words{} + 0x7fc0u : (bits + added) >> 16));
       std::memcpy(static_cast<std::uint16_t*>(stream) + i, &out, sizeof out);
     }
   }
@@ -143,12 +144,13 @@ struct Fused {
 
 #endif
 
-// With state in bfloat16 too, then in float32.
+// Clipping in place; the rules with state in bfloat16 too, then in float32.
 using FusedSteps =
-    TypeList<Fused<Adam<false>, BFloat16, BFloat16, BFloat16, BFloat16Stochastic>,
-             Fused<Adam<false>, BFloat16, BFloat16, Float32, Float32>, Fused<SgdMomentum, BFloat16, BFloat16, BFloat16>,
-             Fused<SgdMomentum, BFloat16, BFloat16, Float32>, Fused<Lion, BFloat16, BFloat16, BFloat16>,
-             Fused<Lion, BFloat16, BFloat16, Float32>>;
+    TypeList<Fused<Clip, BFloat16, BFloat16>, Fused<Adam<false>, BFloat16, BFloat16, BFloat16, BFloat16Stochastic>,
+             Fused<Adam<false>, BFloat16, BFloat16, Float32, Float32>,
+             Fused<Rmsprop<false, false>, BFloat16, BFloat16, BFloat16Stochastic>,
+             Fused<SgdMomentum, BFloat16, BFloat16, BFloat16>, Fused<SgdMomentum, BFloat16, BFloat16, Float32>,
+             Fused<Lion, BFloat16, BFloat16, BFloat16>, Fused<Lion, BFloat16, BFloat16, Float32>>;
 static_assert(FusedSteps::size == kFused);
 
 }  // namespace

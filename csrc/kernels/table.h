@@ -41,7 +41,7 @@ struct FusedStep {
   void (*step)(const void* uniform, void* const* streams, std::int64_t n, const std::uint64_t* keys,
                std::int64_t first);
 };
-inline constexpr int kFused = 6;
+inline constexpr int kFused = 8;
 
 struct TargetTable {
   const char* name;

@@ -158,3 +158,22 @@ def test_lora_plus():
     assert_same(*runs)
     assert {group["lr"] for group in runs[0].optimizer.param_groups} >= {0.01, 0.04}
     assert runs[0].optimizer.clipped_steps > 0
+
+
+@pytest.mark.parametrize("state_dtype", [None, "bfloat16"])
+def test_a_model_loaded_as_bfloat16_trains_and_goes_on_from_a_checkpoint(state_dtype):
+    """As transformers 5 loads what was saved as bfloat16."""
+    tiny().bfloat16().save_pretrained("saved")
+    options = {"max_grad_norm": 0.0, "options": {"max_norm": 0.5, "state_dtype": state_dtype}}
+
+    def loaded():
+        model = transformers.AutoModelForCausalLM.from_pretrained("saved")
+        assert model.dtype == torch.bfloat16
+        return model
+
+    whole = trained(trainer_of(ours, model=loaded(), **options))
+    resumed = trainer_of(ours, model=loaded(), **options)
+    assert_same(trained(resumed, resume_from_checkpoint="out/checkpoint-3"), whole, rtol=0, atol=0)
+    dtypes = {v.dtype for state in resumed.optimizer.state.values() for v in state.values() if getattr(v, "ndim", 0)}
+    assert dtypes == {torch.bfloat16 if state_dtype else torch.float32}
+    assert not any(torch.equal(p, whole.parameters[name]) for name, p in loaded().named_parameters())

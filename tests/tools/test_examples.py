@@ -100,6 +100,13 @@ def test_numpy_trains_with_the_bits_of_the_specification(tmp_path: Path, rule: s
         ("train", ["--peer", "fused", "--optimizer", "rmsprop"], "torch has no fused RMSprop on cpu"),
         ("train", ["--optimizer", "lion"], "invalid choice: 'lion'"),  # torch has none to stand beside it
         ("train", ["--device", "tpu"], "invalid choice: 'tpu'"),
+        ("train", ["--dtype", "float64"], "argument --dtype: invalid choice: 'float64'"),
+        ("train", ["--state-dtype", "float16"], "argument --state-dtype: invalid choice: 'float16'"),
+        (
+            "train",
+            ["--optimizer", "rmsprop", "--options", "centered=true", "--state-dtype", "bfloat16"],
+            "argument --state-dtype: RMSprop: state_dtype of square_avg is 'bfloat16', expected 'float32' with",
+        ),
         ("train", ["--plot", "absent/train.png"], "argument --plot: no folder 'absent'"),
         ("train", ["--plot", "train.doc"], "'train.doc' ends in none of: "),
         ("train_numpy", ["--options", "rate=1"], "argument --options: AdamW has no option 'rate', expected of lr,"),

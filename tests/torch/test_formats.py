@@ -12,7 +12,6 @@ from torch.nn import utils
 
 import fusedstep.torch as fst
 from fusedstep import reference
-from tests.helpers import declared
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.declared import RULES
 from tests.helpers.torch_spec import (
@@ -723,10 +722,10 @@ def test_norms_of_16_bit_gradients_are_float32(norm_type, dtypes):
     assert norm.dtype == (F64 if F64 in dtypes else F32)
     exact = reference.total_norm([reals(g) for g in grads], norm_type)
     assert norm.item() == pytest.approx(exact, rel=1e-6)
+    if norm_type == 1.0:
+        assert exact > 65504, "beyond float16"
     if norm_type != 3.0:
         assert norm.item() == torch.tensor(exact, dtype=norm.dtype).item()
-    if F64 not in dtypes and norm_type == 2.0:
-        assert exact > 65504 or F16 not in dtypes or len(dtypes) > 1 or torch.isfinite(norm)
 
 
 @pytest.mark.parametrize("dtype", [BF16, F16], ids=["bf16", "f16"])
@@ -773,4 +772,3 @@ def test_every_rule_declares_what_may_be_stored_how():
         ("rmsprop", "momentum_buffer"): "signed",
         ("sgd", "momentum_buffer"): "signed",
     }
-    assert declared.RULES is RULES
