@@ -166,7 +166,7 @@ __device__ __forceinline__ void encode_one(Format format, T x, void* data, std::
 }
 
 // What a chunk's elements have in common, of a tensor however it is stored.
-struct Where {
+struct ChunkStreams {
   const StepEntry& entry;
   const void* table;
   void* grad;
@@ -195,11 +195,11 @@ __device__ __forceinline__ const std::uint64_t* keys_of(const StepEntry& entry, 
 // Element i of every stream, wherever it lies.
 template <class Formats, class T, int kStates>
 struct Element {
-  const Where& at;
+  const ChunkStreams& at;
   std::int64_t index;
   std::int64_t offset[2 + kStates];
 
-  __device__ __forceinline__ Element(const Where& at, std::int64_t i) : at(at), index(i) {
+  __device__ __forceinline__ Element(const ChunkStreams& at, std::int64_t i) : at(at), index(i) {
     locate(at.entry, at.table, i, offset);
   }
   __device__ __forceinline__ Lane<T> get(int stream) const {

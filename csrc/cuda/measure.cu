@@ -36,7 +36,7 @@ __device__ __forceinline__ void measure_all(const A& args, std::index_sequence<S
     const UniformBytes& uniform = resolve<UniformBytes>(args, head.uniforms)[e.uniform];
     const StepUniform<Rule, T> u = *reinterpret_cast<const StepUniform<Rule, T>*>(uniform.bytes);
     void* const grad = resolve<void*>(args, head.grads)[&e - entries];
-    const Where at{e, entries, grad, keys_of<2 + sizeof...(S)>(e, uniform.step_key)};
+    const ChunkStreams at{e, entries, grad, keys_of<2 + sizeof...(S)>(e, uniform.step_key)};
     const WarpBlock block(e, chunk);
     Wide acc[sum_count<Rule>] = {};
     for (int i = static_cast<int>(threadIdx.x) % kWarp; i < block.n; i += kWarp) {

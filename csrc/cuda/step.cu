@@ -1,7 +1,7 @@
 // The step on a GPU: the chunks of a whole batch in one launch, the update of kernels/update.h on one-element lanes,
 // 16 bytes of each stream per thread at a time, or 32 of the wider ones where some are stored in 16 bits, which kernels
-// of their own do. Where a stream is not aligned to that or does not lie flat, and at the end of a tensor, the same
-// update runs element by element. Of a rule with sums it is the second pass, which moves no state.
+// of their own do. Where a stream is not aligned to that or does not lie flat, and at the end of a tensor, the
+// same update runs element by element. Of a rule with sums it is the second pass, which moves no state.
 #include "../kernels/update.h"
 #include "device.h"
 #include "launch.h"
@@ -33,7 +33,7 @@ __device__ __forceinline__ void update_pack(const StepUniform<Rule, T>& u, T* p,
 
 // Elements i to i + 7 of a flat tensor whose streams are aligned, however they are stored.
 template <class Rule, class T, std::size_t... S>
-__device__ __forceinline__ void update_stored(const StepUniform<Rule, T>& u, const Where& at, std::int64_t i,
+__device__ __forceinline__ void update_stored(const StepUniform<Rule, T>& u, const ChunkStreams& at, std::int64_t i,
                                               std::index_sequence<S...> states) {
   constexpr int kWidth = 8, kStreams = 2 + sizeof...(S);
   using Formats = FormatsOf<T>;
@@ -62,9 +62,9 @@ __device__ __forceinline__ void update_stored(const StepUniform<Rule, T>& u, con
 }
 
 template <class Rule, class Formats, class T, std::size_t... S>
-__device__ __forceinline__ void update_element(const StepUniform<Rule, T>& u, const Where& where, std::int64_t i,
+__device__ __forceinline__ void update_element(const StepUniform<Rule, T>& u, const ChunkStreams& chunk, std::int64_t i,
                                                std::index_sequence<S...> states) {
-  const Element<Formats, T, sizeof...(S)> at(where, i);
+  const Element<Formats, T, sizeof...(S)> at(chunk, i);
   Lane<T> param = at.get(0);
   Lane<T> state[] = {at.get(2 + S)..., T(0)};
   update_one<Rule>(u, at.get(1), param, state, states);
@@ -92,15 +92,15 @@ __device__ __forceinline__ void step_chunk(const StepUniform<Rule, T>& u, T* p, 
 
 // Whether every stream can be read 16 bytes at a time.
 template <std::size_t... S>
-__device__ __forceinline__ bool is_aligned(const Where& at, std::index_sequence<S...>) {
+__device__ __forceinline__ bool is_aligned(const ChunkStreams& at, std::index_sequence<S...>) {
   const std::uintptr_t addresses = (reinterpret_cast<std::uintptr_t>(at.data(S)) | ...);
   return addresses % 16 == 0;
 }
 
 // Elements [begin, begin + n) of a tensor some of whose streams are not stored as they are computed with.
 template <class Rule, class T, std::size_t... S>
-__device__ __forceinline__ void step_mixed(const StepUniform<Rule, T>& u, const Where& at, std::int64_t begin, int n,
-                                           std::index_sequence<S...> states) {
+__device__ __forceinline__ void step_mixed(const StepUniform<Rule, T>& u, const ChunkStreams& at, std::int64_t begin,
+                                           int n, std::index_sequence<S...> states) {
   int done = 0;
   if (at.entry.layout < 0 && is_aligned(at, std::make_index_sequence<2 + sizeof...(S)>{})) {
     done = n - n % 8;
@@ -127,10 +127,10 @@ __device__ __forceinline__ void step_all(const A& args, std::index_sequence<S...
     const std::int64_t begin = static_cast<std::int64_t>(chunk - e.first_chunk) * kChunk;
     const int n = static_cast<int>(e.numel - begin < kChunk ? e.numel - begin : kChunk);
     if constexpr (kMixed) {
-      const Where at{e, entries, grad, keys_of<2 + sizeof...(S)>(e, uniform.step_key)};
+      const ChunkStreams at{e, entries, grad, keys_of<2 + sizeof...(S)>(e, uniform.step_key)};
       step_mixed(u, at, begin, n, states);
     } else if (e.layout >= 0) {
-      const Where at{e, entries, grad, nullptr};
+      const ChunkStreams at{e, entries, grad, nullptr};
       for (int i = static_cast<int>(threadIdx.x); i < n; i += kThreads) {
         update_element<Rule, Plain<T>>(u, at, begin + i, states);
       }
