@@ -20,8 +20,8 @@ void stream(float* const* a, std::int64_t n, int threads) {
 }
 }  // namespace
 
-// Reads `reads` arrays of n floats and writes all but the last: a step leaves the gradient, and only that, unwritten. One
-// array is written: clipping writes the gradient.
+// Reads `reads` arrays of n floats and writes all but the last: a step leaves the gradient, and only that, unwritten.
+// One array is written: clipping writes the gradient.
 extern "C" int stream_arrays(float* const* a, int reads, std::int64_t n, int threads) {
   using Loop = void (*)(float* const*, std::int64_t, int);
   constexpr Loop kLoops[] = {stream<1, 1>, stream<2, 1>, stream<3, 2>, stream<4, 3>, stream<5, 4>, stream<6, 5>};

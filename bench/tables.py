@@ -58,9 +58,9 @@ SECTIONS = (
     Section(
         "Two cores, in 16 bits",
         "epyc-2core-16bit-0.1.0.json",
-        "`fusedstep float32` is the same step in float32. Both cores are threads of one: what is not bound by memory is "
-        "not twice as fast with two. torch's fused SGD does not update bfloat16 parameters (torch 2.13), and peers whose "
-        "second moments are float16 are refused for their answer.",
+        "`fusedstep float32` is the same step in float32. Both cores are threads of one: what memory does not bind is "
+        "not twice as fast with two. torch's fused SGD does not update bfloat16 parameters (torch 2.13), and peers "
+        "whose second moments are float16 are refused for their answer.",
     ),
     Section(
         "H100",
