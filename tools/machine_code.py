@@ -29,7 +29,7 @@ CONTRACT = ("-O3", "-std=c++20", "-fmad=false", "-prec-div=true", "-prec-sqrt=tr
 FILES: dict[str, tuple[str, ...]] = {
     "step.cu": (),
     "norm.cu": (),
-    "measure.cu": tuple(f'-DFS_EXTRA_{kind.upper()}="{ROOT}/tests/extras/{kind}.h"' for kind in ("rules", "formats")),
+    "measure.cu": (f'-DFS_EXTRA_RULES="{ROOT}/tests/extras/rules.h"',),
 }
 EXACT_RULES = ("Clip", "Sgd", "SgdMomentum")  # neither division nor root
 
@@ -74,7 +74,8 @@ def faults(name: str, code: list[tuple[int, str]]) -> Iterator[str]:
         yield "uses local memory"
     if "step_kernel" not in name:
         return
-    rule, dtype = re.search(r"step_kernel<fusedstep::(\w+).*?, (float|double), \d+>", name).groups()  # type: ignore[union-attr]
+    found = re.search(r"step_kernel<fusedstep::(\w+).*?, (float|double), (?:true|false|\(bool\)[01]), \d+>", name)
+    rule, dtype = found.groups()  # type: ignore[union-attr]
     wide_load, wide_store = r"LDG\.\S*(128|256)", r"STG\.\S*(128|256)"
     inner = [loop for loop in loops(code) if any(re.match(wide_store, t) for t in loop)]
     if not inner:

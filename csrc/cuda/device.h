@@ -165,49 +165,47 @@ __device__ __forceinline__ void encode_one(Format format, T x, void* data, std::
   });
 }
 
-// What a chunk's elements have in common, of a tensor however it is stored.
+// What the streams of a chunk have in common for its elements, in shared memory: read from the table it would be read
+// anew after every store, and registers are short. The keys of random numbers take tens of instructions.
 struct ChunkStreams {
-  const StepEntry& entry;
-  const void* table;
-  void* grad;
-  const std::uint64_t* keys;  // of the random numbers of each stream, where it has any
+  void* data[kMaxStreams];
+  std::uint64_t key[kMaxStreams];
+  Format format[kMaxStreams];
 
-  __device__ __forceinline__ void* data(int stream) const {
-    return stream == 1 ? grad : entry.written[stream > 1 ? stream - 1 : 0];
-  }
-  __device__ __forceinline__ Place place(int stream, std::int64_t i) const { return Place(keys[stream], i); }
+  __device__ __forceinline__ Place place(int stream, std::int64_t i) const { return Place(key[stream], i); }
 };
 
-// The keys of a chunk's streams, made by a thread each: tens of instructions that no element has to repeat. By all
-// threads of a block.
+// Those of this entry, made by a thread each. By all threads of a block.
 template <int kStreams>
-__device__ __forceinline__ const std::uint64_t* keys_of(const StepEntry& entry, std::uint64_t step_key) {
-  __shared__ std::uint64_t keys[kStreams];
+__device__ __forceinline__ const ChunkStreams& streams_of(const StepEntry& entry, void* grad, std::uint64_t step_key) {
+  __shared__ ChunkStreams streams;
   __syncthreads();  // the chunk before has been seen to
   if (threadIdx.x < kStreams) {
-    const int stream = static_cast<int>(threadIdx.x);
-    keys[stream] = array_key(step_key, entry.id, stream == 0 ? 0 : stream - 1);
+    const int k = static_cast<int>(threadIdx.x);
+    streams.data[k] = k == 1 ? grad : entry.written[k > 1 ? k - 1 : 0];
+    streams.key[k] = array_key(step_key, entry.id, k == 0 ? 0 : k - 1);
+    streams.format[k] = entry.format[k];
   }
   __syncthreads();
-  return keys;
+  return streams;
 }
 
 // Element i of every stream, wherever it lies.
 template <class Formats, class T, int kStates>
 struct Element {
-  const ChunkStreams& at;
+  const ChunkStreams& streams;
   std::int64_t index;
   std::int64_t offset[2 + kStates];
 
-  __device__ __forceinline__ Element(const ChunkStreams& at, std::int64_t i) : at(at), index(i) {
-    locate(at.entry, at.table, i, offset);
+  __device__ __forceinline__ Element(const ChunkStreams& streams, const Entry& e, const void* table, std::int64_t i)
+      : streams(streams), index(i) {
+    locate(e, table, i, offset);
   }
-  __device__ __forceinline__ Lane<T> get(int stream) const {
-    return decode_one<Formats, T>(at.entry.format[stream], at.data(stream), offset[stream]);
+  __device__ __forceinline__ Lane<T> get(int k) const {
+    return decode_one<Formats, T>(streams.format[k], streams.data[k], offset[k]);
   }
-  __device__ __forceinline__ void set(int stream, Lane<T> x) const {
-    encode_one<Formats>(at.entry.format[stream], x.r, at.data(stream), offset[stream],
-                        [&] { return at.place(stream, index); });
+  __device__ __forceinline__ void set(int k, Lane<T> x) const {
+    encode_one<Formats>(streams.format[k], x.r, streams.data[k], offset[k], [&] { return streams.place(k, index); });
   }
 };
 

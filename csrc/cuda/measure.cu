@@ -36,12 +36,13 @@ __device__ __forceinline__ void measure_all(const A& args, std::index_sequence<S
     const UniformBytes& uniform = resolve<UniformBytes>(args, head.uniforms)[e.uniform];
     const StepUniform<Rule, T> u = *reinterpret_cast<const StepUniform<Rule, T>*>(uniform.bytes);
     void* const grad = resolve<void*>(args, head.grads)[&e - entries];
-    const ChunkStreams at{e, entries, grad, keys_of<2 + sizeof...(S)>(e, uniform.step_key)};
+    const ChunkStreams& streams = streams_of<2 + sizeof...(S)>(e, grad, uniform.step_key);
     const WarpBlock block(e, chunk);
     Wide acc[sum_count<Rule>] = {};
     for (int i = static_cast<int>(threadIdx.x) % kWarp; i < block.n; i += kWarp) {
-      measure_element(u, Element<FormatsOf<T>, T, sizeof...(S)>(at, block.begin + i), acc, states);
+      measure_element(u, Element<FormatsOf<T>, T, sizeof...(S)>(streams, e, entries, block.begin + i), acc, states);
     }
+#pragma unroll
     for (int k = 0; k < sum_count<Rule>; ++k) {
       const double sum = chunk_sum<Norm::one>(acc[k].r);
       if (threadIdx.x == 0) head.sums[k * head.chunks + chunk] = sum;

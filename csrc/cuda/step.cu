@@ -33,18 +33,18 @@ __device__ __forceinline__ void update_pack(const StepUniform<Rule, T>& u, T* p,
 
 // Elements i to i + 7 of a flat tensor whose streams are aligned, however they are stored.
 template <class Rule, class T, std::size_t... S>
-__device__ __forceinline__ void update_stored(const StepUniform<Rule, T>& u, const ChunkStreams& at, std::int64_t i,
-                                              std::index_sequence<S...> states) {
+__device__ __forceinline__ void update_stored(const StepUniform<Rule, T>& u, const ChunkStreams& streams,
+                                              std::int64_t i, std::index_sequence<S...> states) {
   constexpr int kWidth = 8, kStreams = 2 + sizeof...(S);
   using Formats = FormatsOf<T>;
-  const Format* const format = at.entry.format;
-  const auto address = [&](int k) { return global<char>(at.data(k)) + i * (is_wide(format[k]) ? 4 : 2); };
+  const auto wide = [&](int k) { return is_wide(streams.format[k]); };
+  const auto address = [&](int k) { return global<char>(streams.data[k]) + i * (wide(k) ? 4 : 2); };
   Raw<kWidth> raw[kStreams];
 #pragma unroll
-  for (int k = 0; k < kStreams; ++k) raw[k].load(address(k), is_wide(format[k]));
+  for (int k = 0; k < kStreams; ++k) raw[k].load(address(k), wide(k));
   T x[kStreams][kWidth];
 #pragma unroll
-  for (int k = 0; k < kStreams; ++k) raw[k].template decode<Formats>(format[k], x[k]);
+  for (int k = 0; k < kStreams; ++k) raw[k].template decode<Formats>(streams.format[k], x[k]);
 #pragma unroll
   for (int k = 0; k < kWidth; ++k) {
     Lane<T> param = x[0][k];
@@ -56,15 +56,15 @@ __device__ __forceinline__ void update_stored(const StepUniform<Rule, T>& u, con
 #pragma unroll
   for (int k = 0; k < kStreams; ++k) {
     if (k == 1 || (k > 1 && sum_count<Rule> > 0)) continue;
-    raw[k].template encode<Formats>(format[k], x[k], [&] { return at.place(k, i); });
-    raw[k].store(address(k), is_wide(format[k]));
+    raw[k].template encode<Formats>(streams.format[k], x[k], [&] { return streams.place(k, i); });
+    raw[k].store(address(k), wide(k));
   }
 }
 
 template <class Rule, class Formats, class T, std::size_t... S>
-__device__ __forceinline__ void update_element(const StepUniform<Rule, T>& u, const ChunkStreams& chunk, std::int64_t i,
+__device__ __forceinline__ void update_element(const StepUniform<Rule, T>& u,
+                                               const Element<Formats, T, sizeof...(S)>& at,
                                                std::index_sequence<S...> states) {
-  const Element<Formats, T, sizeof...(S)> at(chunk, i);
   Lane<T> param = at.get(0);
   Lane<T> state[] = {at.get(2 + S)..., T(0)};
   update_one<Rule>(u, at.get(1), param, state, states);
@@ -91,25 +91,29 @@ __device__ __forceinline__ void step_chunk(const StepUniform<Rule, T>& u, T* p, 
 }
 
 // Whether every stream can be read 16 bytes at a time.
-template <std::size_t... S>
-__device__ __forceinline__ bool is_aligned(const ChunkStreams& at, std::index_sequence<S...>) {
-  const std::uintptr_t addresses = (reinterpret_cast<std::uintptr_t>(at.data(S)) | ...);
-  return addresses % 16 == 0;
+template <std::size_t... K>
+__device__ __forceinline__ bool is_aligned(const ChunkStreams& streams, std::index_sequence<K...>) {
+  return (reinterpret_cast<std::uintptr_t>(streams.data[K]) | ...) % 16 == 0;
 }
 
-// Elements [begin, begin + n) of a tensor some of whose streams are not stored as they are computed with.
-template <class Rule, class T, std::size_t... S>
-__device__ __forceinline__ void step_mixed(const StepUniform<Rule, T>& u, const ChunkStreams& at, std::int64_t begin,
-                                           int n, std::index_sequence<S...> states) {
+// Elements [begin, begin + n) of a tensor that is strided or, if kMixed, has streams that are not stored as they are
+// computed with.
+template <class Rule, class T, bool kMixed, std::size_t... S>
+__device__ __forceinline__ void step_apart(const StepUniform<Rule, T>& u, const ChunkStreams& streams, const Entry& e,
+                                           const void* table, std::int64_t begin, int n,
+                                           std::index_sequence<S...> states) {
   int done = 0;
-  if (at.entry.layout < 0 && is_aligned(at, std::make_index_sequence<2 + sizeof...(S)>{})) {
-    done = n - n % 8;
-    for (int i = static_cast<int>(threadIdx.x) * 8; i < done; i += kThreads * 8) {
-      update_stored(u, at, begin + i, states);
+  if constexpr (kMixed) {
+    if (e.layout < 0 && is_aligned(streams, std::make_index_sequence<2 + sizeof...(S)>{})) {
+      done = n - n % 8;
+      for (int i = static_cast<int>(threadIdx.x) * 8; i < done; i += kThreads * 8) {
+        update_stored(u, streams, begin + i, states);
+      }
     }
   }
+  using Formats = std::conditional_t<kMixed, FormatsOf<T>, Plain<T>>;
   for (int i = done + static_cast<int>(threadIdx.x); i < n; i += kThreads) {
-    update_element<Rule, FormatsOf<T>>(u, at, begin + i, states);
+    update_element(u, Element<Formats, T, sizeof...(S)>(streams, e, table, begin + i), states);
   }
 }
 
@@ -126,23 +130,28 @@ __device__ __forceinline__ void step_all(const A& args, std::index_sequence<S...
     void* const grad = resolve<void*>(args, head.grads)[&e - entries];
     const std::int64_t begin = static_cast<std::int64_t>(chunk - e.first_chunk) * kChunk;
     const int n = static_cast<int>(e.numel - begin < kChunk ? e.numel - begin : kChunk);
-    if constexpr (kMixed) {
-      const ChunkStreams at{e, entries, grad, keys_of<2 + sizeof...(S)>(e, uniform.step_key)};
-      step_mixed(u, at, begin, n, states);
-    } else if (e.layout >= 0) {
-      const ChunkStreams at{e, entries, grad, nullptr};
-      for (int i = static_cast<int>(threadIdx.x); i < n; i += kThreads) {
-        update_element<Rule, Plain<T>>(u, at, begin + i, states);
-      }
-    } else {
+    if (kMixed || e.layout >= 0) {
+      const ChunkStreams& streams = streams_of<2 + sizeof...(S)>(e, grad, uniform.step_key);
+      step_apart<Rule, T, kMixed>(u, streams, e, entries, begin, n, states);
+    } else if constexpr (!kMixed) {
       [[maybe_unused]] T* const s[] = {global<T>(e.written[1 + S]) + begin..., nullptr};
       step_chunk(u, global<T>(e.written[0]) + begin, global<T>(grad) + begin, s, n, states);
     }
   }
 }
 
+// Blocks per multiprocessor that registers are to leave room for. With three, five streams of eight elements would
+// spill; and on sm_100 and later those of Lion.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kMostStates = 0;
+#else
+constexpr int kMostStates = 2;
+#endif
+template <class Rule, class T, bool kMixed>
+constexpr int kBlocks = sizeof(T) == 8 || (kMixed && Rule::state.size > kMostStates) ? 2 : 3;
+
 template <class Rule, class T, bool kMixed, int kBytes>
-__global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 3 : 2)
+__global__ void __launch_bounds__(kThreads, kBlocks<Rule, T, kMixed>)
     step_kernel(const __grid_constant__ Args<StepHead, kBytes> args) {
   step_all<Rule, T, kMixed>(args, std::make_index_sequence<Rule::state.size>{});
 }

@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from machine_code import faults, functions, loops
 
-NAME = "void step_kernel<fusedstep::Sgd, float, 4080>(fusedstep::cuda::Args)"
+NAME = "void step_kernel<fusedstep::Sgd, float, false, 4080>(fusedstep::cuda::Args)"
 GOOD = [
     "LDG.E R0",
     "LDG.E.128 R4",
