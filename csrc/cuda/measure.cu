@@ -51,7 +51,7 @@ __device__ __forceinline__ void measure_all(const A& args, std::index_sequence<S
 }
 
 template <class Rule, class T, int kBytes>
-__global__ void __launch_bounds__(kThreads) measure_kernel(const __grid_constant__ Args<StepHead, kBytes> args) {
+__global__ void __launch_bounds__(kThreads, 2) measure_kernel(const __grid_constant__ Args<StepHead, kBytes> args) {
   measure_all<Rule, T>(args, std::make_index_sequence<Rule::state.size>{});
 }
 
