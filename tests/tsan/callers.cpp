@@ -89,7 +89,7 @@ bool same(const Model& a, const Model& b) {
 int main() {
   const fs::Group group = fs::make_group("adam", "adam", {"exp_avg", "exp_avg_sq"}, {"exp_avg", "exp_avg_sq"},
                                          {{"lr", 0.01}, {"beta1", 0.9}, {"beta2", 0.99}, {"eps", 1e-8}}, 0.1, false,
-                                         false, 0.5, {}, true, "", false);
+                                         false, 0.5, {}, true, "", false, {"nearest", "stochastic"}, 0, false, "grad");
   Model alone;
   fs::set_max_threads(1);
   for (int number = 1; number <= kSteps; ++number) step(alone, group, number);
