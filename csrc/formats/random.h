@@ -44,9 +44,10 @@ struct Place {
     key[1] = static_cast<std::uint32_t>(array_key >> 32);
   }
 
-  // Of the two elements with this index / 2.
-  FS_INLINE std::uint32_t hash(std::uint32_t pair) const {
-    std::uint32_t x = pair + key[0];
+  // Of the two elements with this index / 2; a Word is one such index or a vector of them.
+  template <class Word>
+  FS_INLINE Word hash(Word pair) const {
+    Word x = pair + key[0];
     x = (x ^ x >> 16) * 0x21f0aaadu;
     x ^= key[1];
     x = (x ^ x >> 15) * 0xd35a2d97u;

@@ -67,11 +67,7 @@ struct InRegisters {
     using Pairs = Vector<std::uint32_t, kSize / 2>;
     Pairs x;
     for (int k = 0; k < kSize / 2; ++k) x[k] = static_cast<std::uint32_t>(k);
-    x += place.pair_of(place.first + i) + place.key[0];
-    x = (x ^ x >> 16) * 0x21f0aaadu;
-    x ^= place.key[1];
-    x = (x ^ x >> 15) * 0xd35a2d97u;
-    return x ^ x >> 15;
+    return place.hash(x + place.pair_of(place.first + i));
   }
 };
 
