@@ -5,15 +5,13 @@ import itertools
 from collections.abc import Callable, MutableMapping
 from typing import Any, TypeVar, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from .. import _arguments as check
 from .. import _core, _dtypes
-from .._rule import GRAD_ATTR, RUN_TIME, KeptGroups, Option, Rule
-from ..reference import clip_coefficient
+from .._rule import GRAD_ATTR, RUN_TIME, Option, Rule
 from . import _groups, _loading, _ranks
+from ._run import Run, on_gpu
 from ._warn import warn
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -32,11 +30,6 @@ def raise_versions(tensors: list[torch.Tensor]) -> None:
         torch.autograd.graph.increment_version(tensors)
 
 
-def on_gpu(x: Any) -> bool:
-    """Whether this is a tensor whose value the host would have to wait for."""
-    return isinstance(x, torch.Tensor) and x.is_cuda
-
-
 def norm_out(tensors: list[torch.Tensor]) -> torch.Tensor | None:
     """Where the core is to leave a norm of these: on their device, so that nothing has to wait; None on the CPU."""
     if not tensors or not on_gpu(tensors[0]):
@@ -53,47 +46,6 @@ def refuse(label: str, *, foreach: bool | None = None, differentiable: bool = Fa
         )
     if differentiable:
         raise ValueError(f"{label}: differentiable=True needs autograd through the step; use torch.optim.{label}")
-
-
-class Run:
-    """What belongs to a run and is never saved, in an object of its own: a wrapper that copies an optimizer's
-    ``__dict__`` has the same one."""
-
-    __slots__ = ("groups", "has_norm", "lost_norm_group", "norm_group", "tensor_ids", "values", "warned")
-
-    def __init__(self, norm_group: Any = None) -> None:
-        # Norm and coefficient of the last step; counts of steps that clipped, and that were skipped. In memory that all
-        # steps go on writing, where the gradients are: on the CPU NumPy's, which no mode or transform of torch wraps.
-        self.values: torch.Tensor | NDArray[np.float64] | None = None
-        self.has_norm = False
-        self.groups = KeptGroups()
-        self.tensor_ids: dict[int, int] | None = None  # of this step's parameters by id(), once some are needed
-        self.norm_group = norm_group
-        self.lost_norm_group = False  # a copy of one that had it
-        self.warned = False
-
-    def place(self, like: torch.Tensor | None) -> torch.Tensor | NDArray[np.float64]:
-        """The values, on a GPU if ``like`` is on one, whichever has them."""
-        if self.values is None or on_gpu(self.values) != on_gpu(like):
-            numbers = [0.0] * 4 if self.values is None else self.values.tolist()
-            if like is not None and on_gpu(like):
-                self.values = torch.tensor(numbers, dtype=torch.float64, device=like.device)
-            else:
-                self.values = np.array(numbers)
-        return self.values
-
-    def read(self, index: int, dtype: torch.dtype) -> torch.Tensor:
-        """A snapshot of one of the values, where it is."""
-        values = self.values
-        if isinstance(values, torch.Tensor):
-            return values[index].to(dtype, copy=True)
-        return torch.tensor(0.0 if values is None else values[index], dtype=dtype, device="cpu")
-
-    def fill(self, norm: float, least_max_norm: float) -> None:
-        """The norm that the host has: of a step without any gradient here no kernel has written it."""
-        assert isinstance(self.values, torch.Tensor)
-        numbers = torch.tensor([norm, clip_coefficient(norm, least_max_norm)], dtype=torch.float64, device="cpu")
-        self.values[:2].copy_(numbers)
 
 
 class FusedOptimizer(torch.optim.Optimizer):
