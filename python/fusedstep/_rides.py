@@ -1,4 +1,4 @@
-"""What rides along in the pass: the options of L1, masks, cautious steps, laws of decay, moving averages, statistics."""
+"""What rides along in the pass: L1, masks, cautious steps, laws of decay, moving averages, statistics."""
 
 from __future__ import annotations
 

@@ -114,7 +114,6 @@ _OF_RIDES = (
         "``lr * lr / decay_lr * weight_decay``",
         rides.decay_mode,
     ),
-    of_call("decay_lr", None, "float | None", "None is the ``lr`` at construction", rides.decay_lr),
     of_call(
         "ema_decay",
         None,
@@ -134,10 +133,13 @@ _OF_RIDES = (
 RIDES = {o.name: o for o in _OF_RIDES}  # docs/ride-alongs.md
 OF_A_RUN = {o.name: o for o in _OF_A_RUN}
 RUN_TIME = {**OF_A_RUN, **RIDES}  # in no checkpoint
+DECAY_LR = of_call(
+    "decay_lr", None, "float | None", "the learning rate of that; None is the ``lr`` at construction", rides.decay_lr
+)
 SEED = of_call("seed", 0, "int", "of the random numbers that bfloat16 state is rounded with, modulo 2**64", check.seed)
 # Of the torch classes alone: where gradients are, and torch's word for one of the above.
 GRAD_ATTR = of_call("grad_attr", "grad", "str", "the attribute of a parameter that has its gradient", check.attribute)
-_CHECKED = {o.name: o.checked for o in (*RUN_TIME.values(), SEED, GRAD_ATTR) if o.checked}
+_CHECKED = {o.name: o.checked for o in (*RUN_TIME.values(), DECAY_LR, SEED, GRAD_ATTR) if o.checked}
 ERROR_IF_NONFINITE = of_call("error_if_nonfinite", False, "bool", 'torch\'s word for ``nonfinite="raise"``')
 
 

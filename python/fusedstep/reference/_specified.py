@@ -18,8 +18,7 @@ _NAMES = {"__name__": "fusedstep.reference", "Any": Any, "Array": Array, "Mappin
 
 
 def _signature_of(rule: type[Rule]) -> Signature:
-    """``(param, grad, *states, *, step, numbers, ...)``, then the keywords of before and after, what rides along, seed and
-    tensor; with step in any case."""
+    """``(param, grad, *states, *, step, numbers, ...)`` with step in any case, then what every function takes."""
     own = list(signature(rule.specification).parameters.values())
     states = [parameter(p.name, p.annotation, p.default) for p in own[2:] if p.kind is POSITIONAL]
     keywords = [p.replace(annotation=str(p.annotation)) for p in own if p.kind is KEYWORD_ONLY]

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from .._rule import KeptGroups
-from ..reference import clip_coefficient
+from ..reference import STATISTICS, clip_coefficient
 
 
 def on_gpu(x: Any) -> bool:
@@ -21,7 +21,19 @@ class Run:
     """What belongs to a run and is never saved, in an object of its own: a wrapper that copies an optimizer's
     ``__dict__`` has the same one."""
 
-    __slots__ = ("groups", "has_norm", "lost_norm_group", "norm_group", "tensor_ids", "values", "warned")
+    __slots__ = (
+        "attached",
+        "groups",
+        "has_norm",
+        "lost_norm_group",
+        "masked",
+        "norm_group",
+        "rows",
+        "swapped",
+        "tensor_ids",
+        "values",
+        "warned",
+    )
 
     def __init__(self, norm_group: Any = None) -> None:
         # Norm and coefficient of the last step; counts of steps that clipped, and that were skipped. In memory that all
@@ -33,6 +45,10 @@ class Run:
         self.norm_group = norm_group
         self.lost_norm_group = False  # a copy of one that had it
         self.warned = False
+        self.masked = False  # whether some parameter has a mask
+        self.swapped = False  # whether parameters are their averages for now
+        self.attached: tuple[Any, dict[torch.Tensor, torch.Tensor]] | None = None  # an AveragedModel; averages in it
+        self.rows: torch.Tensor | NDArray[np.float64] | None = None  # statistics of each parameter
 
     def place(self, like: torch.Tensor | None) -> torch.Tensor | NDArray[np.float64]:
         """The values, on a GPU if ``like`` is on one, whichever has them."""
@@ -56,3 +72,14 @@ class Run:
         assert isinstance(self.values, torch.Tensor)
         numbers = torch.tensor([norm, clip_coefficient(norm, least_max_norm)], dtype=torch.float64, device="cpu")
         self.values[:2].copy_(numbers)
+
+    def place_rows(self, count: int, like: torch.Tensor | None) -> torch.Tensor | NDArray[np.float64]:
+        """Statistics of so many parameters; a count of -1 in a row that no step has written yet."""
+        rows = self.rows
+        if rows is None or len(rows) != count or on_gpu(rows) != on_gpu(like):
+            size = (count, len(STATISTICS))
+            if like is not None and on_gpu(like):
+                self.rows = rows = torch.full(size, -1.0, dtype=torch.float64, device=like.device)
+            else:
+                self.rows = rows = np.full(size, -1.0)
+        return rows
