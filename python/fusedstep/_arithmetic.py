@@ -85,6 +85,11 @@ def maximum(a: Any, b: Array) -> Array:
     return np.where(a > b, a, b)
 
 
+def maximum_nan(a: Any, b: Array) -> Array:
+    """``a`` where ``a > b``, else ``b``; NaN if either is."""
+    return np.where((a > b) | (a != a), a, b)
+
+
 def kept(param: Array, mask: Any) -> Array | None:
     """The elements that take part; None for all. ``mask``: a bool array, ``"nonzero"`` (of the parameter before the
     step; a NaN takes part) or None."""

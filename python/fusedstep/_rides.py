@@ -80,12 +80,14 @@ def ema_warmup(label: str, name: str, value: Any) -> dict[str, Any] | None:
     return {"kind": kind, **numbers}
 
 
-def check_together(label: str, options: Mapping[str, Any], decoupled: bool, has_switch: bool) -> None:
-    """Raise ValueError for options that the decay of this optimizer cannot have, and for those that need others."""
+def check_together(label: str, options: Mapping[str, Any], decoupled: bool, switch: str) -> None:
+    """Raise ValueError for options that the decay of this optimizer cannot have, and for those that need others.
+
+    ``switch``: the option that makes its decay decoupled."""
     for name, off in (("decay_mode", "lr"), ("cautious_decay", False)):
         value = options.get(name, off)
         if value != off and not decoupled:
-            way = "; decoupled_weight_decay=True decays the parameter itself" if has_switch else ""
+            way = f"; {switch}=True decays the parameter itself" if switch else ""
             raise ValueError(f"{label}: {name} is {value!r}, expected {off!r} where decay is not decoupled{way}")
     if options.get("ema_warmup") is not None and options.get("ema_decay") is None:
         raise ValueError(f"{label}: ema_warmup without ema_decay, expected both or neither")

@@ -36,6 +36,9 @@ def _signature_of(rule: type[Rule]) -> Signature:
         parameter("ema_weight", "float", 1.0, True),
         parameter("stats", "Array | None", None, True),
     ]
+    if "weight_decay" in {p.name for p in keywords}:  # of the direction, or before it
+        inside = rule.decay_inside(rule.defaults)
+        common = [p for p in common if p.name != "weight_decay"] + [parameter("decay_inside", "bool", inside, True)]
     drawn = [parameter("seed", "int", 0, True), parameter("tensor", "int", 0, True)]
     return Signature([*arrays, *keywords, *common, *beside, *drawn], return_annotation="tuple[Array, ...]")
 
@@ -43,6 +46,10 @@ def _signature_of(rule: type[Rule]) -> Signature:
 _BEFORE, _AFTER, _STATISTICS = (
     {name for name, p in signature(f).parameters.items() if p.kind is KEYWORD_ONLY} for f in (before, after, statistics)
 )
+
+
+def _part(options: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    return {n: v for n, v in options.items() if n in names}
 
 
 def _starts(rule: type[Rule], options: Mapping[str, Any], given: Mapping[str, float] | None) -> dict[str, float]:
@@ -74,15 +81,19 @@ def _function_of(rule: type[Rule]) -> Any:
             if numbers.get(s.when) and arrays.get(s.name) is None:
                 text = f"{s.when} is {numbers[s.when]} with no {s.name}"
                 raise ValueError(f"{rule.name()}: {text}, expected both or neither")
-        common = {n: v for n, v in options.items() if n in _BEFORE | _AFTER}
+        common = {n: v for n, v in options.items() if n in _BEFORE | _AFTER and n not in keywords}
+        if "weight_decay" in keywords and not options["decay_inside"]:
+            common["weight_decay"], numbers["weight_decay"] = numbers["weight_decay"], 0.0
+        if rule.spares_first and options["step"] == 1 and common["decoupled"]:
+            common["weight_decay"] = 0.0
         kinds = {s.name: s.kind for s in rule.states if arrays.get(s.name) is not None}
         old, keep = decode(param), kept(decode(param), common["mask"])
         with np.errstate(all="ignore"):
-            shrunk, g = before(old, decode(grad), options["lr"], **{n: common[n] for n in _BEFORE})
+            shrunk, g = before(old, decode(grad), options["lr"], **_part(common, _BEFORE))
             d, *new = rule.specification(g, shrunk, **arrays | {n: decode(arrays[n]) for n in kinds}, **numbers)
-            p, d = after(old, shrunk, g, d, options["lr"], **{n: common[n] for n in _AFTER})
+            p, d = after(old, shrunk, g, d, options["lr"], **_part(common, _AFTER))
         if stats is not None:
-            stats[...] = statistics(param, grad, d, **{n: common[n] for n in _STATISTICS})
+            stats[...] = statistics(param, grad, d, **_part(common, _STATISTICS))
         start_of = _starts(rule, options, starts)
         for k, (name, kind) in enumerate(kinds.items()):
             key = stochastic_key(seed, options["step"], tensor, 1 + k) if kind == "unsigned" else None

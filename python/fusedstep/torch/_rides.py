@@ -160,7 +160,7 @@ class RidesAlong:
     ) -> list[torch.Tensor]:
         """The parameters of the averaged model that belong to these."""
         groups = [g for g in self.param_groups if self._own(g)["ema_decay"] is not None]
-        named = {n: p for n, p in averaged.named_parameters(remove_duplicate=False)}
+        named = dict(averaged.named_parameters(remove_duplicate=False))
         if model is not None:
             names = {id(p): n for n, p in model.named_parameters()}
         elif all("param_names" in g for g in groups):
@@ -169,8 +169,8 @@ class RidesAlong:
             found = list(averaged.parameters())
             if len(groups) > 1 or len(found) != len(params):
                 raise ValueError(
-                    f"{label}: attach_ema cannot tell which of the {len(found)} parameters of the averaged model belong "
-                    f"to the {len(params)} of {len(groups)} groups: pass attach_ema(averaged_model, model)"
+                    f"{label}: attach_ema cannot tell which of {len(found)} parameters of the averaged model belong to "
+                    f"the {len(params)} of {len(groups)} groups: pass attach_ema(averaged_model, model)"
                 )
             return list(found)
         for k, p in enumerate(params):
