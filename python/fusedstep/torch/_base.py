@@ -293,7 +293,7 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     _step_supports_amp_scaling: Any = property(_scales_in_step)  # torch's classes have a plain attribute
 
-    def _new_state(self, param: torch.Tensor, group: dict[str, Any]) -> dict[str, Any]:
+    def _new_state(self, param: torch.Tensor, group: dict[str, Any], keys: Any = None) -> dict[str, Any]:
         label = type(self).__name__
         options = {**self.defaults, **group, **_groups.run_time(group, self._run_time)}
         formats, draws = self._rule.formats(label, options), self._rule.draws(label, options)
