@@ -13,13 +13,13 @@ MASK, EMA = "mask", "ema"  # arrays in the state of a parameter, beside those of
 ARRAYS = frozenset({MASK, EMA})
 EMA_STEP, DECAY_LR = "ema_step", "decay_lr"  # keys of a group, where they are used
 MODES = ("lr", "fixed", "relative", "squared")
+ZERO_TO_ONE = check.Range("0 <= {name} <= 1", lambda x: 0.0 <= x <= 1.0, (math.nan, -0.1, 1.1))
 _OF_POWER: dict[str, tuple[float, check.Range]] = {
     "gamma": (1.0, check.POSITIVE),
     "power": (2 / 3, check.POSITIVE),
-    "min_decay": (0.0, check.Range("0 <= {name} <= 1", lambda x: 0.0 <= x <= 1.0, (math.nan, -0.1, 1.1))),
+    "min_decay": (0.0, ZERO_TO_ONE),
     "update_after_step": (0, check.Range("an integer >= 0", lambda x: x >= 0 and x == math.floor(x), (-1, 0.5))),
 }
-_ZERO_TO_ONE = check.Range("0 <= {name} <= 1", lambda x: 0.0 <= x <= 1.0, (math.nan, -0.1, 1.1))
 
 
 def mask(label: str, name: str, value: Any) -> str | None:
@@ -57,7 +57,7 @@ def decay_lr(label: str, name: str, value: Any) -> float | None:
 
 
 def ema_decay(label: str, name: str, value: Any) -> float | None:
-    return None if value is None else _ZERO_TO_ONE.check(label, name, value)
+    return None if value is None else ZERO_TO_ONE.check(label, name, value)
 
 
 def ema_warmup(label: str, name: str, value: Any) -> dict[str, Any] | None:
@@ -122,9 +122,29 @@ def of_core(
     return found
 
 
+def keys_of(label: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that a group has for what rides along, from all its options."""
+    keys: dict[str, Any] = {}
+    if options.get("ema_decay") is not None:
+        keys[EMA_STEP] = options.get(EMA_STEP, 0)
+    if needs_decay_lr(options.get("decay_mode", "lr")):
+        lr = options.get(DECAY_LR)
+        keys[DECAY_LR] = check.POSITIVE.check(label, DECAY_LR, options["lr"] if lr is None else lr)
+    return keys
+
+
+def mask_arrays(label: str, value: Any) -> list[Any] | str | None:
+    """The masks of a function: a list, in which None stands for no mask, or ``"nonzero"``."""
+    if isinstance(value, str):
+        if value != "nonzero":
+            raise ValueError(f"{label}: masks is {value!r}, expected arrays of bool, 'nonzero' or None")
+        return value
+    return None if value is None else check.arrays(value)
+
+
 def weight(label: str, n: Any, options: Mapping[str, Any]) -> float:
     """What the moving averages of a group take of its parameters in a step after ``n`` others."""
     count = check.step_count(label, EMA_STEP, n, 0)
     decay = ema_decay(label, "ema_decay", options["ema_decay"])
     assert decay is not None
-    return ema_weight(count, decay, ema_warmup(label, "ema_warmup", options["ema_warmup"]))
+    return ema_weight(count, decay, ema_warmup(label, "ema_warmup", options.get("ema_warmup")))

@@ -152,7 +152,7 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
         super().add_param_group(keys)
         try:
             run_time |= self._checked(label, keys, run_time)
-            keys |= self._riding_keys(options | {rides.DECAY_LR: decay_lr})
+            keys |= rides.keys_of(label, options | {rides.DECAY_LR: decay_lr})
         except Exception:
             self.param_groups.pop()
             raise
@@ -234,7 +234,8 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
             if self._rule.draws(type(self).__name__, {**self.defaults, **group, **run_time}):
                 self.param_groups[k]["seed"] = seed
             before = present[k] if k < len(present) else {}
-            self.param_groups[k].update(self._riding_keys(self._loaded(self.param_groups[k], before, run_time)))
+            loaded = self._loaded(self.param_groups[k], before, run_time)
+            self.param_groups[k].update(rides.keys_of(type(self).__name__, loaded))
             for name, value in _UNUSED.items():
                 if name in group:
                     self.param_groups[k][name] = value

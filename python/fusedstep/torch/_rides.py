@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import torch
 
-from .. import _arguments as check
 from .. import _core, _dtypes
 from .. import _rides as rides
 from ..reference import STATISTICS
@@ -277,17 +276,6 @@ class RidesAlong:
             for p in group["params"]:
                 yield k, group, p
                 k += 1
-
-    def _riding_keys(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The keys that a group has for what rides along."""
-        keys: dict[str, Any] = {}
-        if options["ema_decay"] is not None:
-            keys[rides.EMA_STEP] = options.get(rides.EMA_STEP, 0)
-        if rides.needs_decay_lr(options["decay_mode"]):
-            lr = options.get(rides.DECAY_LR)
-            label = type(self).__name__
-            keys[rides.DECAY_LR] = check.POSITIVE.check(label, rides.DECAY_LR, options["lr"] if lr is None else lr)
-        return keys
 
     def _loaded(self, group: dict[str, Any], before: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
         """Takes these keys out of a group that was loaded in the place of another; all options that count now."""
