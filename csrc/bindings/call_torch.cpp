@@ -80,7 +80,10 @@ void PyCall::add_step(Given& t, TorchParam& p, const py::object& to_device) {
 void PyCall::add_torch(const std::vector<TorchGroup>& groups, const py::object& state, const py::object& init,
                        const py::object& to_device) {
   state_ = state;
-  for (const auto& [group, params, lr, options] : groups) add_group(*group, lr.is_none() ? py::object() : lr);
+  for (const auto& [group, params, lr, options] : groups) {
+    add_group(*group, lr.is_none() ? py::object() : lr);
+    if (!args_.stats.is_none()) params_ += static_cast<std::int64_t>(py::len(params));
+  }
   walk_ = std::make_unique<TorchWalk>(groups, state);
   given_.reserve(walk_->size());
   call_.counts.reserve(walk_->size());

@@ -165,7 +165,8 @@ class RidesAlong:
         return masks, [self._average(k) for k in indices] if average else None
 
     def _averaged(self, what: str) -> list[int]:
-        found, k = [], 0
+        found: list[int] = []
+        k = 0
         groups = self._follow_params()
         if all(group.get("ema_decay") is None for group in groups):
             raise ValueError(f"{self._label}: {what} without ema_decay, expected it in a group")
