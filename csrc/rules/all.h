@@ -20,8 +20,8 @@ using ExtraRules = TypeList<>;
 
 namespace fusedstep {
 
-using AllRules =
-    Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, ExtraRules>::type;
+using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, RAdamRules,
+                        ExtraRules>::type;
 
 // Where a rule is among others.
 template <class Rule, class First, class... Rest>
