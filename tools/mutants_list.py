@@ -77,6 +77,14 @@ RULES = (
         PREPARE,
     ),
     Mutant(
+        "radam: rectified from a length of 4 on",
+        "csrc/rules/radam.h",
+        "if (length > 5.0) {",
+        "if (length > 4.0) {",
+        f"{SMALL} radam and plain",
+        PREPARE,
+    ),
+    Mutant(
         "rmsprop: eps inside the root",
         "csrc/rules/rmsprop.h",
         "return sqrt(s - a * a) + u.eps;",

@@ -7,6 +7,7 @@
 #include "clip.h"
 #include "lion.h"
 #include "nadam.h"
+#include "radam.h"
 #include "rmsprop.h"
 #include "sgd.h"
 

@@ -767,6 +767,8 @@ def test_every_rule_declares_what_may_be_stored_how():
         ("lion", "exp_avg"): "signed",
         ("nadam", "exp_avg"): "signed",
         ("nadam", "exp_avg_sq"): "unsigned",
+        ("radam", "exp_avg"): "signed",
+        ("radam", "exp_avg_sq"): "unsigned",
         ("rmsprop", "square_avg"): "unsigned, exact with centered",
         ("rmsprop", "grad_avg"): "signed, exact with centered",
         ("rmsprop", "momentum_buffer"): "signed",

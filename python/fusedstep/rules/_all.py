@@ -5,6 +5,7 @@ from .adam import Adam
 from .adamw import AdamW
 from .lion import Lion
 from .nadam import NAdam
+from .radam import RAdam
 from .rmsprop import RMSprop
 from .sgd import SGD
 
@@ -14,6 +15,7 @@ ALL: tuple[type[Rule], ...] = (
     AdamW,
     Lion,
     NAdam,
+    RAdam,
     RMSprop,
     SGD,
 )
