@@ -4,6 +4,7 @@
 
 #include "adagrad.h"
 #include "adam.h"
+#include "adamax.h"
 #include "clip.h"
 #include "lion.h"
 #include "nadam.h"
@@ -22,7 +23,7 @@ using ExtraRules = TypeList<>;
 namespace fusedstep {
 
 using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, RAdamRules,
-                        ExtraRules>::type;
+                        AdamaxRules, ExtraRules>::type;
 
 // Where a rule is among others.
 template <class Rule, class First, class... Rest>

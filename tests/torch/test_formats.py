@@ -764,6 +764,8 @@ def test_every_rule_declares_what_may_be_stored_how():
         ("adam", "exp_avg"): "signed",
         ("adam", "exp_avg_sq"): "unsigned",
         ("adam", "max_exp_avg_sq"): "maximum",
+        ("adamax", "exp_avg"): "signed",
+        ("adamax", "exp_inf"): "unsigned",
         ("lion", "exp_avg"): "signed",
         ("nadam", "exp_avg"): "signed",
         ("nadam", "exp_avg_sq"): "unsigned",

@@ -3,7 +3,7 @@ from typing import Any
 
 from .._arithmetic import Array
 
-__all__ = ["adagrad", "adam", "adamw", "lion", "nadam", "radam", "rmsprop", "sgd"]
+__all__ = ["adagrad", "adam", "adamax", "adamw", "lion", "nadam", "radam", "rmsprop", "sgd"]
 
 def adagrad(
     param: Array,
@@ -84,6 +84,49 @@ def adam(
     >>> opt.step([np.array([0.1, -3.0])])
     >>> w
     array([ 0.50000005, -1.5       ])
+    """
+
+def adamax(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_inf: Array,
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """Adamax: a running mean of the gradient over a decaying maximum of its size.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        u <- max(beta2 * u, abs(g) + eps)
+        p <- p - lr / (1 - beta1**step) * m / u
+
+    Paper: Kingma & Ba 2015, algorithm 2.
+
+    When to use it: where gradients are sparse or have rare large values, as those of embeddings; no square is formed
+    that could overflow, and no update is larger than about ``lr``.
+
+    As :class:`torch.optim.Adamax`: eps is added within the maximum, which keeps a NaN. Differs in rounding only.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.Adamax([w], lr=0.5, eps=0.0)
+    >>> opt.step([np.array([0.5, -4.0])])
+    >>> w
+    array([ 0.5, -1.5])
     """
 
 def adamw(

@@ -2,6 +2,7 @@
 from .._rule import Rule
 from .adagrad import Adagrad
 from .adam import Adam
+from .adamax import Adamax
 from .adamw import AdamW
 from .lion import Lion
 from .nadam import NAdam
@@ -12,6 +13,7 @@ from .sgd import SGD
 ALL: tuple[type[Rule], ...] = (
     Adagrad,
     Adam,
+    Adamax,
     AdamW,
     Lion,
     NAdam,

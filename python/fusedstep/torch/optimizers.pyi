@@ -8,7 +8,7 @@ from torch import Tensor, dtype
 from .._rule import Option
 from ._base import FusedOptimizer
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Lion", "NAdam", "RAdam", "RMSprop"]
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "NAdam", "RAdam", "RMSprop"]
 
 OURS: dict[str, Option]
 
@@ -110,6 +110,58 @@ class Adam(FusedOptimizer, torch.optim.Adam):
         differentiable: bool = False,
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
+        error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
+        norm_group: Any = None,
+    ) -> None: ...
+
+class Adamax(FusedOptimizer, torch.optim.Adamax):
+    """Adamax: a running mean of the gradient over a decaying maximum of its size.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        u <- max(beta2 * u, abs(g) + eps)
+        p <- p - lr / (1 - beta1**step) * m / u
+
+    Paper: Kingma & Ba 2015, algorithm 2.
+
+    When to use it: where gradients are sparse or have rare large values, as those of embeddings; no square is formed
+    that could overflow, and no update is larger than about ``lr``.
+
+    As :class:`torch.optim.Adamax`: eps is added within the maximum, which keeps a NaN. Differs in rounding only.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.002.
+        betas: factors of the running mean and of the maximum, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the gradient's size, a finite number >= 0; default 1e-08.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        foreach: refused if True: all tensors are updated in one pass here.
+        maximize: ascend instead of descend; default False.
+        differentiable: refused if True; default False.
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+            :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.002,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        capturable: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
