@@ -93,6 +93,14 @@ RULES = (
         KERNEL,
     ),
     Mutant(
+        "adadelta: the mean square of updates is that of before",
+        "csrc/rules/adadelta.h",
+        "    a = u.rho * a + u.one_minus_rho * (e * e);\n",
+        "",
+        f"{SMALL} adadelta and plain",
+        KERNEL,
+    ),
+    Mutant(
         "rmsprop: eps inside the root",
         "csrc/rules/rmsprop.h",
         "return sqrt(s - a * a) + u.eps;",

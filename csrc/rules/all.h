@@ -2,6 +2,7 @@
 #pragma once
 #include <type_traits>
 
+#include "adadelta.h"
 #include "adagrad.h"
 #include "adam.h"
 #include "adamax.h"
@@ -23,7 +24,7 @@ using ExtraRules = TypeList<>;
 namespace fusedstep {
 
 using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, RAdamRules,
-                        AdamaxRules, ExtraRules>::type;
+                        AdamaxRules, AdadeltaRules, ExtraRules>::type;
 
 // Where a rule is among others.
 template <class Rule, class First, class... Rest>

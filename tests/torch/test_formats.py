@@ -760,6 +760,8 @@ def test_every_rule_declares_what_may_be_stored_how():
         for s in rule.states:
             found[rule.kernel, s.name] = s.kind + (f", exact with {s.exact_when}" if s.exact_when else "")
     assert found == {
+        ("adadelta", "square_avg"): "unsigned",
+        ("adadelta", "acc_delta"): "unsigned",
         ("adagrad", "sum"): "unsigned",
         ("adam", "exp_avg"): "signed",
         ("adam", "exp_avg_sq"): "unsigned",

@@ -1,5 +1,6 @@
 # Written by tools/generate.py from the files of this folder.
 from .._rule import Rule
+from .adadelta import Adadelta
 from .adagrad import Adagrad
 from .adam import Adam
 from .adamax import Adamax
@@ -11,6 +12,7 @@ from .rmsprop import RMSprop
 from .sgd import SGD
 
 ALL: tuple[type[Rule], ...] = (
+    Adadelta,
     Adagrad,
     Adam,
     Adamax,
