@@ -101,6 +101,14 @@ RULES = (
         KERNEL,
     ),
     Mutant(
+        "rprop: a gradient whose sign has changed is remembered",
+        "csrc/rules/rprop.h",
+        "prev = select(zero > x, zero, g);",
+        "prev = g;",
+        f"{SMALL} rprop and plain",
+        KERNEL,
+    ),
+    Mutant(
         "rmsprop: eps inside the root",
         "csrc/rules/rmsprop.h",
         "return sqrt(s - a * a) + u.eps;",

@@ -11,6 +11,7 @@
 #include "nadam.h"
 #include "radam.h"
 #include "rmsprop.h"
+#include "rprop.h"
 #include "sgd.h"
 
 #if defined(FS_EXTRA_RULES)  // a build for tests has more
@@ -24,7 +25,7 @@ using ExtraRules = TypeList<>;
 namespace fusedstep {
 
 using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, RAdamRules,
-                        AdamaxRules, AdadeltaRules, ExtraRules>::type;
+                        AdamaxRules, AdadeltaRules, RpropRules, ExtraRules>::type;
 
 // Where a rule is among others.
 template <class Rule, class First, class... Rest>

@@ -776,5 +776,7 @@ def test_every_rule_declares_what_may_be_stored_how():
         ("rmsprop", "square_avg"): "unsigned, exact with centered",
         ("rmsprop", "grad_avg"): "signed, exact with centered",
         ("rmsprop", "momentum_buffer"): "signed",
+        ("rprop", "prev"): "signed",
+        ("rprop", "step_size"): "signed",
         ("sgd", "momentum_buffer"): "signed",
     }

@@ -6,7 +6,7 @@ from numpy.typing import DTypeLike
 
 from ._optimizer import Optimizer
 
-__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "NAdam", "RAdam", "RMSprop"]
+__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "NAdam", "RAdam", "RMSprop", "Rprop"]
 
 class Adadelta(Optimizer):
     """Adadelta: the gradient over its root mean square, times the root mean square of the updates so far.
@@ -452,6 +452,57 @@ class RMSprop(Optimizer):
         centered: bool = False,
         maximize: bool = False,
         *,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
+        seed: int = 0,
+    ) -> None: ...
+
+class Rprop(Optimizer):
+    """Rprop: steps of a size of each element's own, which grows while the sign of its gradient stays.
+
+    Formula::
+
+        zero, one = rounded(0.0, p), rounded(1.0, p)
+        x = g * prev
+        s <- min(step_sizes[1], max(step_sizes[0], s * f))      f = etas[1] if x > 0, etas[0] if x < 0, else 1
+        g <- 0 if x < 0;  prev <- g
+        p <- p - sign(g) * s                                    s starts at lr
+
+    Papers: Riedmiller & Braun 1993; without going back, iRprop-: Igel & Huesken 2000.
+
+    When to use it: with gradients of the whole data set, as it reads nothing but signs; not with small batches, whose
+    noise turns signs.
+
+    As :class:`torch.optim.Rprop`, with the same bits; so an element whose gradient is NaN stays for this step. ``lr``
+    counts when the state is made and not later.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fusedstep.numpy.Rprop([w], lr=0.5)
+    >>> for g in ([3.0, -0.1], [1.0, 0.1]):
+    ...     opt.step([np.array(g)])
+    >>> w
+    array([-0.1,  2.5])
+
+    Args:
+        params: one array, a list of arrays, or a list of dicts with ``params`` and options of their own.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        etas: factors of a step size, 0 < etas[0] < 1; 1 < etas[1] < inf; default (0.5, 1.2).
+        step_sizes: the least and the largest step size, a number >= 0; default (1e-06, 50).
+        maximize: ascend instead of descend; default False.
+        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.01,
+        etas: tuple[float, float] = (0.5, 1.2),
+        step_sizes: tuple[float, float] = (1e-06, 50),
+        *,
+        maximize: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",

@@ -3,7 +3,7 @@ from typing import Any
 
 from .._arithmetic import Array
 
-__all__ = ["adadelta", "adagrad", "adam", "adamax", "adamw", "lion", "nadam", "radam", "rmsprop", "sgd"]
+__all__ = ["adadelta", "adagrad", "adam", "adamax", "adamw", "lion", "nadam", "radam", "rmsprop", "rprop", "sgd"]
 
 def adadelta(
     param: Array,
@@ -382,6 +382,54 @@ def rmsprop(
     >>> opt.step([np.array([3.0, -0.1])])
     >>> w
     array([0.8       , 2.19999996])
+    """
+
+def rprop(
+    param: Array,
+    grad: Array,
+    prev: Array,
+    step_size: Array,
+    *,
+    step: int = 1,
+    lr: float,
+    eta_minus: float,
+    eta_plus: float,
+    step_min: float,
+    step_max: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """Rprop: steps of a size of each element's own, which grows while the sign of its gradient stays.
+
+    Formula::
+
+        zero, one = rounded(0.0, p), rounded(1.0, p)
+        x = g * prev
+        s <- min(step_sizes[1], max(step_sizes[0], s * f))      f = etas[1] if x > 0, etas[0] if x < 0, else 1
+        g <- 0 if x < 0;  prev <- g
+        p <- p - sign(g) * s                                    s starts at lr
+
+    Papers: Riedmiller & Braun 1993; without going back, iRprop-: Igel & Huesken 2000.
+
+    When to use it: with gradients of the whole data set, as it reads nothing but signs; not with small batches, whose
+    noise turns signs.
+
+    As :class:`torch.optim.Rprop`, with the same bits; so an element whose gradient is NaN stays for this step. ``lr``
+    counts when the state is made and not later.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fusedstep.numpy.Rprop([w], lr=0.5)
+    >>> for g in ([3.0, -0.1], [1.0, 0.1]):
+    ...     opt.step([np.array(g)])
+    >>> w
+    array([-0.1,  2.5])
     """
 
 def sgd(

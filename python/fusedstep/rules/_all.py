@@ -9,6 +9,7 @@ from .lion import Lion
 from .nadam import NAdam
 from .radam import RAdam
 from .rmsprop import RMSprop
+from .rprop import Rprop
 from .sgd import SGD
 
 ALL: tuple[type[Rule], ...] = (
@@ -21,5 +22,6 @@ ALL: tuple[type[Rule], ...] = (
     NAdam,
     RAdam,
     RMSprop,
+    Rprop,
     SGD,
 )

@@ -8,7 +8,7 @@ from torch import Tensor, dtype
 from .._rule import Option
 from ._base import FusedOptimizer
 
-__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "NAdam", "RAdam", "RMSprop"]
+__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "NAdam", "RAdam", "RMSprop", "Rprop"]
 
 OURS: dict[str, Option]
 
@@ -478,6 +478,59 @@ class RMSprop(FusedOptimizer, torch.optim.RMSprop):
         maximize: bool = False,
         differentiable: bool = False,
         *,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
+        error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
+        norm_group: Any = None,
+    ) -> None: ...
+
+class Rprop(FusedOptimizer, torch.optim.Rprop):
+    """Rprop: steps of a size of each element's own, which grows while the sign of its gradient stays.
+
+    Formula::
+
+        zero, one = rounded(0.0, p), rounded(1.0, p)
+        x = g * prev
+        s <- min(step_sizes[1], max(step_sizes[0], s * f))      f = etas[1] if x > 0, etas[0] if x < 0, else 1
+        g <- 0 if x < 0;  prev <- g
+        p <- p - sign(g) * s                                    s starts at lr
+
+    Papers: Riedmiller & Braun 1993; without going back, iRprop-: Igel & Huesken 2000.
+
+    When to use it: with gradients of the whole data set, as it reads nothing but signs; not with small batches, whose
+    noise turns signs.
+
+    As :class:`torch.optim.Rprop`, with the same bits; so an element whose gradient is NaN stays for this step. ``lr``
+    counts when the state is made and not later.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        etas: factors of a step size, 0 < etas[0] < 1; 1 < etas[1] < inf; default (0.5, 1.2).
+        step_sizes: the least and the largest step size, a number >= 0; default (1e-06, 50).
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        foreach: refused if True: all tensors are updated in one pass here.
+        maximize: ascend instead of descend; default False.
+        differentiable: refused if True; default False.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+            :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.01,
+        etas: tuple[float | Tensor, float | Tensor] = (0.5, 1.2),
+        step_sizes: tuple[float | Tensor, float | Tensor] = (1e-06, 50),
+        *,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
