@@ -109,6 +109,14 @@ RULES = (
         KERNEL,
     ),
     Mutant(
+        "asgd: the average is of the parameter before the step",
+        "csrc/rules/asgd.h",
+        "u.mu * (p - d - ax) : p - d",
+        "u.mu * (p - ax) : p - d",
+        f"{SMALL} asgd and plain",
+        KERNEL,
+    ),
+    Mutant(
         "rmsprop: eps inside the root",
         "csrc/rules/rmsprop.h",
         "return sqrt(s - a * a) + u.eps;",

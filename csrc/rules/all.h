@@ -6,6 +6,7 @@
 #include "adagrad.h"
 #include "adam.h"
 #include "adamax.h"
+#include "asgd.h"
 #include "clip.h"
 #include "lion.h"
 #include "nadam.h"
@@ -25,7 +26,7 @@ using ExtraRules = TypeList<>;
 namespace fusedstep {
 
 using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, RAdamRules,
-                        AdamaxRules, AdadeltaRules, RpropRules, ExtraRules>::type;
+                        AdamaxRules, AdadeltaRules, RpropRules, ASGDRules, ExtraRules>::type;
 
 // Where a rule is among others.
 template <class Rule, class First, class... Rest>

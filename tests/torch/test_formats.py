@@ -768,6 +768,7 @@ def test_every_rule_declares_what_may_be_stored_how():
         ("adam", "max_exp_avg_sq"): "maximum",
         ("adamax", "exp_avg"): "signed",
         ("adamax", "exp_inf"): "unsigned",
+        ("asgd", "ax"): "exact",
         ("lion", "exp_avg"): "signed",
         ("nadam", "exp_avg"): "signed",
         ("nadam", "exp_avg_sq"): "unsigned",

@@ -5,6 +5,7 @@ from .adagrad import Adagrad
 from .adam import Adam
 from .adamax import Adamax
 from .adamw import AdamW
+from .asgd import ASGD
 from .lion import Lion
 from .nadam import NAdam
 from .radam import RAdam
@@ -18,6 +19,7 @@ ALL: tuple[type[Rule], ...] = (
     Adam,
     Adamax,
     AdamW,
+    ASGD,
     Lion,
     NAdam,
     RAdam,
