@@ -36,7 +36,7 @@ def parsed(rule: type[Rule], texts: list[str]) -> dict[str, Any]:
             found[name] = value == "true"
         else:
             numbers = tuple(map(float, value.split(",")))
-            found[name] = numbers if kind == "pair" else numbers[0]
+            found[name] = numbers if kind == "several" else numbers[0]
     rule.check(rule.__name__, {**rule.defaults, **found})
     return found
 

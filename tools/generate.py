@@ -140,6 +140,8 @@ def page(rule: type) -> str:
         start = f"starts at `{s.start}`" if s.start else "starts at zero"
         exact = f"; always float32 with `{s.exact_when}`" if s.exact_when else ""
         lines.append(f"- `{s.name}`: an array of the parameter's shape, {s.kind}{needs}; {start}{exact}.")
+    for n in rule.numbers:  # type: ignore[attr-defined]
+        lines.append(f"- `{n.name}`: one number; starts at `{n.start}`.")
     if rule.has_step:  # type: ignore[attr-defined]
         lines.append("- `step`: how many steps were taken.")
     function = rule.name()  # type: ignore[attr-defined]

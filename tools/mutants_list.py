@@ -617,7 +617,7 @@ FACES = (
         "python/fusedstep/_arguments.py",
         "lambda x: 0.0 <= x < 1.0,",
         "lambda x: 0.0 <= x <= 1.0,",
-        "core/test_errors.py -k test_own_pair",
+        "core/test_errors.py -k test_own_several",
     ),
     Mutant(
         "arguments: two in a dict are a pair",
@@ -679,8 +679,8 @@ FACES = (
     Mutant(
         "rule: Adam's decoupled decay is not asked for",
         "python/fusedstep/_rule.py",
-        'return cls.decoupled or bool(options.get("decoupled_weight_decay", False))',
-        "return cls.decoupled",
+        "(cls.decoupled or bool(options.get(cls.decoupled_by, False)))",
+        "cls.decoupled",
         "core/test_what_options_mean.py",
     ),
     Mutant(
@@ -785,7 +785,7 @@ FACES = (
     Mutant(
         "torch: mu_product starts at 0",
         "python/fusedstep/torch/_base.py",
-        "new_step(param.device).fill_(n.start)",
+        "new_step(param.device).fill_(value)",
         "new_step(param.device)",
         "torch/test_step.py -k equals_the_specification and NAdam",
     ),

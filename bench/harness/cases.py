@@ -59,10 +59,9 @@ class Rule:
     def step(self, param: Any, grad: Any, state: dict[str, Any], count: int, coef: float = 1.0, **more: Any) -> Any:
         """One step by the specification; the parameter is returned, the state, numbers included, replaced."""
         given = self.options
-        common = {"weight_decay": given["weight_decay"], "decoupled": self.spec.is_decoupled(given)}
-        common |= {"clip_coef": coef, "step": count, **more}
+        common = {"clip_coef": coef, "step": count, **more}
         specified = getattr(reference, self.spec.name())
-        new, *states = specified(param, grad, **state, **common, **self.spec.hyper(self.cls, given))
+        new, *states = specified(param, grad, **state, **common, **self.spec.specified(self.cls, given))
         state.update(zip(state, states, strict=True))
         return new
 

@@ -60,7 +60,7 @@ class Specified:
         starts = spec.starts(case.rule.options)
         self.states: list[dict[str, Array]] = [
             {name: np.full(p.shape, start, low) for name, start in starts.items()}
-            | {n.name: np.array(n.start, np.float32) for n in spec.numbers}
+            | {n: np.array(start, np.float32) for n, start in spec.number_starts(case.rule.options).items()}
             for p in self.params
         ]
 

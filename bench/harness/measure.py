@@ -57,7 +57,7 @@ class Data:
         Step counts and other states of one number are to be copied: each contender moves them on.
         """
         spec = case.rule.spec
-        starts, numbers = spec.starts(case.rule.options), {n.name: n.start for n in spec.numbers}
+        starts, numbers = spec.starts(case.rule.options), spec.number_starts(case.rule.options)
         numbers |= {"step": 1.0} if spec.has_step else {}
         return {
             p: {name: torch.tensor(x) for name, x in numbers.items()}

@@ -90,6 +90,7 @@ FS_INLINE void prepare_rule(Compute compute, const StepOptions& options, double 
   static_assert(sizeof(Wide) <= kMaxUniformBytes);
   Wide wide{};
   wide.common = prepare_common(options, norm);
+  if (spares_first<Rule> && step == 1) wide.common.param_mul = 1.0;
   wide.rule = prepare_own<Rule>(hyper_of<Rule>(options), step, scalars, group);
   if (compute == Compute::float64) {
     std::memcpy(out, &wide, sizeof wide);

@@ -15,6 +15,7 @@
 //
 //     static constexpr bool assigns = true;        what update() returns is the new p
 //     static constexpr bool first_differs = true;  the first step does not read the state, as others do
+//     static constexpr bool spares_first = true;   decoupled decay is left out of the first step
 //     static constexpr auto scalars = names(...);  state of one number per tensor: then prepare(Hyper, step, Scalars&)
 //     static constexpr auto group_scalars = names(...);  numbers that the tensors of a group share, moved on once a
 //     step
@@ -97,6 +98,9 @@ inline constexpr bool has_group_scalars = decltype(group_scalars_of<Rule>())::si
 
 template <class Rule>
 inline constexpr bool first_differs = requires { requires Rule::first_differs; };
+
+template <class Rule>
+inline constexpr bool spares_first = requires { requires Rule::spares_first; };
 
 // What happens to every gradient and parameter before its rule. With the neutral values 1, inf, 0, 1 it is the
 // identity.

@@ -58,19 +58,23 @@ NON_NEGATIVE = Range(
     "a finite number >= 0", lambda x: 0.0 <= x < math.inf, (math.nan, math.inf, -math.inf, -1.0, -1e-300)
 )
 FRACTION = Range("0 <= {name} < 1", lambda x: 0.0 <= x < 1.0, (math.nan, math.inf, -math.inf, -0.1, 1.0, 1.5))
+UNIT = Range("0 <= {name} <= 1", lambda x: 0.0 <= x <= 1.0, (math.nan, math.inf, -math.inf, -0.1, 1.5))
+SHRINKING = Range("0 < {name} < 1", lambda x: 0.0 < x < 1.0, (math.nan, math.inf, -math.inf, -0.1, 0.0, 1.0, 1.5))
+GROWING = Range("1 < {name} < inf", lambda x: 1.0 < x < math.inf, (math.nan, math.inf, -math.inf, -2.0, 0.0, 1.0))
 FINITE = Range("a finite number", math.isfinite, (math.nan, math.inf, -math.inf))
 POSITIVE = Range("a finite number > 0", lambda x: 0.0 < x < math.inf, (0.0, math.nan, math.inf, -math.inf, -1.0))
 LIMIT = Range("a number >= 0", lambda x: x >= 0.0, (math.nan, -math.inf, -1.0))  # inf is no limit
 
 
-def pair(label: str, name: str, value: Any) -> tuple[Any, Any]:
-    """Any sequence of two."""
+def several(label: str, name: str, value: Any, count: int) -> tuple[Any, ...]:
+    """Any sequence of so many."""
     try:
-        if len(value) == 2 and not isinstance(value, (str, bytes, Mapping)):
-            return value[0], value[1]
+        if len(value) == count and not isinstance(value, (str, bytes, Mapping)):
+            return tuple(value[k] for k in range(count))
     except Exception:  # whatever an object's __len__ or __getitem__ raises
         pass
-    raise ValueError(f"{label}: {name} is {value!r}, expected a sequence of two numbers")
+    many = {2: "two", 3: "three", 4: "four"}.get(count, str(count))
+    raise ValueError(f"{label}: {name} is {value!r}, expected a sequence of {many} numbers")
 
 
 def limit_or_none(label: str, name: str, value: Any) -> float | None:

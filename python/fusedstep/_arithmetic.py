@@ -84,6 +84,11 @@ def maximum(a: Any, b: Array) -> Array:
     return np.where(a > b, a, b)
 
 
+def maximum_nan(a: Any, b: Array) -> Array:
+    """``a`` where ``a > b``, else ``b``; NaN if either is."""
+    return np.where((a > b) | (a != a), a, b)
+
+
 def before(
     param: Array,
     grad: Array,

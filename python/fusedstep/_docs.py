@@ -28,7 +28,10 @@ def papers_of(rule: type[Rule]) -> str:
 
 
 def range_of(o: Option, name: str) -> str:
-    return "" if o.range is None else o.range.text.format(name=f"each of {name}" if o.into else name)
+    if len(set(o.ranges)) < 2:
+        return "".join(r.text.format(name=f"each of {name}" if o.into else name) for r in o.ranges[:1])
+    texts = [(r.text if "{name}" in r.text else "{name}: " + r.text) for r in o.ranges]
+    return "; ".join(text.format(name=f"{name}[{k}]") for k, text in enumerate(texts))
 
 
 def default_of(o: Option) -> str:

@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Literal
 
 from . import _arguments as check
 from . import _core
-from ._arguments import FINITE, FRACTION, NON_NEGATIVE, Range
+from ._arguments import FINITE, FRACTION, GROWING, LIMIT, NON_NEGATIVE, POSITIVE, SHRINKING, UNIT, Range
 
 # What declarations are written with.
-__all__ = ["CAPTURABLE", "DIFFERENTIABLE", "FINITE", "FOREACH", "FRACTION", "FUSED", "KEYWORD_ONLY", "MAXIMIZE"]
-__all__ += ["NON_NEGATIVE", "Options", "Rule", "StateNumber", "array", "decay", "flag", "learning_rate", "number"]
-__all__ += ["pair"]
+__all__ = ["CAPTURABLE", "DIFFERENTIABLE", "FINITE", "FOREACH", "FRACTION", "FUSED", "GROWING", "KEYWORD_ONLY"]
+__all__ += ["LIMIT", "MAXIMIZE", "NON_NEGATIVE", "POSITIVE", "SHRINKING", "UNIT", "Options", "Rule", "StateNumber"]
+__all__ += ["array", "decay", "flag", "learning_rate", "number", "several"]
 
 Options = Mapping[str, Any]
 Check = Callable[[str, str, Any], Any]  # label, name, value
@@ -29,9 +29,9 @@ class Option:
 
     default: Any
     text: str
-    kind: Literal["number", "flag", "pair", "torch", "call"]  # torch: of the torch class alone; call: of no rule
-    range: Range | None = None
-    into: tuple[str, ...] = ()  # of a pair: the kernel's two names
+    kind: Literal["number", "several", "flag", "torch", "call"]  # torch: of the torch class alone; call: of no rule
+    ranges: tuple[Range, ...] = ()  # of each number
+    into: tuple[str, ...] = ()  # of several numbers: the kernel's names
     annotation: str = "float"  # of a torch option, and of others where no tensor is meant
     name: str = ""
     keyword_only: bool = False
@@ -45,11 +45,11 @@ class Option:
         """The value as the kernel's numbers; ValueError or TypeError if it is none."""
         if self.kind == "flag":
             return (float(check.flag(label, self.name, value)),)
-        assert self.range is not None
-        if self.kind == "pair":
-            both = enumerate(check.pair(label, self.name, value))
-            return tuple(self.range.check(label, f"{self.name}[{k}]", v) for k, v in both)
-        return (self.range.check(label, self.name, value),)
+        if self.kind == "several":
+            values = zip(self.ranges, check.several(label, self.name, value, len(self.into)), strict=True)
+            return tuple(r.check(label, f"{self.name}[{k}]", v) for k, (r, v) in enumerate(values))
+        (range,) = self.ranges
+        return (range.check(label, self.name, value),)
 
 
 def of_call(name: str, default: Any, annotation: str, text: str, checked: Check | None = None) -> Option:
@@ -92,12 +92,14 @@ ERROR_IF_NONFINITE = of_call("error_if_nonfinite", False, "bool", 'torch\'s word
 
 def number(default: float, range: Range, text: str) -> Any:
     """An option that is a number."""
-    return Option(default, text, "number", range)
+    return Option(default, text, "number", (range,))
 
 
-def pair(default: tuple[float, float], range: Range, into: tuple[str, str], text: str) -> Any:
-    """An option that is two numbers, which the kernel knows by the names ``into``."""
-    return Option(default, text, "pair", range, into, annotation="tuple[float, float]")
+def several(default: tuple[float, ...], ranges: Range | tuple[Range, ...], into: tuple[str, ...], text: str) -> Any:
+    """An option that is so many numbers, which the kernel knows by the names ``into``; in one range, or one each."""
+    ranges = (ranges,) * len(into) if isinstance(ranges, Range) else ranges
+    assert len(default) == len(ranges) == len(into) > 1
+    return Option(default, text, "several", ranges, into, annotation=f"tuple[{', '.join(['float'] * len(into))}]")
 
 
 def flag(default: bool, text: str) -> Any:
@@ -143,6 +145,7 @@ class StateArray:
     when: str = ""  # the option that it takes: not zero, not False
     start: str = ""  # the option that its elements start from; zero otherwise
     exact_when: str = ""  # the option with which no bit of it may be lost, whatever its kind
+    plural: str = ""  # what a function calls a list of them, where an option has the name with an s
 
     def __post_init__(self) -> None:
         assert self.kind in _ROUNDING
@@ -151,6 +154,11 @@ class StateArray:
         """What happens where it is stored as bfloat16."""
         return "exact" if self.exact_when and options[self.exact_when] else _ROUNDING[self.kind]
 
+    @property
+    def argument(self) -> str:
+        """Of the function, for a list of them."""
+        return self.plural or f"{self.name}s"
+
 
 def array(
     name: str,
@@ -158,8 +166,9 @@ def array(
     when: str = "",
     start: str = "",
     exact_when: str = "",
+    plural: str = "",
 ) -> StateArray:
-    return StateArray(name, kind, when, start, exact_when)
+    return StateArray(name, kind, when, start, exact_when, plural)
 
 
 @dataclass(frozen=True)
@@ -167,7 +176,12 @@ class StateNumber:
     """A state of one number per parameter, beside its step count: an array of no dimension."""
 
     name: str  # torch's key
-    start: float
+    start: float | str  # a number, or the option that it starts from
+
+    @property
+    def argument(self) -> str:
+        """Of the function, for a list of them."""
+        return f"{self.name}s"
 
 
 class Rule:
@@ -183,7 +197,9 @@ class Rule:
     torch_class: ClassVar[str] = ""  # the class of torch.optim that the torch class is mixed with, if there is one
     takes_sparse: ClassVar[str] = "torch.optim.SparseAdam"  # torch's class for sparse gradients, as this one takes none
     has_step: ClassVar[bool] = True  # the state has a step count
-    decoupled: ClassVar[bool] = False  # weight decay always is; else ``decoupled_weight_decay`` says so
+    decoupled: ClassVar[bool] = False  # weight decay always is; else this option says so, if there is one:
+    decoupled_by: ClassVar[str] = "decoupled_weight_decay"
+    spares_first: ClassVar[bool] = False  # decoupled decay is left out of the first step
 
     specification: ClassVar[Callable[..., Any]]
     """``(g, p, *states, *numbers, **hyper)``, perhaps with ``step``: the direction ``d``, new states and numbers."""
@@ -215,6 +231,11 @@ class Rule:
     @classmethod
     def check_together(cls, label: str, options: Options) -> None:
         """Raise ValueError for options that exclude each other. All are there, each in its range."""
+
+    @classmethod
+    def decay_inside(cls, options: Options) -> bool:
+        """Whether weight decay is a part of the direction d: a hyper-parameter, and no affair of the loop."""
+        return False
 
     # ------------------------------------------------------------------------------------------- what follows from it
 
@@ -257,6 +278,11 @@ class Rule:
         return {s.name: float(options[s.start]) if s.start else 0.0 for s in cls.state_of(options)}
 
     @classmethod
+    def number_starts(cls, options: Options) -> dict[str, float]:
+        """What each state of one number starts from."""
+        return {n.name: float(options[n.start]) if isinstance(n.start, str) else n.start for n in cls.numbers}
+
+    @classmethod
     def formats(cls, label: str, options: Options) -> dict[str, str]:
         """What each state array is stored as, of a parameter that is computed in float32; ValueError or TypeError for a
         ``state_dtype`` that this rule or this variant of it cannot have."""
@@ -291,7 +317,12 @@ class Rule:
     @classmethod
     def is_decoupled(cls, options: Options) -> bool:
         """Whether weight decay multiplies the parameter by ``1 - lr * weight_decay`` instead of being L2."""
-        return cls.decoupled or bool(options.get("decoupled_weight_decay", False))
+        return not cls.decay_inside(options) and (cls.decoupled or bool(options.get(cls.decoupled_by, False)))
+
+    @classmethod
+    def decay_outside(cls, options: Options) -> float:
+        """The weight decay that the loop applies, before the rule."""
+        return 0.0 if cls.decay_inside(options) else float(options.get("weight_decay", 0.0))
 
     @classmethod
     def hyper(cls, label: str, options: Options) -> dict[str, float]:
@@ -300,7 +331,17 @@ class Rule:
         for name, o in cls.own.items():
             if set(o.kernel_names) <= set(cls.hyper_names):
                 found |= zip(o.kernel_names, o.numbers(label, options[name]), strict=True)
+        if "weight_decay" in found and not cls.decay_inside(options):
+            found["weight_decay"] = 0.0
         return found
+
+    @classmethod
+    def specified(cls, label: str, options: Options) -> dict[str, Any]:
+        """Options as the function of :mod:`fusedstep.reference` takes them."""
+        decay, inside = float(options.get("weight_decay", 0.0)), "weight_decay" in cls.hyper_names
+        found: dict[str, Any] = dict(cls.hyper(label, options)) | {"weight_decay": decay}
+        found |= {"decoupled": cls.is_decoupled(options), "maximize": bool(options["maximize"])}
+        return found | ({"decay_inside": cls.decay_inside(options)} if inside else {})
 
     @classmethod
     def variants(cls) -> dict[tuple[str, ...], dict[str, Any]]:
@@ -330,7 +371,7 @@ class Rule:
             states=cls.state_names(options),
             state_args=cls.state_keys(options) if state_args is None else state_args,
             hyper=cls.hyper(label, {**options, "lr": 0.0}) | {"lr": float(options["lr"])},
-            weight_decay=float(options["weight_decay"]),
+            weight_decay=cls.decay_outside(options),
             decoupled=cls.is_decoupled(options),
             maximize=bool(options["maximize"]),
             max_norm=None if options["max_norm"] is None else float(options["max_norm"]),

@@ -355,7 +355,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], list[Any]]] = {  # option: functions, 
     "norm_type": ((*UPDATE, "clip_grad_norm", "total_norm"), [0, -1, nan, -inf]),
 }
 OWN = [(f, o) for f, rule in declared.FUNCTIONS.items() for o in options_of(rule).values() if o.kind == "number"]
-PAIRS = [(f, o) for f, rule in declared.FUNCTIONS.items() for o in options_of(rule).values() if o.kind == "pair"]
+SEVERAL = [(f, o) for f, rule in declared.FUNCTIONS.items() for o in options_of(rule).values() if o.kind == "several"]
 
 
 def wrong_numbers(option: str) -> list[tuple[Any, type[Exception]]]:
@@ -384,13 +384,14 @@ def test_own_number(function: str, option: Option) -> None:
         refuses(error, arrays, parts, invoke, function, arrays, **{option.name: value})
 
 
-@pytest.mark.parametrize(("function", "option"), PAIRS, ids=lambda x: x if isinstance(x, str) else x.name)
-def test_own_pair(function: str, option: Option) -> None:
-    arrays = make(function)
-    for both in declared.bad_values(option):
-        parts = (f"{function}: {option.name}[{int(both[1] != option.default[0])}] is ",)
-        refuses(ValueError, arrays, parts, invoke, function, arrays, **{option.name: both})
-    for value in (0.9, None, "ab", (0.9,), (0.9,) * 3, ("x", 0.9)):
+@pytest.mark.parametrize(("function", "option"), SEVERAL, ids=lambda x: x if isinstance(x, str) else x.name)
+def test_own_several(function: str, option: Option) -> None:
+    arrays, good = make(function), option.default
+    for bad in declared.bad_values(option):
+        wrong = next(k for k, (a, b) in enumerate(zip(bad, good, strict=True)) if a != b)
+        parts = (f"{function}: {option.name}[{wrong}] is ",)
+        refuses(ValueError, arrays, parts, invoke, function, arrays, **{option.name: bad})
+    for value in (0.9, None, "abcd"[: len(good)], good[:-1], (*good, good[-1]), ("x", *good[1:])):
         refuses(BOTH, arrays, (f"{function}: {option.name}",), invoke, function, arrays, **{option.name: value})
 
 
@@ -456,7 +457,7 @@ OF_A_NUMBER = [(f, s) for f, rule in declared.FUNCTIONS.items() for s in rule.st
 @pytest.mark.parametrize(("function", "state"), OF_A_NUMBER, ids=lambda x: x if isinstance(x, str) else x.name)
 def test_the_specification_is_not_that_of_another_variant(function: str, state: StateArray) -> None:
     hyper = declared.numbers_of(declared.FUNCTIONS[function], {"lr": 0.1, state.when: 0.9})
-    ones = [np.ones(3) for n in declared.arrays_of(declared.FUNCTIONS[function]) if n != f"{state.name}s"]
+    ones = [np.ones(3) for n in declared.arrays_of(declared.FUNCTIONS[function]) if n != state.argument]
     message = f"{function}: {state.when} is 0.9 with no {state.name}, expected both or neither"
     with pytest.raises(ValueError, match=message):
         getattr(reference, function)(*ones[:3], **hyper)
@@ -543,9 +544,11 @@ def test_class_options(cls: str) -> None:
     for value, error in wrong(rule.options["lr"]):
         refuses(error, data, (f"{cls}: lr is ",), opt.step, grads, lr=value)
     for name, o in rule.own.items():
-        if o.kind == "pair":
-            for both in (*declared.bad_values(o), ("x", 0.9), 0.9, None, "ab", (0.9,), (0.9,) * 3):
-                refuses(BOTH, data, (f"{cls}: {name}",), new, params, **{name: both})
+        if o.kind == "several":
+            good = o.default
+            others = (("x", *good[1:]), 0.9, None, "abcd"[: len(good)], good[:-1], (*good, good[-1]))
+            for bad in (*declared.bad_values(o), *others):
+                refuses(BOTH, data, (f"{cls}: {name}",), new, params, **{name: bad})
     refuses(TypeError, data, (cls, "foo"), new, params, foo=1)
     refuses(TypeError, data, (cls, "foo"), new, [{"params": params, "foo": 1}])
 

@@ -22,7 +22,7 @@ from numpy.lib.stride_tricks import as_strided
 import fusedstep
 from fusedstep import functional, reference
 from fusedstep import numpy as fnp
-from fusedstep._rule import FINITE, FRACTION, NON_NEGATIVE, Option
+from fusedstep._rule import FINITE, FRACTION, GROWING, LIMIT, NON_NEGATIVE, POSITIVE, SHRINKING, UNIT, Option
 from fusedstep.functional._updates import options_of
 from fusedstep.rules import Rule
 from tests.helpers import declared
@@ -41,13 +41,16 @@ fractions = st.floats(0, 1, exclude_max=True)
 NORM = {"norm_type": st.sampled_from([1, 2, 2.0, inf]), "per_tensor": flags, "error_if_nonfinite": flags}
 COMMON = {"weight_decay": rates, "maximize": flags, "grad_scale": st.floats(1e-6, 1e6), "max_norm": limits, **NORM}
 COMMON |= {"clip_value": limits}
-VALUES = {id(NON_NEGATIVE): rates, id(FRACTION): fractions, id(FINITE): rates}
+VALUES = {id(NON_NEGATIVE): rates, id(FRACTION): fractions, id(FINITE): rates, id(LIMIT): rates | st.just(inf)}
+VALUES |= {id(UNIT): st.floats(0, 1), id(SHRINKING): st.floats(1e-3, 0.999), id(GROWING): st.floats(1.001, 9)}
+VALUES |= {id(POSITIVE): st.floats(1e-3, 10)}
 
 
 def strategy(o: Option) -> Any:
     if o.kind == "flag":
         return flags
-    return st.tuples(fractions, fractions) if o.kind == "pair" else VALUES[id(o.range)]
+    drawn = [VALUES[id(r)] for r in o.ranges]
+    return st.tuples(*drawn) if o.kind == "several" else drawn[0]
 
 
 def choices(rule: type[Rule]) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Any]]:
@@ -55,7 +58,7 @@ def choices(rule: type[Rule]) -> tuple[tuple[str, ...], tuple[str, ...], dict[st
     own = {
         n: strategy(o) for n, o in options_of(rule).items() if n not in {"lr", *COMMON, *(s.when for s in rule.states)}
     }
-    needed, optional = ([f"{s.name}s" for s in rule.states if bool(s.when) == maybe] for maybe in (False, True))
+    needed, optional = ([s.argument for s in rule.states if bool(s.when) == maybe] for maybe in (False, True))
     return tuple(needed), tuple(optional), own
 
 
@@ -90,7 +93,7 @@ def calls(draw: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
             options["step"] = draw(steps | st.lists(steps, min_size=len(like), max_size=len(like)))
         rule = declared.FUNCTIONS[function]
         for state in rule.states:
-            if state.when in options_of(rule) and f"{state.name}s" in names:
+            if state.when in options_of(rule) and state.argument in names:
                 options[state.when] = draw(st.floats(0.1, 2))
         if not declared.is_valid(rule, {k: v for k, v in options.items() if k in rule.own}):
             options = {k: v for k, v in options.items() if not isinstance(v, bool) or k in ("maximize", *NORM)}
@@ -137,7 +140,7 @@ def expect(function: str, arrays: dict[str, list[np.ndarray]], options: dict[str
     for k, (grad, coefficient) in enumerate(zip(grads, coefficients, strict=True)):
         states = [values[name][k] if name in values else None for name in chain(*UPDATES[function][:2])]
         options["step"] = int(step[k] if isinstance(step, (list, tuple)) else step)
-        states += [values[f"{n.name}s"][k] for n in declaration.numbers]
+        states += [values[n.argument][k] for n in declaration.numbers]
         results.append(rule(values["params"][k], grad, *states, clip_coef=coefficient, **options))
     written = [name for name in values if name != "grads"]
     return {a: [r[i] for r in results] for i, a in enumerate(written)}, None if max_norm is None else norm

@@ -42,6 +42,9 @@ def test_defaults_are_in_their_ranges(rule: type[Rule]) -> None:
     rule.check("", rule.defaults)
     assert {s.when for s in rule.states} - {""} <= rule.options.keys()
     assert {s.start for s in rule.states} - {""} <= rule.options.keys()
+    assert {n.start for n in rule.numbers if isinstance(n.start, str)} <= rule.options.keys()
+    inside = {rule.decay_inside({**rule.defaults, **chosen}) for chosen in rule.variants().values()}
+    assert not any(inside) or "weight_decay" in rule.hyper_names
 
 
 @EVERY

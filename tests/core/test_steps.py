@@ -27,9 +27,9 @@ def lists_of(rule: type[Rule], options: dict[str, Any], dtype: str) -> dict[str,
     """A tensor per count: parameters, gradients, states in the middle of a training, numbers."""
     rng = np.random.default_rng(0)
     states = rule.state_names({**rule.defaults, **options})
-    names = ("params", "grads", *(f"{state}s" for state in states))
+    names = ("params", "grads", *(s.argument for s in rule.states if s.name in states))
     arrays = {name: [rng.uniform(0.5, 1.0, 37).astype(dtype) for _ in COUNTS] for name in names}
-    return {**arrays, **{f"{n.name}s": [np.array(0.75, dtype) for _ in COUNTS] for n in rule.numbers}}
+    return {**arrays, **{n.argument: [np.array(0.75, dtype) for _ in COUNTS] for n in rule.numbers}}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -40,7 +40,7 @@ def test_large_counts(backend: str, name: str, options: dict[str, Any], dtype: s
     want = [
         getattr(reference, name)(
             *(lists[argument][k] for argument in ("params", "grads")),
-            **{a.removesuffix("s"): lists[a][k] for a in lists if a not in ("params", "grads")},
+            **{declared.keyword_of(rule, a): lists[a][k] for a in lists if a not in ("params", "grads")},
             step=count,
             **declared.numbers_of(rule, {**options, "lr": 0.1, "weight_decay": 0.01}),
         )

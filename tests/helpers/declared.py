@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from fusedstep import _core
-from fusedstep._rule import FINITE, FRACTION, NON_NEGATIVE, Option
+from fusedstep._rule import FINITE, FRACTION, GROWING, LIMIT, NON_NEGATIVE, POSITIVE, SHRINKING, UNIT, Option
 from fusedstep.rules import ALL, Rule
 
 RULES: dict[str, type[Rule]] = {rule.__name__: rule for rule in ALL}
 FUNCTIONS: dict[str, type[Rule]] = {rule.name(): rule for rule in ALL}
 # A value in each range that is no option's default.
-ALTERED = {id(FRACTION): 0.8, id(NON_NEGATIVE): 0.5, id(FINITE): 0.3}
+ALTERED = {id(FRACTION): 0.8, id(UNIT): 0.7, id(SHRINKING): 0.6, id(NON_NEGATIVE): 0.5, id(FINITE): 0.3}
+ALTERED |= {id(GROWING): 1.1, id(LIMIT): 0.04, id(POSITIVE): 0.4}
 NOT_NUMBERS = ("x", (), {}, 1j, object())
 
 
@@ -27,8 +28,8 @@ def switches(rule: type[Rule]) -> set[str]:
 
 
 def altered(o: Option) -> Any:
-    value = ALTERED[id(o.range)]
-    return (value, value + 0.15) if o.kind == "pair" else value
+    values = tuple(ALTERED[id(r)] + 0.15 * k / max(1, len(o.ranges) - 1) for k, r in enumerate(o.ranges))
+    return values if o.kind == "several" else values[0]
 
 
 def is_valid(rule: type[Rule], options: dict[str, Any]) -> bool:
@@ -72,27 +73,28 @@ def roundings(kernel: dict[str, Any]) -> list[str]:
 
 def arrays_of(rule: type[Rule]) -> tuple[str, ...]:
     """The arguments of the function that are arrays like the parameter, in its order."""
-    return ("params", "grads", *(f"{s.name}s" for s in rule.states))
+    return ("params", "grads", *(s.argument for s in rule.states))
 
 
 def number_arguments(rule: type[Rule], count: int, dtype: str = "float64") -> dict[str, list[np.ndarray]]:
-    """The arguments of the function that are states of one number, as before a first step."""
-    return {f"{n.name}s": [np.array(n.start, dtype) for _ in range(count)] for n in rule.numbers}
+    """The arguments of the function that are states of one number, as before a first step by default options."""
+    starts = rule.number_starts(rule.defaults)
+    return {n.argument: [np.array(starts[n.name], dtype) for _ in range(count)] for n in rule.numbers}
+
+
+def keyword_of(rule: type[Rule], argument: str) -> str:
+    """What the specification calls an argument of the function that is a list of states."""
+    return {s.argument: s.name for s in (*rule.states, *rule.numbers)}[argument]
 
 
 def numbers_of(rule: type[Rule], options: dict[str, Any]) -> dict[str, Any]:
     """The specification's keywords for options of a class or a function."""
-    full = {**rule.defaults, **options}
-    found: dict[str, Any] = dict(rule.hyper("", full))
-    found |= {"weight_decay": float(full["weight_decay"]), "maximize": bool(full["maximize"])}
-    return found | {"decoupled": rule.is_decoupled(full)}
+    return rule.specified("", {**rule.defaults, **options})
 
 
 def bad_values(o: Option) -> list[Any]:
     """Values out of range, each as the option takes it."""
-    if o.range is None:
-        return []
-    if o.kind != "pair":
-        return list(o.range.bad)
-    good = o.default[0]
-    return [(bad, good) for bad in o.range.bad] + [(good, bad) for bad in o.range.bad]
+    if o.kind != "several":
+        return [bad for r in o.ranges for bad in r.bad]
+    good = o.default
+    return [(*good[:k], bad, *good[k + 1 :]) for k, r in enumerate(o.ranges) for bad in r.bad]

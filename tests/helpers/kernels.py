@@ -72,6 +72,13 @@ def hyper_of(rule: dict[str, Any], kind: str) -> dict[str, float]:
     return {name: 0.01 if name == "lr" else HYPER[kind] for name in rule["hyper"]}
 
 
+def apart(hyper: dict[str, float], common: dict[str, Any]) -> dict[str, float]:
+    """Decay is a part of a rule's direction or comes before it: where a call has some before, none is in the rule."""
+    if "weight_decay" in hyper and common.get("weight_decay"):
+        return {**hyper, "weight_decay": 0.0}
+    return hyper
+
+
 def step(
     rule: dict[str, Any],
     hyper: dict[str, float],
@@ -89,7 +96,7 @@ def step(
         "rule": rule["name"],
         "states": rule["state"],
         "state_args": [*rule["state"], *rule["scalars"]],
-        "hyper": hyper,
+        "hyper": apart(hyper, common),
         "has_step": True,
         "weight_decay": 0.0,
         "decoupled": False,
@@ -123,6 +130,9 @@ def expected(
     # The kernel is told every number of its family. The specification refuses one whose state is not there.
     every = [s for d in declared.RULES.values() if d.kernel == rule["name"] for s in d.states]
     hyper = {n: v for n, v in hyper.items() if n not in {s.when for s in every if s.name not in rule["state"]}}
+    if "weight_decay" in hyper:
+        common["decay_inside"] = not common.get("weight_decay")
+        hyper = {**hyper, "weight_decay": common.pop("weight_decay", 0.0) or hyper["weight_decay"]}
     names = [*rule["state"], *rule["scalars"]]
     results = [
         function(p, g, **dict(zip(names, s, strict=True)), step=step, tensor=tensor, **hyper, **common)

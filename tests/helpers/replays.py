@@ -28,6 +28,7 @@ from tests.helpers.kernels import (
     SEED,
     SMALL,
     SPECIAL_COMMON,
+    apart,
     dtypes_of,
     expected,
     hyper_of,
@@ -126,7 +127,7 @@ def rule_part(
     """`seed`: of random numbers; the id of a tensor is its place in the call."""
     defaults = {"weight_decay": 0.0, "clip_value": math.inf, "max_norm": -1.0, "grad_scale": 1.0}
     defaults |= {"decoupled": False, "maximize": False}
-    numbers = [*hyper.values(), *({**defaults, **common}[k] for k in defaults)]
+    numbers = [*apart(hyper, common).values(), *({**defaults, **common}[k] for k in defaults)]
     numbers.append(0.0 if norm is None else norm)
     return b"".join(
         [

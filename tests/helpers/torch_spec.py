@@ -153,7 +153,7 @@ def expect(opt, grad_scale=1.0):
                 value = reals(p)
                 stored = _dtypes.numpy_dtype("", _dtypes.stored_as(value.dtype.name, formats[s.name]))
                 arrays[s.name] = np.full_like(value, group[s.start] if s.start else 0.0, dtype=stored)
-            arrays |= {n.name: np.array(n.start, np.float32) for n in rule.numbers}
+            arrays |= {n: np.array(start, np.float32) for n, start in rule.number_starts(full).items()}
             arrays.update({k: reals(state[k]) for k in arrays if state.get(k) is not None})
             step = int(state["step"]) + 1 if "step" in state else 1 + any(k in state for k in names)
             new = getattr(reference, rule.name())(

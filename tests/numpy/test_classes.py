@@ -44,7 +44,7 @@ class Model:
         rule = RULES[cls]
         self.names = [rule.state_keys(o) for o in self.options]
         self.states = [
-            [*(np.full_like(p, v) for v in rule.starts(o).values()), *(np.array(n.start) for n in rule.numbers)]
+            [*(np.full_like(p, v) for v in rule.starts(o).values()), *map(np.array, rule.number_starts(o).values())]
             for p, o in zip(self.params, self.options, strict=True)
         ]
         self.steps = [0] * len(self.params)

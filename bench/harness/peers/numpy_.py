@@ -37,7 +37,8 @@ class NumPy:
         for p, w in zip(params, weights, strict=True):
             kept: dict[str, Any] = {k: state[p][k].numpy() for k in starts} if state else {}
             kept = kept or {k: np.full(w.shape, x, str(case.state_dtype)[6:]) for k, x in starts.items()}
-            numbers = {n.name: np.array(float(state[p][n.name]) if state else n.start, "f4") for n in rule.spec.numbers}
+            first = rule.spec.number_starts(rule.options)
+            numbers = {n: np.array(float(state[p][n]) if state else x, "f4") for n, x in first.items()}
             states.append({**kept, **numbers})
         count = steps_taken(state.get(params[0]))
 

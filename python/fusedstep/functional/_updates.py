@@ -42,12 +42,13 @@ CALL: tuple[Option, ...] = (
 def options_of(rule: type[Rule]) -> dict[str, Option]:
     """Without those that only say which state there is, or what it starts from: here the arrays say so."""
     chosen = {s.when for s in rule.states if rule.options.get(s.when, rule.options["lr"]).kind == "flag"}
-    return {n: o for n, o in rule.own.items() if n not in chosen | {s.start for s in rule.states}}
+    chosen |= {s.start for s in (*rule.states, *rule.numbers) if isinstance(s.start, str) and s.start != "lr"}
+    return {n: o for n, o in rule.own.items() if n not in chosen}
 
 
 def _required(rule: type[Rule]) -> list[str]:
     """The arguments for states that every variant has."""
-    return [f"{s.name}s" for s in rule.states if not s.when] + [f"{n.name}s" for n in rule.numbers]
+    return [s.argument for s in rule.states if not s.when] + [n.argument for n in rule.numbers]
 
 
 def _may_draw(rule: type[Rule]) -> bool:
@@ -57,10 +58,9 @@ def _may_draw(rule: type[Rule]) -> bool:
 
 def _signature_of(rule: type[Rule]) -> Signature:
     states = [
-        parameter(f"{s.name}s", "Arrays | None" if s.when else "Arrays", *([None] if s.when else []))
-        for s in rule.states
+        parameter(s.argument, "Arrays | None" if s.when else "Arrays", *([None] if s.when else [])) for s in rule.states
     ]
-    states += [parameter(f"{n.name}s", "Arrays") for n in rule.numbers]
+    states += [parameter(n.argument, "Arrays") for n in rule.numbers]
     step = signature(rule.specification).parameters.get("step")
     counts = [] if step is None else [parameter("step", "int | Sequence[int]", step.default, True)]
     if not counts and _may_draw(rule):
@@ -78,10 +78,12 @@ def _doc_of(rule: type[Rule]) -> str:
     for s in rule.states:
         needs = f"; given if and only if ``{s.when}`` is not 0" if s.when in options_of(rule) else ""
         given = f"; given, the update is that with ``{s.when}``" if s.when and not needs else ""
-        entries.append((f"{s.name}s", f"state, updated in place{needs}{given}"))
+        start = f"; starts at ``{s.start}``" if s.start in options_of(rule) else ""
+        entries.append((s.argument, f"state, updated in place{start}{needs}{given}"))
     for n in rule.numbers:
-        text = f"state of one number, float32 or float64, updated in place; starts at {n.start}, where its parameter is"
-        entries.append((f"{n.name}s", text))
+        start = f"``{n.start}``" if isinstance(n.start, str) else n.start
+        text = f"state of one number, float32 or float64, updated in place; starts at {start}, where its parameter is"
+        entries.append((n.argument, text))
     if rule.needs_step:
         entries.append(("step", "1 in the first call, one number or one per parameter"))
     elif _may_draw(rule):
@@ -100,7 +102,7 @@ def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], op
     ids = call.pop("tensor")
     tensors = None if ids is None else check.tensor_ids(label, "tensor", ids, len(params))
     for s in rule.states:
-        name, arrays = f"{s.name}s", given[f"{s.name}s"]
+        name, arrays = s.argument, given[s.argument]
         if s.when in options:
             o = rule.options[s.when]
             if (arrays is None) == any(o.numbers(label, options[s.when])):
@@ -134,7 +136,7 @@ def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], op
 
 def _check_needs_no_step(rule: type[Rule], lists: dict[str, list[Any]]) -> None:
     """The same random numbers in every step would push the same elements in one direction."""
-    for name in (f"{s.name}s" for s in rule.states if s.kind == "unsigned"):
+    for name in (s.argument for s in rule.states if s.kind == "unsigned"):
         for k, a in enumerate(lists.get(name, ())):
             if _dtypes.name_of(getattr(a, "dtype", None)) == "bfloat16":
                 text = "is bfloat16, which is rounded by random numbers of each step, and step is None"
@@ -142,7 +144,7 @@ def _check_needs_no_step(rule: type[Rule], lists: dict[str, list[Any]]) -> None:
 
 
 def _function_of(rule: type[Rule]) -> Any:
-    states, required = [f"{s.name}s" for s in (*rule.states, *rule.numbers)], _required(rule)
+    states, required = [s.argument for s in (*rule.states, *rule.numbers)], _required(rule)
 
     def update(params: Any, grads: Any, *given: Any, **options: Any) -> Any:
         arrays = dict(zip(required, given, strict=True))

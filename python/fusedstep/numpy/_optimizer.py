@@ -167,8 +167,8 @@ class Optimizer:
             state["tensor_id"] = number
         for name, value in self._rule.starts(options).items():
             state[name] = _filled(like, complex(value, value) if dtypes[name].kind == "c" else value, dtypes[name])
-        for n in self._rule.numbers:
-            state[n.name] = np.array(n.start)
+        for name, value in self._rule.number_starts(options).items():
+            state[name] = np.array(value)
         return state
 
     def _stored_as(self, dtype: str, options: Mapping[str, Any]) -> dict[str, np.dtype[Any]]:

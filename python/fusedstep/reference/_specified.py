@@ -28,6 +28,9 @@ def _signature_of(rule: type[Rule]) -> Signature:
         if p.kind is KEYWORD_ONLY
     ]
     arrays = [parameter("param", "Array"), parameter("grad", "Array"), *states]
+    if "weight_decay" in {p.name for p in keywords}:  # of the direction, or before it
+        inside = rule.decay_inside(rule.defaults)
+        common = [p for p in common if p.name != "weight_decay"] + [parameter("decay_inside", "bool", inside, True)]
     drawn = [parameter("seed", "int", 0, True), parameter("tensor", "int", 0, True)]
     return Signature([*arrays, *keywords, *common, *drawn], return_annotation="tuple[Array, ...]")
 
@@ -46,7 +49,11 @@ def _function_of(rule: type[Rule]) -> Any:
             if numbers.get(s.when) and arrays.get(s.name) is None:
                 text = f"{s.when} is {numbers[s.when]} with no {s.name}"
                 raise ValueError(f"{rule.name()}: {text}, expected both or neither")
-        common = {n: v for n, v in options.items() if n not in keywords and n != "step"}
+        common = {n: v for n, v in options.items() if n not in keywords and n not in ("step", "decay_inside")}
+        if "weight_decay" in keywords and not options["decay_inside"]:
+            common["weight_decay"], numbers["weight_decay"] = numbers["weight_decay"], 0.0
+        if rule.spares_first and options["step"] == 1 and common["decoupled"]:
+            common["weight_decay"] = 0.0
         kinds = {s.name: s.kind for s in rule.states if arrays.get(s.name) is not None}
         with np.errstate(all="ignore"):
             p, g = before(decode(param), decode(grad), options["lr"], **common)

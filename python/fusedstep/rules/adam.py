@@ -38,7 +38,7 @@ class Adam(Rule):
     torch_class = "Adam"
 
     lr = learning_rate(1e-3)
-    betas = pair((0.9, 0.999), FRACTION, ("beta1", "beta2"), "factors of the running means of g and of g**2")
+    betas = several((0.9, 0.999), FRACTION, ("beta1", "beta2"), "factors of the running means of g and of g**2")
     eps = number(1e-8, NON_NEGATIVE, "added to the root")
     weight_decay = decay()
     amsgrad = flag(False, "divide by the root of the largest mean square so far")

@@ -34,7 +34,7 @@ class Lion(Rule):
     decoupled = True
 
     lr = learning_rate(1e-4)
-    betas = pair((0.9, 0.99), FRACTION, ("beta1", "beta2"), "factors of m: in the direction, and from step to step")
+    betas = several((0.9, 0.99), FRACTION, ("beta1", "beta2"), "factors of m: in the direction, and from step to step")
     weight_decay = decay(0.0, "decoupled decay: the parameter is multiplied by ``1 - lr * weight_decay``")
     _ = KEYWORD_ONLY
     maximize = MAXIMIZE

@@ -38,7 +38,7 @@ class NAdam(Rule):
     torch_class = "NAdam"
 
     lr = learning_rate(2e-3)
-    betas = pair((0.9, 0.999), FRACTION, ("beta1", "beta2"), "factors of the running means of g and of g**2")
+    betas = several((0.9, 0.999), FRACTION, ("beta1", "beta2"), "factors of the running means of g and of g**2")
     eps = number(1e-8, NON_NEGATIVE, "added to the root")
     weight_decay = decay()
     momentum_decay = number(4e-3, NON_NEGATIVE, "how fast the momentum grows to beta1")

@@ -156,8 +156,8 @@ class FusedOptimizer(torch.optim.Optimizer):
         self._seed = check.seed(label, "seed", options.pop("seed"))
         self._next_tensor = 0
         for name, o in rule.options.items():
-            if o.kind == "pair":
-                options[name] = _two(label, o, options[name])
+            if o.kind == "several":
+                options[name] = _several(label, o, options[name])
         # What torch's constructor does not take: an option that this torch is too old for (then groups, and so
         # checkpoints, are without the key unless it is used), and ``fused``, with which it would check for kernels of
         # its own. Groups are made in that constructor and are to have them too.
@@ -309,8 +309,8 @@ class FusedOptimizer(torch.optim.Optimizer):
             state[name] = torch.full_like(
                 param, initial, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False
             )
-        for n in self._rule.numbers:
-            state[n.name] = new_step(param.device).fill_(n.start)
+        for name, value in self._rule.number_starts(options).items():
+            state[name] = new_step(param.device).fill_(value)
         return state
 
     def _tensor_ids(self) -> dict[int, int]:
@@ -494,10 +494,11 @@ def new_step(device: torch.device | str, exact: bool = False) -> torch.Tensor:
     return torch.zeros((), dtype=torch.float64 if wide else torch.float32, device=device)
 
 
-def _two(label: str, o: Option, value: Any) -> Any:
-    """Any sequence of two, as torch's constructor takes them: a tuple of numbers or tensors."""
+def _several(label: str, o: Option, value: Any) -> Any:
+    """Any sequence of so many, as torch's constructor takes them: a tuple of numbers or tensors."""
     o.numbers(label, value)
-    return tuple(x if isinstance(x, torch.Tensor) else float(x) for x in (value[0], value[1]))
+    values = check.several(label, o.name, value, len(o.into))
+    return tuple(x if isinstance(x, torch.Tensor) else float(x) for x in values)
 
 
 def _on_host(options: dict[str, Any]) -> dict[str, Any]:

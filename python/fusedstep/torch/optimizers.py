@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -25,8 +26,10 @@ OURS["state_dtype"] = replace(OURS["state_dtype"], annotation="str | dtype | Map
 def _own(rule: type[Rule]) -> Iterator[Option]:
     """Tensors are taken where torch takes them."""
     for o in rule.options.values():
-        tensors = "tuple[float | Tensor, float | Tensor]" if o.kind == "pair" else "float | Tensor"
-        yield replace(o, annotation=tensors) if o.kind == "pair" or o.name == "lr" else o
+        if o.kind == "several" or o.name == "lr":
+            yield replace(o, annotation=re.sub(r"\bfloat\b", "float | Tensor", o.annotation))
+        else:
+            yield o
 
 
 def _class_of(rule: type[Rule]) -> Any:
