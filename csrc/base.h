@@ -33,7 +33,7 @@ inline constexpr int kMaxScalars = 2;
 inline constexpr int kMaxGroupScalars = 4;
 // Sums over a tensor that a rule may ask for.
 inline constexpr int kMaxSums = 2;
-inline constexpr int kMaxStreams = 2 + kMaxState;  // parameter, gradient, state
+inline constexpr int kMaxStreams = 2 + kMaxState + 2;  // parameter, gradient, state, mask, average
 
 // Rules and formats, as types.
 template <class... X>

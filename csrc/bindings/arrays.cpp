@@ -161,6 +161,18 @@ Array Reader::resolved(PyObject* object, const Where& where, const Array& a, Laz
 }
 
 Array Reader::read(PyObject* object, const Where& where, Lazy lazy) {
+  const Array a = read_any(object, where, lazy);
+  if (a.format == Format::boolean) wrong_dtype(object, where);
+  return a;
+}
+
+Array Reader::read_mask(PyObject* object, const Where& where) {
+  const Array a = read_any(object, where, Lazy::refuse);
+  if (a.format != Format::boolean) wrong_dtype(object, where, "", true);
+  return a;
+}
+
+Array Reader::read_any(PyObject* object, const Where& where, Lazy lazy) {
   const TypeFacts& facts = facts_of(object);
   Array a = fetch(object, facts, where);
   if (placed_device) a.device = placed_device(a.data, false);

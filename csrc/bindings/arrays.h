@@ -34,6 +34,8 @@ class Reader {
   // Throws TypeError or ValueError naming `where`. Accepts float32, float64, complex of them, bfloat16 and float16, on
   // the CPU or a CUDA device, aligned.
   Array read(PyObject* object, const Where& where, Lazy lazy = Lazy::refuse);
+  // An array of bool.
+  Array read_mask(PyObject* object, const Where& where);
   // One number, without the questions that only tensors with gradients in them need.
   // `beside_tensor`: it lies where its tensor does (a build for tests pretends where memory is).
   Array read_scalar(PyObject* object, const Where& where, bool beside_tensor = false);
@@ -44,6 +46,7 @@ class Reader {
   std::vector<std::pair<int, void*>> streams() const { return {streams_.begin(), streams_.end()}; }
 
  private:
+  Array read_any(PyObject* object, const Where& where, Lazy lazy);
   Array fetch(PyObject* object, const TypeFacts& facts, const Where& where);
   Array from_exchange(PyObject* object, const TypeFacts& facts, const Where& where);
   Array from_attributes(PyObject* object, const Where& where);

@@ -44,6 +44,41 @@ void PyCall::read(Given& t, int k, PyObject* object) {
   if (k == 0) check_one_kind(a, at, given_.front().array[0]);
 }
 
+void PyCall::read_mask(Given& t, PyObject* object) {
+  check_real(t, "a mask");
+  t.has_mask = true;
+  const Where at = t.where(t.mask());
+  const Array& a = t.array[t.mask()] = reader_.read_mask(object, at);
+  check_beside_param(a, at, t.array[0]);
+}
+
+void PyCall::read_average(Given& t, PyObject* object) {
+  t.has_average = true;
+  const Where at = t.where(t.average());
+  const Array& a = t.array[t.average()] = reader_.read(object, at);
+  check_state(a, at, t.array[0], true);
+  check_writable(a, at);
+}
+
+// One row for each parameter, with or without a gradient.
+void PyCall::read_stats() {
+  if (args_.stats.is_none()) return;
+  const Where where{args_.label.c_str(), "stats", 0};
+  const Array a = reader_.read(args_.stats.ptr(), where);
+  const int device = given_.empty() ? a.device : given_.front().device();
+  if (a.format != Format::float64 || a.is_complex || !a.contiguous || a.numel != kStats * params_ ||
+      a.device != device) {
+    throw py::value_error(where.text() + " is " + a.dtype_text() + " of shape " + a.shape_text() + " on " +
+                          device_text(a.device) + ", expected " + std::to_string(params_) + " x " +
+                          std::to_string(kStats) + " contiguous float64 on " + device_text(device));
+  }
+  check_writable(a, where);
+  for (const Given& t : given_) {
+    if (t.device() != a.device) check_device(a.device, where.text(), t.device(), " as all parameters");
+  }
+  call_.stats = static_cast<double*>(a.data);
+}
+
 std::uint32_t PyCall::add_group(const Group& group, const py::object& lr) {
   // A coefficient falls with its max_norm, so that the least one gives the smallest.
   const double limit = group.options.host.max_norm;
@@ -54,7 +89,7 @@ std::uint32_t PyCall::add_group(const Group& group, const py::object& lr) {
   return static_cast<std::uint32_t>(call_.options.size() - 1);
 }
 
-void PyCall::add_lists(const ListsGroup& given) {
+void PyCall::add_lists(const ListsGroup& given, const Beside& beside) {
   const auto& [kept, params, grads, state_arrays, step, indices, ids] = given;
   const Group& group = *kept;
   std::vector<py::list> lists{params, grads};
@@ -66,6 +101,14 @@ void PyCall::add_lists(const ListsGroup& given) {
                             " arrays, expected " + std::to_string(lists[0].size()) + " to match params");
     }
   }
+  const auto& [masks, averages] = beside;
+  const auto check_length = [&](const std::optional<py::list>& list, const char* name) {
+    if (!list || list->size() == lists[0].size()) return;
+    throw py::value_error(group.label + ": " + name + " has " + std::to_string(list->size()) + " arrays, expected " +
+                          std::to_string(lists[0].size()) + " to match params");
+  };
+  check_length(masks, "masks");
+  check_length(averages, "emas");
   const std::uint32_t options = add_group(group);
   const bool many_steps = py::isinstance<py::list>(step);
   if (given_.empty()) given_.reserve(lists[0].size());
@@ -75,19 +118,32 @@ void PyCall::add_lists(const ListsGroup& given) {
     t.options = options;
     t.index = indices ? py::cast<std::int64_t>((*indices)[i]) : params_;
     t.id = ids ? py::cast<std::int64_t>((*ids)[i]) : params_;
-    ++params_;
+    t.row = params_++;
     t.step = py::cast<std::int64_t>(many_steps ? py::object(py::list(step)[i]) : step);
     t.host_step = group.has_step;
     const auto item = [&lists, i](int k) { return PyList_GET_ITEM(lists[k].ptr(), i); };
+    t.follows = averages && item(1) == Py_None;
+    if (t.follows) {
+      t.host_step = false;
+      read(t, 0, item(0));
+      t.array[1] = t.array[0];
+      read_average(t, PyList_GET_ITEM(averages->ptr(), i));
+      continue;
+    }
     for (int k = 0; k < group.streams(); ++k) read(t, k, item(k));
+    check_rides(t);
+    if (masks && PyList_GET_ITEM(masks->ptr(), i) != Py_None) read_mask(t, PyList_GET_ITEM(masks->ptr(), i));
+    if (averages) read_average(t, PyList_GET_ITEM(averages->ptr(), i));
     for (int k = 0; k < group.scalars(); ++k) {
-      const Where at = t.where(group.streams() + k);
+      const Where at = t.where_number(k);
       const Array a = reader_.read_scalar(item(group.streams() + k), at, true);
       check_beside(a, at, t);
       t.scalars[k] = a.scalar();
     }
   }
   for (py::list& l : lists) keep_.push_back(std::move(l));
+  if (masks) keep_.push_back(*masks);
+  if (averages) keep_.push_back(*averages);
 }
 
 void PyCall::add_gradients(const py::list& arrays, const Group& group, Phases phases, const py::object& total_norm) {
@@ -121,6 +177,7 @@ void PyCall::add_gradients(const py::list& arrays, const Group& group, Phases ph
 
 py::object PyCall::run() {
   if (!call_.in_place && limits_norm()) call_.phases |= kMeasure | kFold;
+  read_stats();
   collect(given_, call_);
   try {
     if (!args_.over_ranks.is_none()) keep_state();

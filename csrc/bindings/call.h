@@ -16,6 +16,10 @@ namespace fusedstep {
 // step, indices of the parameters in messages or None, their ids or None.
 using ListsGroup = std::tuple<std::shared_ptr<Group>, py::list, py::list, py::list, py::object, std::optional<py::list>,
                               std::optional<py::list>>;
+// With masks, of which some may be None, or None; and averages or None. With these a gradient may be None.
+using Beside = std::tuple<std::optional<py::list>, std::optional<py::list>>;
+using RidingGroup = std::tuple<std::shared_ptr<Group>, py::list, py::list, py::list, py::object,
+                               std::optional<py::list>, std::optional<py::list>, Beside>;
 // Of a torch optimizer: params, lr if it is a tensor, perhaps on a device, and what makes state is given.
 using TorchGroup = std::tuple<std::shared_ptr<Group>, py::object, py::object, py::object>;
 
@@ -31,6 +35,7 @@ struct CallArgs {
   py::object report = py::none();        // four float64 where the gradients are: Call::report
   py::object stream = py::none();        // the address of a CUDA stream
   py::object over_ranks = py::none();    // takes the sums of this process's tensors, returns those of every rank
+  py::object stats = py::none();         // float64 where the tensors are: kStats for each parameter of all groups
   py::object before_write = py::none();  // is told, before anything is written, which objects will be; it may raise
 };
 
@@ -43,7 +48,7 @@ class PyCall {
   ~PyCall();
 
   // Arrays given as lists; `step` is one number or one per parameter.
-  void add_lists(const ListsGroup& lists);
+  void add_lists(const ListsGroup& lists, const Beside& beside = {});
   // Parameters of a torch optimizer: gradients from .grad, state from `state`, a dict per parameter. A parameter
   // without usable state gets init(param, options) when the call has been validated; a step count that has to be on the
   // device and is not, to_device(step, param).
@@ -59,8 +64,12 @@ class PyCall {
 
  private:
   void read_report(const py::object& report);
+  void read_stats();
   // Array k of a tensor: 0 the parameter, which comes first, 1 its gradient, then state.
   void read(Given& t, int k, PyObject* object);
+  // Behind its state, in this order. A complex tensor has no mask.
+  void read_mask(Given& t, PyObject* object);
+  void read_average(Given& t, PyObject* object);
   // Its options become the call's; their index there. `lr`: null, or a tensor in place of theirs.
   std::uint32_t add_group(const Group& group, const py::object& lr = {});
   bool limits_norm() const { return call_.least_max_norm >= 0.0; }
@@ -71,6 +80,9 @@ class PyCall {
 
   void add_param(TorchParam& p, const py::object& init, const py::object& to_device);
   void make_state(Given& t, TorchParam& p, const py::object& init);
+  // That of a parameter without a gradient.
+  void add_follower(TorchParam& p, const py::object& init);
+  void make_average(TorchParam& p, const py::object& init);
   // A number of the state, moved to the tensor's device where it has to be there.
   Array read_number_of_state(const Given& t, TorchParam& p, std::size_t key, const Where& where, bool on_device,
                              const py::object& to_device);

@@ -12,9 +12,9 @@ constexpr std::int64_t kFirst = 1, kLater = 2;
 // Keys of random numbers take 8 * id modulo 2**64.
 constexpr std::int64_t kMostIds = std::int64_t{1} << 60;
 
-// What random numbers know a parameter by, the last of its dict's keys.
+// What random numbers know a parameter by, the last of the rule's keys.
 std::int64_t id_of(const Given& t, const TorchParam& p) {
-  const py::object& value = p.item[p.from->state_keys.size() - 1];
+  const py::object& value = p.item[p.from->required - 1];
   const auto index = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
   const long long id = index ? PyLong_AsLongLong(index.ptr()) : -1;
   if (!PyErr_Occurred() && id >= 0 && id < kMostIds) return id;
@@ -80,29 +80,59 @@ void PyCall::add_step(Given& t, TorchParam& p, const py::object& to_device) {
 void PyCall::add_torch(const std::vector<TorchGroup>& groups, const py::object& state, const py::object& init,
                        const py::object& to_device) {
   state_ = state;
-  for (const auto& [group, params, lr, options] : groups) add_group(*group, lr.is_none() ? py::object() : lr);
+  for (const auto& [group, params, lr, options] : groups) {
+    add_group(*group, lr.is_none() ? py::object() : lr);
+    if (!args_.stats.is_none()) params_ += static_cast<std::int64_t>(py::len(params));
+  }
   walk_ = std::make_unique<TorchWalk>(groups, state);
   given_.reserve(walk_->size());
   call_.counts.reserve(walk_->size());
   walk_->each([&](TorchParam& p) { add_param(p, init, to_device); });
 }
 
+// The average of a parameter that has no gradient, which goes on.
+void PyCall::add_follower(TorchParam& p, const py::object& init) {
+  Given& t = given_.emplace_back();
+  t.group = p.from->group;
+  t.options = p.from->index;
+  t.index = t.row = p.index;
+  t.step = kFirst;
+  t.follows = true;
+  read(t, 0, p.param.ptr());
+  t.array[1] = t.array[0];
+  make_average(p, init);
+  read_average(t, p.item[p.from->average].ptr());
+}
+
+// Where it is all that is missing.
+void PyCall::make_average(TorchParam& p, const py::object& init) {
+  if (!p.from->group->averages || p.item[p.from->average]) return;
+  const py::object& key = p.from->state_keys[p.from->average];
+  const py::dict made = survive_exit([&] { return init(p.param, *p.from->options, py::make_tuple(key)); });
+  p.item[p.from->average] = made[key];
+  new_state_.emplace_back(p.param, made);
+}
+
 void PyCall::add_param(TorchParam& p, const py::object& init, const py::object& to_device) {
+  if (p.grad.is_none()) return add_follower(p, init);
   const Group& group = *p.from->group;
   Given& t = given_.emplace_back();
   t.group = &group;
   t.options = p.from->index;
-  t.index = p.index;
+  t.index = t.row = p.index;
   read(t, 0, p.param.ptr());
   read(t, 1, p.grad.ptr());
+  check_rides(t);
   make_state(t, p, init);
   for (int k = 2; k < group.streams(); ++k) {
     read(t, k, p.item[k - 2].ptr());
     check_drawn(t, k);
   }
+  if (group.masks && p.item[p.from->required]) read_mask(t, p.item[p.from->required].ptr());
+  if (group.averages) read_average(t, p.item[p.from->average].ptr());
   const std::size_t first = group.states.size() + group.has_step;
   for (int k = 0; k < group.scalars(); ++k) {
-    const Where at = t.where(group.streams() + k);
+    const Where at = t.where_number(k);
     t.scalars[k] = read_number_of_state(t, p, first + k, at, true, to_device).scalar();
   }
   if (group.has_step) {
@@ -119,14 +149,23 @@ void PyCall::add_param(TorchParam& p, const py::object& init, const py::object& 
 void PyCall::make_state(Given& t, TorchParam& p, const py::object& init) {
   const Group& group = *p.from->group;
   const auto& keys = p.from->state_keys;
-  t.fresh = !keys.empty() && (!p.entry || py::len(p.entry) == 0);
-  if (!group.has_step && !keys.empty()) t.fresh = t.fresh || !p.item[0];
+  const std::size_t required = p.from->required;
+  // What rides along is no state of the rule.
+  const auto beside = std::count_if(p.item + required, p.item + keys.size(), [](const auto& x) { return bool(x); });
+  t.fresh = required > 0 && (!p.entry || py::len(p.entry) == static_cast<std::size_t>(beside));
+  if (!group.has_step && required > 0) t.fresh = t.fresh || !p.item[0];
   if (t.fresh) {
-    const py::dict made = survive_exit([&] { return init(p.param, *p.from->options); });
-    for (std::size_t k = 0; k < keys.size(); ++k) p.item[k] = made[keys[k]];
+    std::vector<py::object> missing(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(required));
+    if (group.averages && !p.item[p.from->average]) missing.push_back(keys[p.from->average]);
+    const py::dict made = survive_exit([&] { return init(p.param, *p.from->options, py::tuple(py::cast(missing))); });
+    for (std::size_t k = 0; k < keys.size(); ++k) {
+      if (made.contains(keys[k])) p.item[k] = made[keys[k]];
+    }
     new_state_.emplace_back(p.param, made);
+  } else {
+    make_average(p, init);
   }
-  for (std::size_t k = 0; k < keys.size(); ++k) {
+  for (std::size_t k = 0; k < required; ++k) {
     if (p.item[k]) continue;
     const std::string key = py::cast<std::string>(keys[k]);
     throw py::value_error(group.label + ": state of params[" + std::to_string(p.index) + "] has no '" + key +

@@ -17,7 +17,7 @@ struct DataType {
   std::uint8_t code, bits;
   std::uint16_t lanes;
 };
-inline constexpr std::uint8_t kFloat = 2, kBfloat = 4, kComplex = 5;
+inline constexpr std::uint8_t kFloat = 2, kBfloat = 4, kComplex = 5, kBool = 6;
 
 struct Tensor {
   void* data;

@@ -25,7 +25,8 @@ constexpr Known kKnown[] = {{Format::float32, false, "float32", "f", dlpack::kFl
                             {Format::bfloat16, false, "bfloat16", "bfloat16", dlpack::kBfloat, 16},
                             {Format::float16, false, "float16", "e", dlpack::kFloat, 16},
                             {Format::float32, true, "complex64", "Zf", dlpack::kComplex, 64},
-                            {Format::float64, true, "complex128", "Zd", dlpack::kComplex, 128}};
+                            {Format::float64, true, "complex128", "Zd", dlpack::kComplex, 128},
+                            {Format::boolean, false, "bool", "?", dlpack::kBool, 8}};
 
 // Sets the format of an array to the one that fits; false if there is none.
 template <class Fits>
@@ -41,13 +42,6 @@ bool set_format(Array& a, const Fits& fits) {
 std::string dtype_of(PyObject* object) {
   std::string name = str(py::handle(object).attr("dtype"));
   return name.rfind("torch.", 0) == 0 ? name.substr(6) : name;
-}
-
-[[noreturn]] void wrong_dtype(PyObject* object, const Where& where, std::string name = "") {
-  if (py::hasattr(object, "dtype")) name = dtype_of(object);
-  if (name.empty()) name = "of a " + type_name(object);
-  throw py::type_error(where.text() + " has dtype " + name +
-                       ", expected float32, float64, complex of them, bfloat16 or float16");
 }
 
 [[noreturn]] void wrong_device(const std::string& device, const Where& where) {
@@ -83,6 +77,14 @@ bool says_writable(py::handle object) {
 }
 
 }  // namespace
+
+void wrong_dtype(PyObject* object, const Where& where, std::string name, bool is_mask) {
+  if (py::hasattr(object, "dtype")) name = dtype_of(object);
+  if (name.empty()) name = "of a " + type_name(object);
+  const char* const expected = is_mask ? ", expected bool: False where an element is pruned"
+                                       : ", expected float32, float64, complex of them, bfloat16 or float16";
+  throw py::type_error(where.text() + " has dtype " + name + expected);
+}
 
 Array Reader::from_dlpack(PyObject* object, const dlpack::Tensor& t, const Where& where) {
   const bool on_cuda = t.device.type == dlpack::kCuda || t.device.type == dlpack::kCudaManaged;

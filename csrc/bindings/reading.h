@@ -14,6 +14,9 @@ struct TypeFacts {
 inline constexpr const char* kOutside =
     ", expected a plain tensor: of torch.func, vmap and tracing, call this outside the transform";
 
+// Throws TypeError. `name`: of the dtype, where the object has none.
+[[noreturn]] void wrong_dtype(PyObject* object, const Where& where, std::string name = "", bool is_mask = false);
+
 inline std::string type_name(PyObject* object) { return Py_TYPE(object)->tp_name; }
 
 }  // namespace fusedstep

@@ -60,8 +60,8 @@ TorchWalk::TorchWalk(const std::vector<TorchGroup>& groups, const py::object& st
   std::int64_t index = 0;
   sources_.reserve(groups.size());
   for (const auto& [group, params, lr, options] : groups) {
-    auto& from = sources_.emplace_back(
-        TorchParam::Source{group.get(), &options, static_cast<std::uint32_t>(sources_.size()), {}, {}});
+    auto& from =
+        sources_.emplace_back(TorchParam::Source{group.get(), &options, static_cast<std::uint32_t>(sources_.size())});
     from.grad_name = py::reinterpret_steal<py::object>(PyUnicode_InternFromString(group->grad_attr.c_str()));
     const auto add = [&from](const std::string& name) {
       from.state_keys.push_back(py::reinterpret_steal<py::object>(PyUnicode_InternFromString(name.c_str())));
@@ -70,6 +70,10 @@ TorchWalk::TorchWalk(const std::vector<TorchGroup>& groups, const py::object& st
     if (group->has_step) add("step");
     for (const std::string& name : all_rules()[group->rule].scalars) add(name);
     if (group->draws) add("tensor_id");
+    from.required = from.state_keys.size();
+    if (group->masks) add("mask");
+    from.average = from.state_keys.size();
+    if (group->averages) add("ema");
     for (const py::handle param : params) {
       TorchParam& p = params_.emplace_back();
       p.from = &from;
@@ -124,7 +128,7 @@ void TorchWalk::resolve(TorchParam& p) {
                     "', expected a gradient or None there (grad_attr)");
   }
   const auto& keys = p.from->state_keys;
-  if (p.grad.is_none() || keys.empty()) {
+  if (!is_wanted(p) || keys.empty()) {
     p.entry = py::object();
     return;
   }
@@ -138,7 +142,7 @@ void TorchWalk::resolve(TorchParam& p) {
 }
 
 void TorchWalk::fetch(const TorchParam& p) {
-  if (p.grad.is_none()) return;
+  if (!is_wanted(p)) return;
   prefetch_tensor(p.grad);
   for (const py::object& item : p.item) prefetch_tensor(item);
 }

@@ -10,13 +10,15 @@ struct TorchParam {
     const py::object* options;  // what makes its state is given
     std::uint32_t index;        // among the groups
     std::vector<py::object>
-        state_keys;  // in its dict, interned: arrays, "step" if it has one, other numbers, perhaps an id
+        state_keys;            // in its dict, interned: arrays, "step" if it has one, other numbers, perhaps an id
+    std::size_t required = 0;  // so many of the rule; what rides along follows: a mask, then, from here on, an average
+    std::size_t average = 0;
     py::object grad_name;
   };
   const Source* from;
   std::int64_t index;             // over all groups
   py::object param, grad, entry;  // entry: its dict in the optimizer's state; null where it has none or needs none
-  py::object item[kMaxState + 2 + kMaxScalars];  // of the entry, for the state keys; null if missing or None
+  py::object item[kMaxState + 4 + kMaxScalars];  // of the entry, for the state keys; null if missing or None
 };
 
 // The value of a key in a mapping, null if it has none.
@@ -29,7 +31,7 @@ class TorchWalk {
 
   std::size_t size() const { return params_.size(); }
 
-  // visit(TorchParam&) for every parameter that has a gradient.
+  // visit(TorchParam&) for every parameter that has a gradient, or an average.
   template <class Visit>
   void each(Visit&& visit) {
     constexpr std::size_t kStage = 4;
@@ -40,11 +42,12 @@ class TorchWalk {
       if (i >= 3 * kStage && i - 3 * kStage < params_.size()) fetch(params_[i - 3 * kStage]);
       if (i < 4 * kStage) continue;
       TorchParam& ready = params_[i - 4 * kStage];
-      if (!ready.grad.is_none()) visit(ready);
+      if (is_wanted(ready)) visit(ready);
     }
   }
 
  private:
+  static bool is_wanted(const TorchParam& p) { return !p.grad.is_none() || p.from->group->averages; }
   static void touch(const TorchParam& p);
   static void open(const TorchParam& p);
   void drop_repeated();

@@ -60,14 +60,6 @@ namespace {
 
 std::string to_match(const Where& where) { return " to match params[" + std::to_string(where.index) + "]"; }
 
-void check_shape_and_device(const Array& a, const Where& where, const Array& param) {
-  if (a.device != param.device) check_device(a.device, where.text(), param.device, to_match(where));
-  if (a.ndim != param.ndim || !std::equal(a.shape, a.shape + a.ndim, param.shape)) {
-    throw std::invalid_argument(where.text() + " has shape " + a.shape_text() + ", expected " + param.shape_text() +
-                                to_match(where));
-  }
-}
-
 // What is beside real numbers that are computed with as float32 may be stored otherwise.
 bool may_differ(const Array& a, const Array& param) {
   return !a.is_complex && !param.is_complex && compute_type(a.format) == Compute::float32 &&
@@ -76,6 +68,14 @@ bool may_differ(const Array& a, const Array& param) {
 
 }  // namespace
 
+void check_beside_param(const Array& a, const Where& where, const Array& param) {
+  if (a.device != param.device) check_device(a.device, where.text(), param.device, to_match(where));
+  if (a.ndim != param.ndim || !std::equal(a.shape, a.shape + a.ndim, param.shape)) {
+    throw std::invalid_argument(where.text() + " has shape " + a.shape_text() + ", expected " + param.shape_text() +
+                                to_match(where));
+  }
+}
+
 void check_gradient(const Array& a, const Where& where, const Array& param) {
   const bool same = a.format == param.format && a.is_complex == param.is_complex;
   if (!same && !may_differ(a, param)) {
@@ -83,7 +83,7 @@ void check_gradient(const Array& a, const Where& where, const Array& param) {
     throw TypeError(where.text() + " has dtype " + a.dtype_text() + ", expected " + param.dtype_text() +
                     to_match(where) + others);
   }
-  check_shape_and_device(a, where, param);
+  check_beside_param(a, where, param);
 }
 
 void check_state(const Array& a, const Where& where, const Array& param, bool exact) {
@@ -95,7 +95,7 @@ void check_state(const Array& a, const Where& where, const Array& param, bool ex
     throw TypeError(where.text() + " has dtype " + a.dtype_text() + ", expected " + plain.dtype_text() +
                     (may_lose_bits ? " or bfloat16" : "") + to_match(where));
   }
-  check_shape_and_device(a, where, param);
+  check_beside_param(a, where, param);
 }
 
 }  // namespace fusedstep

@@ -57,6 +57,8 @@ void check_ordered(const Array& a, const Where& where);
 void check_device(int device, const std::string& what, int expected, const std::string& why);
 // Errors unless both are on the CPU, or both on CUDA devices: one call does not wait for the other kind.
 void check_one_kind(const Array& a, const Where& where, const Array& first);
+// Errors unless an array has shape and device of its parameter.
+void check_beside_param(const Array& a, const Where& where, const Array& param);
 // Errors unless a gradient has shape and device of its parameter, and a dtype that is decoded to the same type.
 void check_gradient(const Array& a, const Where& where, const Array& param);
 // The same of a state array, which is stored as what the rule computes in or, where it may lose bits, as bfloat16.

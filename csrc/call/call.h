@@ -53,6 +53,7 @@ struct Call {
   double* norm_out = nullptr;
   double* report = nullptr;
   int result_device = kHost;
+  double* stats = nullptr;  // where the tensors are: kStats of each that has a row, side by side
 
   bool does(Phase phase) const { return (phases & phase) != 0; }
   bool on_cuda() const { return !tensors.empty() && tensors.front().device != kHost; }

@@ -10,7 +10,12 @@
 namespace fusedstep {
 
 Where Given::where(int k) const {
-  return {group->label.c_str(), group->args[k].c_str(), index, group->takes_sparse.c_str()};
+  const char* const arg = k > 1 && k == mask() ? "masks" : k > 1 && k == average() ? "emas" : group->args[k].c_str();
+  return {group->label.c_str(), arg, index, group->takes_sparse.c_str()};
+}
+
+Where Given::where_number(int k) const {
+  return {group->label.c_str(), group->args[group->streams() + k].c_str(), index, group->takes_sparse.c_str()};
 }
 
 void collect(const std::vector<Given>& given, Call& call) {
@@ -21,27 +26,38 @@ void collect(const std::vector<Given>& given, Call& call) {
   for (const Given& g : given) {
     const Array& param = g.array[0];
     Tensor& t = call.tensors.emplace_back();
-    t.streams = g.group->streams();
+    t.streams = g.streams();
+    t.mask = g.mask();
+    t.average = g.average();
+    t.follows = g.follows;
+    t.compute = compute_type(param.format);
     bool draws = false;
     for (int k = 0; k < t.streams; ++k) {
-      if (writes && !(k == 1 && call.in_place)) alias.add(g.array[k], k != 1, g.where(k));
+      const bool is_written = g.follows ? k == t.average : k != 1 && (k == 0 || k != t.mask);
+      if (writes && !(k == 1 && (call.in_place || g.follows))) alias.add(g.array[k], is_written, g.where(k));
       Format format = g.array[k].format;
-      if (k > 1 && g.group->rounding[k - 2] == Rounding::stochastic) format = stochastic(format);
+      if (k > 1 && k < g.rule_streams() && g.group->rounding[k - 2] == Rounding::stochastic)
+        format = stochastic(format);
+      if (k > 1 && k == t.mask) format = mask_format(t.compute);
       draws = draws || facts(format).draws;
       t.stream[k] = {g.array[k].data, format};
     }
-    for (int k = 0; k < g.group->scalars(); ++k) alias.add(g.scalars[k], g.where(t.streams + k));
+    for (int k = 0; k < g.group->scalars() && g.scalars[k].at; ++k) alias.add(g.scalars[k], g.where_number(k));
     if (g.step_at.at) alias.add(g.step_at, {g.group->label.c_str(), "step", g.index});
-    t.compute = compute_type(param.format);
-    t.rule = g.group->rule;
+    t.rule = g.follows ? clip_rule() : g.group->rule;
+    t.nonzero = g.group->options.host.ride.nonzero && !g.follows;
+    t.rides = g.group->rides() || g.has_mask;
+    if (g.group->options.host.ride.stats && call.stats && !g.follows) t.stats = g.row;
     t.numel = param.numel * (param.is_complex ? 2 : 1);
     t.two_passes = g.group->two_passes;
     // Sums over a tensor and the places of random numbers are in row-major order; a step alone takes any.
-    if (writes) t.strided = common_layout(g.array, t.streams, t.two_passes || draws, call.layouts);
+    // So are statistics.
+    if (writes) t.strided = common_layout(g.array, t.streams, t.two_passes || draws || t.stats >= 0, call.layouts);
     t.apart = lies_apart(t);
-    if (call.does(kMeasure) && g.group->options.host.max_norm >= 0.0) {
+    if (call.does(kMeasure) && g.group->options.host.max_norm >= 0.0 && !g.follows) {
       t.sum = call.sums++;
-      t.row_major = common_layout(&g.array[1], 1, true, call.layouts);
+      const Array read[] = {g.array[1], g.array[t.mask]};  // with what tells which elements count
+      t.row_major = common_layout(read, t.mask > 0 || t.nonzero ? 2 : 1, true, call.layouts);
     }
     t.is_complex = param.is_complex;
     t.device = param.device;
@@ -57,6 +73,19 @@ void collect(const std::vector<Given>& given, Call& call) {
 void check_beside(const Array& a, const Where& where, const Given& tensor) {
   check_writable(a, where);
   check_device(a.device, where.text(), tensor.device(), " to match params[" + std::to_string(tensor.index) + "]");
+}
+
+void check_real(const Given& t, const char* what) {
+  if (!t.array[0].is_complex) return;
+  throw TypeError(t.where(0).text() + " has dtype " + t.array[0].dtype_text() + ", expected real for " + what);
+}
+
+void check_rides(const Given& t) {
+  const RideOptions& ride = t.group->options.host.ride;
+  if (ride.l1 != 0.0) check_real(t, "l1");
+  if (ride.nonzero) check_real(t, "mask='nonzero'");
+  if (ride.cautious) check_real(t, "cautious");
+  if (ride.cautious_decay) check_real(t, "cautious_decay");
 }
 
 void check_cuda_norms(const std::vector<Given>& given, const Call& call) {

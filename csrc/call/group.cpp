@@ -1,5 +1,7 @@
 #include "group.h"
 
+#include <algorithm>
+#include <iterator>
 #include <limits>
 #include <stdexcept>
 #include <utility>
@@ -67,10 +69,37 @@ Group make_group(std::string label, const std::string& rule, std::vector<std::st
   return g;
 }
 
+void add_rides(Group& g, double l1, const std::string& mask, bool cautious, bool cautious_decay,
+               const std::string& decay_mode, double decay_lr, bool averages, bool stats,
+               const std::vector<double>& starts) {
+  static const char* const modes[] = {"lr", "fixed", "relative", "squared"};
+  RideOptions& ride = g.options.host.ride;
+  const auto mode = std::find(std::begin(modes), std::end(modes), decay_mode);
+  if (mode == std::end(modes)) throw std::invalid_argument(g.label + ": decay_mode is '" + decay_mode + "'");
+  if (starts.size() > g.states.size()) throw std::invalid_argument(g.label + ": starts is longer than states");
+  std::copy(starts.begin(), starts.end(), ride.start);
+  ride.l1 = l1;
+  ride.decay_mode = static_cast<DecayMode>(mode - std::begin(modes));
+  ride.decay_lr = decay_lr;
+  ride.cautious = cautious;
+  ride.cautious_decay = cautious_decay;
+  ride.nonzero = mask == "nonzero";
+  ride.stats = stats;
+  g.masks = mask == "array";
+  g.averages = averages;
+  if (g.two_passes && (g.rides() || g.masks)) {
+    throw std::invalid_argument(g.label + ": nothing rides along with a rule that has sums over a tensor");
+  }
+}
+
+int clip_rule() {
+  static const int rule = find_rule("clip", {});
+  return rule;
+}
+
 Group clip_group(std::string label, const std::string& arg, std::optional<double> max_norm,
                  std::optional<double> clip_value) {
-  static const int rule = find_rule("clip", {});
-  Group g{std::move(label), rule, {arg, arg}, {}};
+  Group g{std::move(label), clip_rule(), {arg, arg}, {}};
   set_limits(g.options.host, max_norm, clip_value);
   return g;
 }

@@ -23,7 +23,7 @@ struct Stream {
 
 // What is updated together. Of clipping in place and of norms alone, parameter and gradient are the same array.
 struct Tensor {
-  Stream stream[kMaxStreams];  // parameter, gradient, state
+  Stream stream[kMaxStreams];  // parameter, gradient, state, mask, average
   int streams;
   Compute compute;
   int rule;
@@ -35,6 +35,11 @@ struct Tensor {
   bool two_passes = false;             // its rule has sums
   const Strided* row_major = nullptr;  // of the gradient in logical order, as norms are; null: flat
   bool is_complex = false;
+  bool rides = false;         // something rides along: no kernel of its rule alone does
+  bool nonzero = false;       // what is 0 in the parameter is left out as by a mask
+  bool follows = false;       // it has no gradient: its average alone is updated, with the parameter in its place
+  int mask = 0, average = 0;  // streams; 0: none
+  std::int64_t stats = -1;    // the row of its statistics; -1: none
   int device = kHost;
   std::uint32_t options = 0;  // index among the call's
   std::int64_t step = 1;      // this is its step number so many
@@ -43,6 +48,8 @@ struct Tensor {
   Scalar step_at = {};        // on the device, instead of `step`: the number of steps before, which the call advances
   Scalar scalars[kMaxScalars] = {};  // the rule's states of one number, where the tensor is; null: it has fewer
 
+  // The stream that tells which elements are kept, by not being 0 there; null: all are.
+  const Stream* kept_by() const { return mask > 0 ? &stream[mask] : nonzero ? &stream[0] : nullptr; }
   bool has_scalars() const { return scalars[0].at != nullptr; }
   bool normed() const { return sum >= 0; }
 };
@@ -53,6 +60,6 @@ inline bool is_mixed(const Tensor& t) {
                      [&t](const Stream& s) { return s.format != plain_format(t.compute); });
 }
 // A fact of a tensor that follows from the others.
-inline bool lies_apart(const Tensor& t) { return t.strided || is_mixed(t); }
+inline bool lies_apart(const Tensor& t) { return t.rides || t.strided || is_mixed(t); }
 
 }  // namespace fusedstep

@@ -27,30 +27,42 @@ double slow_block(const NormCall& call, double scale, const T* x, std::int64_t n
   return sum;
 }
 
+// Elements [begin, begin + n) of stream k of a layout, decoded side by side.
+template <class T>
+void gather(const TargetTable& target, const Tensor& w, const Stream& s, int k, int streams, std::int64_t begin,
+            std::int64_t n, T* to) {
+  const DecodeFn decode = target.decode[static_cast<int>(s.format)];
+  visit_runs(w.row_major, streams, begin, begin + n, [&](const std::int64_t* offset, std::int64_t run) {
+    decode(static_cast<const char*>(s.data) + offset[k] * item_size(s.format), run_stride(w.row_major, k), run, to);
+    to += run;
+  });
+}
+
 // Of the gradient, in logical (row-major) order whatever its layout. A complex number is a pair; its |z| counts unless
 // the norm is the 2-norm, which is that of the real and imaginary parts.
 template <class T>
 double sum_chunk(const NormCall& call, const Tensor& w, double scale, std::int64_t begin, std::int64_t end) {
   constexpr Compute compute = sizeof(T) == 4 ? Compute::float32 : Compute::float64;
   const Stream& g = w.stream[1];
+  const Stream* const kept = w.kept_by();
   const int width = w.is_complex && call.norm != Norm::two ? 2 : 1;  // Ts per element
   const bool slow = call.norm == Norm::pow || width == 2;
   const NormFn block = slow ? nullptr : call.target.norm[static_cast<int>(call.norm)][static_cast<int>(compute)];
   double sum[kChunk / kNormBlock];
   std::int64_t blocks = 0;
-  T buffer[2 * kNormBlock];
+  T buffer[2 * kNormBlock], keep[kNormBlock];
   for (; begin < end; begin += kNormBlock) {
     const std::int64_t n = std::min<std::int64_t>(kNormBlock, end - begin);
     const T* x = static_cast<const T*>(g.data) + begin * width;
-    if (w.row_major || g.format != plain_format(compute)) {
-      const DecodeFn decode = call.target.decode[static_cast<int>(g.format)];
-      std::int64_t at = 0;
-      visit_runs(w.row_major, 1, begin * width, (begin + n) * width, [&](const std::int64_t* offset, std::int64_t run) {
-        decode(static_cast<const char*>(g.data) + offset[0] * item_size(g.format), run_stride(w.row_major, 0), run,
-               buffer + at);
-        at += run;
-      });
+    if (w.row_major || kept || g.format != plain_format(compute)) {
+      gather(call.target, w, g, 0, kept ? 2 : 1, begin * width, n * width, buffer);
       x = buffer;
+    }
+    if (kept) {  // of a real tensor
+      const RideTable& ride = call.target.ride[static_cast<int>(compute)];
+      gather(call.target, w, *kept, 1, 2, begin, n, keep);
+      if (w.nonzero) ride.keep_nonzero(keep, n, keep);
+      ride.mask(keep, buffer, n, buffer);
     }
     sum[blocks++] = slow ? slow_block(call, scale, x, n, w.is_complex) : block(x, n);
   }

@@ -49,12 +49,14 @@ class CpuRun final : public Run {
     }
     plan_.emplace(numels);
     if (!scaled_.empty()) rule_sums_.resize(kMaxSums * plan_->chunks());
+    if (call_.stats) stats_.resize(kStats * plan_->chunks());
   }
 
   void apply() override {
     if (!call_.skips) {
       if (!scaled_.empty()) run_first_passes();
-      run_step(call_.tensors, *plan_, call_.does(kMeasure));
+      run_step(call_.tensors, *plan_, call_.does(kMeasure), stats_.data());
+      for (std::size_t t = 0; t < call_.tensors.size(); ++t) tell_stats(t);
     }
     report();
   }
@@ -91,6 +93,20 @@ class CpuRun final : public Run {
     }
   }
 
+  // From those of chunks to those of a tensor, in its row.
+  void tell_stats(std::size_t t) {
+    const Tensor& tensor = call_.tensors[t];
+    if (!call_.stats || tensor.stats < 0) return;
+    const std::int64_t first = plan_->first_chunk(t), chunks = plan_->first_chunk(t + 1) - first;
+    double* const row = call_.stats + kStats * tensor.stats;
+    for (int k = 0; k < kStats; ++k) {
+      const Norm norm = k == kUpdateMax ? Norm::inf : k < kStatNorms ? Norm::two : Norm::one;
+      row[k] = fold_tree(norm, stats_.data() + k * plan_->chunks() + first, chunks);
+      if (norm == Norm::two) row[k] = __builtin_sqrt(row[k]);
+    }
+    row[kGradNorm] /= call_.grad_scale.value;
+  }
+
   // Clipping in place to a norm that is within its bound.
   bool leaves_all(const StepOptions& options, double norm) const {
     return call_.in_place && options.clip_value == std::numeric_limits<double>::infinity() &&
@@ -115,7 +131,7 @@ class CpuRun final : public Run {
   Norms norms_;
   std::deque<UniformBytes> uniforms_;                            // what tensors point to
   std::vector<std::pair<const Tensor*, UniformBytes*>> scaled_;  // of rules with sums
-  std::vector<double> rule_sums_;
+  std::vector<double> rule_sums_, stats_;
   std::optional<Plan> plan_;
 };
 

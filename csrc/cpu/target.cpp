@@ -5,6 +5,7 @@
 #include "../kernels/fused.h"
 #include "../kernels/measure.h"
 #include "../kernels/norm.h"
+#include "../kernels/ride_loops.h"
 #include "../kernels/step.h"
 #include "../kernels/tile.h"
 
@@ -20,6 +21,8 @@ template <class... Rule, class... F, class... Step>
 constexpr TargetTable make_table(TypeList<Rule...>, TypeList<F...>, TypeList<Step...>) {
   return {FS_STRING(FS_TARGET),
           {{step<Rule, Lane<float>>, step<Rule, Lane<double>>}...},
+          {{direction_step<Rule, Lane<float>>(), direction_step<Rule, Lane<double>>()}...},
+          {ride_table<Lane<float>>(), ride_table<Lane<double>>()},
           {{norm_block<Norm::one, float>, norm_block<Norm::one, double>},
            {norm_block<Norm::two, float>, norm_block<Norm::two, double>},
            {norm_block<Norm::inf, float>, norm_block<Norm::inf, double>}},

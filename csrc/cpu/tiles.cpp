@@ -75,16 +75,17 @@ Tile::Tile(const TargetTable& target, const Tensor& w) : work_(w) {
          target.decode[format],      target.encode[format]};
     m.stays = !w.strided && s.format == plain_format(w.compute);
     m.key = key_of(w, k);
+    m.is_read_only = k == kGradient || (k > 0 && k == w.mask) || (w.follows && k == 0);
     streams_[k] = m.tile;
     size_ = std::min<std::int64_t>(size_, facts(s.format).tile);
   }
 }
 
-void Tile::decode(std::int64_t begin, std::int64_t n, int first) {
+void Tile::decode(std::int64_t begin, std::int64_t n, int first, int last) {
   const int bytes = size_of(work_.compute);
   std::int64_t at = 0;
   visit_runs(work_.strided, work_.streams, begin, begin + n, [&](const std::int64_t* offset, std::int64_t run) {
-    for (int k = first; k < work_.streams; ++k) {
+    for (int k = first; k < std::min(last, work_.streams); ++k) {
       const Mover& m = mover_[k];
       char* const data = m.data + offset[k] * m.item_size;
       if (m.stays) {
@@ -97,13 +98,13 @@ void Tile::decode(std::int64_t begin, std::int64_t n, int first) {
   });
 }
 
-void Tile::encode(std::int64_t begin, std::int64_t n, int first) {
+void Tile::encode(std::int64_t begin, std::int64_t n, int first, int last) {
   const int bytes = size_of(work_.compute);
   std::int64_t at = 0;
   visit_runs(work_.strided, work_.streams, begin, begin + n, [&](const std::int64_t* offset, std::int64_t run) {
-    for (int k = first; k < work_.streams; ++k) {
+    for (int k = first; k < std::min(last, work_.streams); ++k) {
       const Mover& m = mover_[k];
-      if (k == kGradient || m.stays) continue;
+      if (m.is_read_only || m.stays) continue;
       m.encode(m.tile + at * bytes, run, m.data + offset[k] * m.item_size, m.stride, Place(m.key, begin + at));
     }
     at += run;

@@ -15,9 +15,11 @@ class Tile {
   std::int64_t size() const { return size_; }
   void* const* streams() const { return streams_; }
 
-  // Streams `first` and later of elements [begin, begin + n). The gradient is never written.
-  void decode(std::int64_t begin, std::int64_t n, int first = 0);
-  void encode(std::int64_t begin, std::int64_t n, int first = 0);
+  // Streams `first` to `last` - 1 of elements [begin, begin + n). Gradient and mask are never written.
+  void decode(std::int64_t begin, std::int64_t n, int first = 0, int last = kMaxStreams);
+  void encode(std::int64_t begin, std::int64_t n, int first = 0, int last = kMaxStreams);
+  // Whether a stream is where the tensor has it, so that what a kernel writes is written.
+  bool is_in_place(int stream) const { return mover_[stream].stays; }
 
  private:
   struct Mover {
@@ -28,6 +30,7 @@ class Tile {
     EncodeFn encode;
     std::uint64_t key = 0;  // of its random numbers
     bool stays = false;     // where it is, as the kernel takes it
+    bool is_read_only = false;
   };
 
   const Tensor& work_;
@@ -39,5 +42,10 @@ class Tile {
 
 // The step of such elements. On its own, so that the frame of a tile is not that of the flat loop.
 void step_apart(const TargetTable& target, StepFn kernel, const Tensor& w, std::int64_t begin, std::int64_t end);
+
+// That of a tensor with which something rides along, of a chunk. stats: null, or of the chunk's statistics number k is
+// left at stats[k * apart], what is summed up not yet finished: squares, counts, the largest |d|.
+void step_riding(const TargetTable& target, const Tensor& w, std::int64_t begin, std::int64_t end, double* stats,
+                 std::int64_t apart);
 
 }  // namespace fusedstep

@@ -66,7 +66,7 @@ constexpr auto formats_of(TypeList<F, Rest...>) {
   }
 }
 template <class T>
-using FormatsOf = decltype(formats_of<T>(AllFormats{}));  // all that are decoded to a T
+using FormatsOf = decltype(formats_of<T>(NumberFormats{}));  // all that are decoded to a T
 template <class T>
 using Plain = TypeList<std::conditional_t<sizeof(T) == 4, Float32, Float64>>;  // T itself alone
 

@@ -3,13 +3,15 @@
 #include <type_traits>
 
 #include "bfloat16.h"
+#include "boolean.h"
 #include "float16.h"
 #include "float32.h"
 #include "float64.h"
 
 namespace fusedstep {
 
-using AllFormats = TypeList<Float32, Float64, BFloat16, Float16, BFloat16Stochastic>;
+using NumberFormats = TypeList<Float32, Float64, BFloat16, Float16, BFloat16Stochastic>;
+using AllFormats = Concat<NumberFormats, TypeList<Boolean, BooleanWide>>::type;
 inline constexpr int kFormats = AllFormats::size;
 
 template <class F>
@@ -39,6 +41,10 @@ inline constexpr Compute compute_type(Format f) { return facts(f).compute; }
 inline constexpr Format plain_format(Compute t) { return static_cast<Format>(t); }
 // The one that stores the same, rounded stochastically; of what needs no rounding, itself.
 inline constexpr Format stochastic(Format f) { return f == Format::bfloat16 ? Format::bfloat16_stochastic : f; }
+// Of a mask beside what is computed in that type.
+inline constexpr Format mask_format(Compute t) {
+  return t == Compute::float64 ? Format::boolean_wide : Format::boolean;
+}
 
 // Of the formats beside float32: 4 bytes rather than 2.
 FS_INLINE constexpr bool is_wide(Format f) { return f == Format::float32; }

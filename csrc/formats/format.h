@@ -21,7 +21,7 @@
 namespace fusedstep {
 
 // In the order of all.h: the compute types first.
-enum class Format : std::uint8_t { float32, float64, bfloat16, float16, bfloat16_stochastic };
+enum class Format : std::uint8_t { float32, float64, bfloat16, float16, bfloat16_stochastic, boolean, boolean_wide };
 
 FS_INLINE std::uint32_t bits_of(float x) {
   std::uint32_t bits;

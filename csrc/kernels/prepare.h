@@ -4,18 +4,11 @@
 #include <cstring>
 #include <string_view>
 
-#include "table.h"
+#include "ride.h"
 
 namespace fusedstep {
 
 inline constexpr int kMaxHyper = 12;
-inline constexpr int kMaxUniformBytes = 256;
-
-// A StepUniform<Rule, T> of any rule and type, and what the keys of the step's random numbers are made from.
-struct alignas(16) UniformBytes {
-  std::byte bytes[kMaxUniformBytes];
-  std::uint64_t step_key;
-};
 
 // The options of a group of tensors, as the caller gave them.
 struct StepOptions {
@@ -23,6 +16,7 @@ struct StepOptions {
   double weight_decay, clip_value, max_norm, grad_scale;  // max_norm < 0: the norm is not limited
   bool decoupled, maximize;
   std::uint64_t seed = 0;  // of stochastic rounding
+  RideOptions ride = {};
 };
 
 namespace {
@@ -33,13 +27,37 @@ FS_INLINE double clip_coefficient(double norm, double max_norm) {
   return coefficient > 1.0 ? 1.0 : coefficient;
 }
 
+// What decoupled decay takes of a parameter.
+FS_INLINE double decay_of(const StepOptions& o) {
+  const double lr = o.hyper[0];
+  switch (o.ride.decay_mode) {
+    case DecayMode::fixed:
+      return o.weight_decay;
+    case DecayMode::relative:
+      return lr / o.ride.decay_lr * o.weight_decay;
+    case DecayMode::squared:
+      return lr * lr / o.ride.decay_lr * o.weight_decay;
+    default:
+      return lr * o.weight_decay;
+  }
+}
+
 // `norm` is that of the unscaled gradients; it counts where the options have a max_norm.
 FS_INLINE Common<double> prepare_common(const StepOptions& o, double norm) {
   double mul = o.max_norm >= 0.0 ? clip_coefficient(norm, o.max_norm) : 1.0;
   mul /= o.grad_scale;
   if (o.maximize) mul = -mul;
-  if (o.decoupled) return {mul, o.clip_value, 0.0, 1.0 - o.hyper[0] * o.weight_decay};
+  if (o.decoupled) return {mul, o.clip_value, 0.0, o.ride.cautious_decay ? 1.0 : 1.0 - decay_of(o)};
   return {mul, o.clip_value, o.weight_decay, 1.0};
+}
+
+FS_INLINE RideNumbers prepare_ride(const StepOptions& o) {
+  RideNumbers out{o.hyper[0] * o.ride.l1, o.ride.cautious_decay ? decay_of(o) : 0.0,
+                  o.ride.weight,          {},
+                  o.ride.cautious,        o.ride.cautious_decay,
+                  o.ride.nonzero};
+  for (int k = 0; k < kMaxState; ++k) out.start[k] = o.ride.start[k];
+  return out;
 }
 
 // Uniforms hold nothing but numbers of one type, so one is rounded to another as an array.
@@ -122,6 +140,7 @@ FS_INLINE void prepare(int rule, Compute compute, const StepOptions& options, do
     prepare_rule<typename decltype(of)::type>(compute, options, norm, step, out.bytes, scalars, group);
   });
   out.step_key = step_key(options.seed, step);
+  out.ride = prepare_ride(options);
 }
 
 // Moves the scalars of a group one step on; of a rule without any nothing.

@@ -43,9 +43,28 @@ struct FusedStep {
 };
 inline constexpr int kFused = 8;
 
+struct UniformBytes;
+
+// The loops of kernels/ride_loops.h, on n elements of the compute type, side by side. keep: of a mask, 1 or 0; null:
+// none. `before` makes q, the decayed p, and the gradient that the rule is given; d then takes the place of q.
+struct RideTable {
+  void (*keep_nonzero)(const void* p, std::int64_t n, void* keep);
+  void (*mask)(const void* keep, const void* x, std::int64_t n, void* to);
+  void (*before)(const UniformBytes& uniform, const void* keep, const void* p, const void* g, std::int64_t n, void* q,
+                 void* to);
+  void (*after)(const UniformBytes& uniform, const void* keep, const void* g, void* d, std::int64_t n, void* p,
+                void* const* state, int states);
+  void (*average)(const UniformBytes& uniform, const void* p, std::int64_t n, void* e);
+  void (*add_squares)(const void* x, std::int64_t n, double* lanes);
+  double (*largest)(const void* x, std::int64_t n);
+  void (*add_counts)(const UniformBytes& uniform, const void* g, std::int64_t n, double* counts);
+};
+
 struct TargetTable {
   const char* name;
   StepFn step[AllRules::size][kComputes];
+  StepFn direction[AllRules::size][kComputes];  // streams: q, which d replaces, then as of a step; moves the states
+  RideTable ride[kComputes];
   NormFn norm[kNorms][kComputes];
   DecodeFn decode[kFormats];
   EncodeFn encode[kFormats];

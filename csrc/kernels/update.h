@@ -10,14 +10,35 @@ namespace {
 template <class Rule>
 inline constexpr bool assigns = requires { requires Rule::assigns; };
 
-// What every rule's gradient and parameter have gone through.
+// Unscaled, clipped, negated.
 template <class T, class V>
-FS_INLINE void before(const Common<T>& u, V& g, V& p) {
+FS_INLINE V limited(const Common<T>& u, V g) {
   g = g * u.grad_mul;
-  g = max(V(-u.clip_value), min(V(u.clip_value), g));  // in this order a NaN stays
+  return max(V(-u.clip_value), min(V(u.clip_value), g));  // in this order a NaN stays
+}
+
+template <class T, class V>
+FS_INLINE void decay(const Common<T>& u, V& g, V& p) {
   if (u.weight_decay != T(0)) g = g + u.weight_decay * p;
   p = u.param_mul * p;
 }
+
+// What every rule's gradient and parameter have gone through.
+template <class T, class V>
+FS_INLINE void before(const Common<T>& u, V& g, V& p) {
+  g = limited(u, g);
+  decay(u, g, p);
+}
+
+// A rule whose gradient and parameter have gone through all of that: what it leaves in place of p is d.
+template <class Rule>
+struct Bare : Rule {
+  static constexpr bool assigns = true;
+};
+template <class Rule>
+inline constexpr bool is_bare = false;
+template <class Rule>
+inline constexpr bool is_bare<Bare<Rule>> = true;
 
 template <class Rule, class T, class V, std::size_t... S>
 FS_INLINE V direction(const StepUniform<Rule, T>& u, V g, V p, V* state, std::index_sequence<S...>) {
@@ -30,7 +51,7 @@ FS_INLINE V direction(const StepUniform<Rule, T>& u, V g, V p, V* state, std::in
 
 template <class Rule, class T, class V, std::size_t... S>
 FS_INLINE void update_one(const StepUniform<Rule, T>& u, V g, V& p, V* state, std::index_sequence<S...> states) {
-  before(u.common, g, p);
+  if constexpr (!is_bare<Rule>) before(u.common, g, p);
   const V d = direction<Rule>(u, g, p, state, states);
   if constexpr (assigns<Rule>) {
     p = d;

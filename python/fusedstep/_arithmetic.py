@@ -1,9 +1,10 @@
 """What specifications are written in: rounding to the arrays' dtype, exact comparison and powers; and what comes before
-every rule."""
+and after every rule."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,30 @@ def maximum_nan(a: Any, b: Array) -> Array:
     return np.where((a > b) | (a != a), a, b)
 
 
+def kept(param: Array, mask: Any) -> Array | None:
+    """The elements that take part; None for all. ``mask``: a bool array, ``"nonzero"`` (of the parameter before the
+    step; a NaN takes part) or None."""
+    if mask is None:
+        return None
+    keep: Array = param != 0 if isinstance(mask, str) else np.asarray(mask, bool)
+    return keep
+
+
+def masked(x: Array, keep: Array | None, start: float = 0.0) -> Array:
+    """``x``, and ``start`` where an element takes no part."""
+    return x if keep is None else np.where(keep, x, rounded(start, x))
+
+
+def decay_of(lr: float, weight_decay: float, mode: str = "lr", decay_lr: float | None = None) -> float:
+    """The share of a parameter that decoupled decay takes away in a step, from left to right in float64."""
+    if mode == "fixed":
+        return weight_decay
+    if mode == "lr":
+        return lr * weight_decay
+    assert decay_lr is not None
+    return (lr if mode == "relative" else lr * lr) / decay_lr * weight_decay
+
+
 def before(
     param: Array,
     grad: Array,
@@ -100,19 +125,89 @@ def before(
     grad_scale: float = 1.0,
     clip_coef: float = 1.0,
     clip_value: float | None = None,
+    mask: Any = None,
+    cautious_decay: bool = False,
+    decay_mode: str = "lr",
+    decay_lr: float | None = None,
 ) -> tuple[Array, Array]:
-    """Unscale, clip to norm, negate, clip by value, decay: the parameter and gradient that the rule then sees.
+    """Unscale, clip to norm, negate, clip by value, mask, decay: the parameter and gradient that the rule then sees.
 
     ``clip_coef`` is ``clip_coefficient(total_norm(grads) / grad_scale, max_norm)``. Unscaling, clipping to norm and
     negation are one multiplication, rounded once. L2 decay adds ``weight_decay * param`` to the gradient, after
-    clipping; decoupled decay (Loshchilov & Hutter 2019) multiplies the parameter instead.
+    clipping; decoupled decay (Loshchilov & Hutter 2019) multiplies the parameter instead, by 1 less :func:`decay_of`.
+    Cautious decay is left to :func:`after`.
     """
     multiplier = clip_coef / grad_scale
     grad = grad * rounded(-multiplier if maximize else multiplier, grad)
     bound = rounded(math.inf if clip_value is None else clip_value, grad)
-    grad = maximum(-bound, minimum(bound, grad))
+    grad = masked(maximum(-bound, minimum(bound, grad)), kept(param, mask))
     l2 = rounded(0.0 if decoupled else weight_decay, grad)
     if l2 != 0:
         grad = grad + l2 * param
-    param = param * rounded(1.0 - lr * weight_decay if decoupled else 1.0, param)
+    shrinks = decoupled and not cautious_decay
+    param = param * rounded(1.0 - decay_of(lr, weight_decay, decay_mode, decay_lr) if shrinks else 1.0, param)
     return param, grad
+
+
+def after(
+    param: Array,
+    shrunk: Array,
+    grad: Array,
+    d: Array,
+    lr: float,
+    *,
+    weight_decay: float = 0.0,
+    l1: float = 0.0,
+    mask: Any = None,
+    cautious: Any = False,
+    cautious_decay: bool = False,
+    decay_mode: str = "lr",
+    decay_lr: float | None = None,
+) -> tuple[Array, Array]:
+    """From the direction of the rule to the parameter after the step: that, and the direction that it took.
+
+    ``param`` is the parameter as the step found it, ``shrunk`` and ``grad`` are what :func:`before` made. A cautious
+    step (Liang et al. 2024) leaves out the elements whose direction and gradient have different signs; it does not
+    scale the others up. Cautious decay leaves out those that the step moves away from zero. ``l1`` is the proximal step
+    of ``lr * l1 * abs(p)``: soft thresholding (Duchi & Singer 2009).
+    """
+    if cautious:
+        agreement = np.where(d > 0, grad, np.where(d < 0, -grad, d))
+        d = np.where(agreement > 0, d, agreement - agreement)  # a NaN stays
+    if cautious_decay:
+        agreement = np.where(d > 0, param, np.where(d < 0, -param, rounded(0.0, param)))
+        share = rounded(decay_of(lr, weight_decay, decay_mode, decay_lr), param)
+        shrunk = param - np.where(agreement < 0, rounded(0.0, param), share * param)
+    new = shrunk - d
+    if l1 != 0:
+        threshold = rounded(lr * l1, new)
+        new = new - maximum(-threshold, minimum(threshold, new))
+    return masked(new, kept(param, mask)), d
+
+
+def moved_average(ema: Array, param: Array, weight: float) -> Array:
+    """The moving average of a parameter after a step: ``ema + weight * (param - ema)``, which a weight that does not
+    change leaves as it is; the parameter itself where the weight is 1. ``param`` is what the next step reads."""
+    w = rounded(weight, ema)
+    new: Array = param.astype(ema.dtype)
+    return new if w == 1 else ema + w * (new - ema)
+
+
+def ema_weight(n: int, decay: float, warmup: Mapping[str, Any] | None = None) -> float:
+    """What the average of the parameters takes of them in a step, after ``n`` others: 1 in the first.
+
+    ``warmup``: None is ``1 - decay``; a dict has its ``kind`` and, for ``"power"``, the numbers of timm's ModelEmaV3.
+    """
+    kind = None if warmup is None else warmup["kind"]
+    if n == 0:
+        return 1.0
+    if kind == "mean":
+        return 1.0 / (n + 1)
+    if kind == "linear":
+        decay = min(decay, (1 + n) / (10 + n))
+    elif kind == "power":
+        assert warmup is not None
+        s = max(0, n - warmup["update_after_step"] - 1)
+        grown = 1.0 - fs_pow(1.0 + s / warmup["gamma"], -warmup["power"])
+        decay = 0.0 if s == 0 else min(max(grown, warmup["min_decay"]), decay)
+    return 1.0 - decay

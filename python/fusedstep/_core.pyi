@@ -23,6 +23,7 @@ def plan(numels: Sequence[int], parts: int) -> list[list[tuple[int, int, int]]]:
 
 # Parsed and checked once; to be kept while the options do not change.
 class Group:
+    ema_weight: float  # what moving averages take of the parameter, set before each step
     def __init__(
         self,
         *,
@@ -43,11 +44,26 @@ class Group:
         seed: int = 0,
         draws: bool = False,  # a torch state dict has a "tensor_id", and a "step" of float64
         grad_attr: str = "grad",  # of a torch parameter
+        l1: float = 0.0,
+        mask: str = "",  # "nonzero", "array" (masks come with the parameters), "" for none
+        cautious: bool = False,
+        cautious_decay: bool = False,
+        decay_mode: str = "lr",  # "fixed", "relative", "squared"
+        decay_lr: float = 0.0,  # of the last two
+        ema: bool = False,  # moving averages come with the parameters
+        stats: bool = False,
+        starts: Sequence[float] = (),  # of the state arrays, for what a mask leaves out
     ) -> None: ...
 
-# Of step_arrays: group, params, grads, a list per state array, step, indices of the parameters in messages, and the
-# numbers by which their random numbers are told apart; None: 0, 1, ... over all groups.
-ListsGroup = tuple[Group, list[Any], list[Any], list[list[Any]], int | list[int], list[int] | None, list[int] | None]
+# What comes beside the parameters of a group: masks (None for a parameter without), moving averages.
+Beside = tuple[list[Any] | None, list[Any] | None]
+# Of step_arrays: group, params, grads, a list per state array, step, indices of the parameters in messages, the numbers
+# by which their random numbers are told apart (None: 0, 1, ... over all groups), and what comes beside. Where averages
+# do, a gradient may be None: its parameter's average follows it.
+ListsGroup = (
+    tuple[Group, list[Any], list[Any], list[list[Any]], int | list[int], list[int] | None, list[int] | None]
+    | tuple[Group, list[Any], list[Any], list[list[Any]], int | list[int], list[int] | None, list[int] | None, Beside]
+)
 # Of step_torch: group, params, lr if it is a tensor, and what `init` is given.
 TorchGroup = tuple[Group, list[Any], Any | None, Any]
 # The sums of this process's tensors to those of every rank.
@@ -65,6 +81,7 @@ def step_arrays(
     norm_out: Any | None = None,
     stream: int | None = None,
     report: Any | None = None,
+    stats: Any | None = None,  # 7 float64 for each parameter of all groups in order, where they are
 ) -> float | list[float] | None: ...
 def decode(format: str, source: Any, target: Any) -> None: ...  # what is stored, to float32 or float64
 def encode(format: str, source: Any, target: Any, key: int = 0, first: int = 0) -> None: ...
@@ -72,7 +89,7 @@ def check_params(params: list[Any], *, label: str, first: int) -> list[tuple[tup
 def step_torch(
     groups: list[TorchGroup],
     state: MutableMapping[Any, Any],
-    init: Callable[[Any, Any], dict[str, Any]],
+    init: Callable[..., dict[str, Any]],  # parameter, what the group has for it, the keys that its state lacks
     to_device: Callable[[Any, Any], Any],
     *,
     grad_scale: Any,
@@ -81,6 +98,7 @@ def step_torch(
     nonfinite: str,
     over_ranks: OverRanks | None,
     before_write: BeforeWrite,
+    stats: Any | None = None,
 ) -> float | None: ...
 def norm(
     arrays: list[Any],

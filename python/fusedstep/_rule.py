@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from . import _arguments as check
 from . import _core
+from . import _rides as rides
 from ._arguments import FINITE, FRACTION, GROWING, LIMIT, NON_NEGATIVE, POSITIVE, SHRINKING, UNIT, Range
 
 # What declarations are written with.
@@ -82,11 +83,63 @@ _OF_A_RUN = (
         check.state_dtype,
     ),
 )
-RUN_TIME = {o.name: o for o in _OF_A_RUN}  # in no checkpoint
+_OF_RIDES = (
+    of_call(
+        "l1",
+        0.0,
+        "float",
+        "L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there",
+        NON_NEGATIVE.check,
+    ),
+    of_call(
+        "mask",
+        None,
+        'Literal["nonzero"] | None',
+        '``"nonzero"``: what is zero stays zero, with its state, as in a model that was pruned before',
+        rides.mask,
+    ),
+    of_call(
+        "cautious",
+        False,
+        'Literal[False, "unscaled"]',
+        '``"unscaled"``: elements that would move against their gradient stay where they are',
+        rides.cautious,
+    ),
+    of_call("cautious_decay", False, "bool", "decay acts only where the step goes towards zero too", check.flag),
+    of_call(
+        "decay_mode",
+        "lr",
+        'Literal["lr", "fixed", "relative", "squared"]',
+        "what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr * weight_decay`` or "
+        "``lr * lr / decay_lr * weight_decay``",
+        rides.decay_mode,
+    ),
+    of_call(
+        "ema_decay",
+        None,
+        "float | None",
+        "keep a moving average of the parameters, in float32, which forgets by this factor in each step",
+        rides.ema_decay,
+    ),
+    of_call(
+        "ema_warmup",
+        None,
+        'Literal["linear", "mean", "power"] | Mapping[str, Any] | None',
+        "how that factor grows to ``ema_decay``",
+        rides.ema_warmup,
+    ),
+    of_call("stats", False, "bool", "leave figures of each tensor, for ``stats()``", check.flag),
+)
+RIDES = {o.name: o for o in _OF_RIDES}  # docs/ride-alongs.md
+OF_A_RUN = {o.name: o for o in _OF_A_RUN}
+RUN_TIME = {**OF_A_RUN, **RIDES}  # in no checkpoint
+DECAY_LR = of_call(
+    "decay_lr", None, "float | None", "the learning rate of that; None is the ``lr`` at construction", rides.decay_lr
+)
 SEED = of_call("seed", 0, "int", "of the random numbers that bfloat16 state is rounded with, modulo 2**64", check.seed)
 # Of the torch classes alone: where gradients are, and torch's word for one of the above.
 GRAD_ATTR = of_call("grad_attr", "grad", "str", "the attribute of a parameter that has its gradient", check.attribute)
-_CHECKED = {o.name: o.checked for o in (*RUN_TIME.values(), SEED, GRAD_ATTR) if o.checked}
+_CHECKED = {o.name: o.checked for o in (*RUN_TIME.values(), DECAY_LR, SEED, GRAD_ATTR) if o.checked}
 ERROR_IF_NONFINITE = of_call("error_if_nonfinite", False, "bool", 'torch\'s word for ``nonfinite="raise"``')
 
 
@@ -223,7 +276,7 @@ class Rule:
                 del options[name]
         cls.options = options
         cls.own = {name: o for name, o in options.items() if o.kind != "torch"}
-        cls.defaults = {name: o.default for name, o in (cls.own | RUN_TIME | {"seed": SEED}).items()}
+        cls.defaults = {name: o.default for name, o in (cls.own | OF_A_RUN | {"seed": SEED}).items()}
         arguments = inspect.signature(cls.specification).parameters
         cls.needs_step = "step" in arguments
         cls.hyper_names = tuple(n for n, a in arguments.items() if a.kind is a.KEYWORD_ONLY and n != "step")
@@ -255,6 +308,8 @@ class Rule:
                 checked(label, name, options[name])
         if cls.own.keys() <= options.keys():
             cls.check_together(label, options)
+            switch = cls.decoupled_by if cls.decoupled_by in cls.own and not cls.decay_inside(options) else ""
+            rides.check_together(label, options, cls.is_decoupled(options), switch)
             if options.get("state_dtype") is not None:
                 cls.formats(label, options)
 
@@ -362,8 +417,11 @@ class Rule:
         least_lr: float = 0.0,
         capturable: bool = False,
         state_args: Sequence[str] | None = None,
+        masks: bool = False,
+        ema: bool = False,
     ) -> _core.Group:
-        """Checked options as the compiled core keeps them. ``state_args``: names in messages, in place of torch's."""
+        """Checked options as the compiled core keeps them. ``state_args``: names in messages, in place of torch's.
+        ``masks``, ``ema``: whether such arrays come with the parameters."""
         cls.check(label, options, least_lr)
         return _core.Group(
             label=label,
@@ -383,6 +441,7 @@ class Rule:
             seed=check.seed(label, "seed", options["seed"]),
             draws=cls.draws(label, options),
             grad_attr=options.get("grad_attr", GRAD_ATTR.default),
+            **rides.of_core(label, options, cls.starts(options), masks, ema),
         )
 
 

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from inspect import Signature, signature
 from typing import Any, Literal
 
 from .. import _arguments as check
 from .. import _core, _docs, _dtypes
-from .._rule import ERROR_IF_NONFINITE, RUN_TIME, SEED, Option, of_call
+from .. import _rides as rides
+from .._rule import DECAY_LR, ERROR_IF_NONFINITE, RIDES, RUN_TIME, SEED, Option, of_call
 from .._signatures import make, parameter, parameter_of
 from ..rules import ALL, Rule
 
 Arrays = Any  # one array, or a list of arrays
 _NAMES = {"__name__": "fusedstep.functional", "Any": Any, "Literal": Literal, "Arrays": Arrays, "Sequence": Sequence}
 
+# What rides along: keywords of every update too.
+BESIDE: tuple[Option, ...] = (
+    *(RIDES[name] for name in ("l1", "cautious", "cautious_decay", "decay_mode")),
+    replace(DECAY_LR, text="the learning rate of that"),
+    of_call(
+        "masks",
+        None,
+        'Arrays | Literal["nonzero"] | None',
+        "bool arrays, or None for a parameter without one: where False, the parameter and its state become zero (what "
+        'state starts from, if that is another number); ``"nonzero"`` keeps zeros zero',
+    ),
+    of_call("emas", None, "Arrays | None", "moving averages of ``params``: float32, or float64 or complex as they are"),
+    of_call(
+        "ema_weight",
+        None,
+        "float | None",
+        "what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a gradient may then be "
+        "None",
+    ),
+    of_call("stats_out", None, "Any", "a float64 array of a row of 7 for each parameter: ``reference.statistics``"),
+)
 # Keywords of every update.
 CALL: tuple[Option, ...] = (
     of_call(
@@ -36,6 +59,7 @@ CALL: tuple[Option, ...] = (
         "what these random numbers tell parameters apart by: a number of one parameter, or one for each, the same in "
         "every step; None is 0, 1, ... in the order of ``params``",
     ),
+    *BESIDE,
 )
 
 
@@ -97,6 +121,7 @@ def _doc_of(rule: type[Rule]) -> str:
 def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], options: dict[str, Any]) -> Any:
     label = rule.name()
     call = {o.name: options.pop(o.name) for o in CALL}
+    rode = {o.name: call.pop(o.name) for o in BESIDE}
     step, params = options.pop("step", 1), check.arrays(params)
     steps = check.steps(label, 1 if step is None and not rule.needs_step else step, len(params))
     ids = call.pop("tensor")
@@ -116,7 +141,8 @@ def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], op
     options = {**rule.defaults, **options, "max_norm": call["max_norm"], "clip_value": call["clip_value"]}
     options["seed"] = call.pop("seed")
     lists = {name: check.arrays(arrays) for name, arrays in given.items() if arrays is not None}
-    group = rule.group(label, options, state_args=tuple(lists))
+    options |= {n: rode.pop(n) for n in (*RIDES, DECAY_LR.name) if n in rode}
+    group, beside = _group(rule, label, options, rode, tuple(lists))
     if step is None:
         _check_needs_no_step(rule, lists)
     has_norm = call.pop("max_norm") is not None
@@ -131,7 +157,31 @@ def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], op
     if call["norm_out"] is not None and not has_norm:
         raise ValueError(f"{label}: norm_out without max_norm, expected both or neither")
     arrays = list(lists.values())
-    return step_arrays(label, [(group, params, check.arrays(grads), arrays, steps, None, tensors)], **call)
+    of_group = (group, params, check.arrays(grads), arrays, steps, None, tensors)
+    groups: list[_core.ListsGroup] = [of_group if beside is None else (*of_group, beside)]
+    return step_arrays(label, groups, stats=rode["stats_out"], **call)
+
+
+def _group(
+    rule: type[Rule], label: str, options: dict[str, Any], rode: Mapping[str, Any], state_args: tuple[str, ...]
+) -> tuple[_core.Group, _core.Beside | None]:
+    """The core's group, and the arrays that ride along, if there are some."""
+    masks = rides.mask_arrays(label, rode["masks"])
+    emas = None if rode["emas"] is None else check.arrays(rode["emas"])
+    weight = rode["ema_weight"]
+    if (emas is None) != (weight is None):
+        have = "ema_weight without emas" if emas is None else "emas without ema_weight"
+        raise ValueError(f"{label}: {have}, expected both or neither")
+    weight = None if weight is None else rides.ZERO_TO_ONE.check(label, "ema_weight", weight)
+    if rides.needs_decay_lr(options["decay_mode"]) and options[DECAY_LR.name] is None:
+        raise ValueError(f"{label}: decay_mode is {options['decay_mode']!r} without decay_lr, expected a number > 0")
+    listed = None if isinstance(masks, str) else masks
+    options = options | {"mask": "nonzero" if isinstance(masks, str) else None, "stats": rode["stats_out"] is not None}
+    ema = emas is not None
+    group = rule.group(label, options, state_args=state_args, masks=listed is not None, ema=ema)
+    if weight is not None:
+        group.ema_weight = weight
+    return group, (listed, emas) if listed is not None or ema else None
 
 
 def _check_needs_no_step(rule: type[Rule], lists: dict[str, list[Any]]) -> None:
@@ -164,6 +214,7 @@ def step_arrays(
     norm_out: Any = None,
     stream: int | None = None,
     report: Any = None,
+    stats: Any = None,
 ) -> Any:
     """One call of the core. Returns the norm, the norms or None."""
     return _core.step_arrays(
@@ -175,6 +226,7 @@ def step_arrays(
         norm_out=norm_out,
         stream=check.stream(label, stream),
         report=report,
+        stats=stats,
     )
 
 

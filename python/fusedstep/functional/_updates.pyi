@@ -22,6 +22,7 @@ def step_arrays(
     norm_out: Any = None,
     stream: int | None = None,
     report: Any = None,
+    stats: Any = None,
 ) -> Any: ...
 def adagrad(
     params: Arrays,
@@ -45,6 +46,15 @@ def adagrad(
     stream: int | None = None,
     seed: int = 0,
     tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
 ) -> Any:
     """Adagrad: each element's rate falls with the sum of its squared gradients.
 
@@ -80,6 +90,20 @@ def adagrad(
         seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
         tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
             same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -110,6 +134,15 @@ def adam(
     stream: int | None = None,
     seed: int = 0,
     tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
 ) -> Any:
     """Adam: running means of the gradient and of its square, corrected for their start; with ``amsgrad`` the largest
     mean square so far.
@@ -152,6 +185,20 @@ def adam(
         seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
         tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
             same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -181,6 +228,15 @@ def adamw(
     stream: int | None = None,
     seed: int = 0,
     tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
 ) -> Any:
     """:class:`Adam` with decoupled weight decay: the parameter itself shrinks, and no moment sees it.
 
@@ -218,6 +274,20 @@ def adamw(
         seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
         tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
             same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -243,6 +313,15 @@ def lion(
     stream: int | None = None,
     seed: int = 0,
     tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
 ) -> Any:
     """Lion: steps of one size, in the direction of the sign of an average of gradient and momentum.
 
@@ -278,6 +357,20 @@ def lion(
         seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
         tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
             same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -309,6 +402,15 @@ def nadam(
     stream: int | None = None,
     seed: int = 0,
     tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
 ) -> Any:
     """NAdam: Adam with Nesterov's momentum, on a schedule of its own.
 
@@ -353,6 +455,20 @@ def nadam(
         seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
         tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
             same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -383,6 +499,15 @@ def rmsprop(
     stream: int | None = None,
     seed: int = 0,
     tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
 ) -> Any:
     """RMSprop: the gradient over the root of its running mean square; centered, with momentum.
 
@@ -425,6 +550,20 @@ def rmsprop(
         seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
         tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
             same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -453,6 +592,15 @@ def sgd(
     stream: int | None = None,
     seed: int = 0,
     tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
 ) -> Any:
     """Gradient descent; with ``momentum``, SGD with momentum, dampening and Nesterov's variant.
 
@@ -492,6 +640,20 @@ def sgd(
         seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
         tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
             same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.

@@ -9,14 +9,14 @@ from typing import Any, Literal
 from numpy.typing import DTypeLike
 
 from .. import _docs
-from .._rule import RUN_TIME, SEED
+from .._rule import DECAY_LR, OF_A_RUN, RIDES, RUN_TIME, SEED
 from .._signatures import make_class
 from ..rules import ALL, Rule
 from ._optimizer import Optimizer
 
 _NAMES: dict[str, Any] = {"__name__": "fusedstep.numpy", "Any": Any, "Literal": Literal}
 _NAMES |= {"DTypeLike": DTypeLike, "Mapping": Mapping}
-_SHARED = {**RUN_TIME, "seed": SEED}
+_SHARED = {**OF_A_RUN, "seed": SEED, **RIDES, "decay_lr": DECAY_LR}
 _SHARED["state_dtype"] = replace(RUN_TIME["state_dtype"], annotation="DTypeLike | Mapping[str, DTypeLike] | None")
 _PARAMS = "one array, a list of arrays, or a list of dicts with ``params`` and options of their own"
 

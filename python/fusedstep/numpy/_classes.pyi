@@ -35,7 +35,8 @@ class Adagrad(Optimizer):
         initial_accumulator_value: what the sums of squares start from, a finite number >= 0; default 0.0.
         eps: added to the root, a finite number >= 0; default 1e-10.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed, l1, mask, cautious, cautious_decay, decay_mode,
+            ema_decay, ema_warmup, stats, decay_lr: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -53,6 +54,15 @@ class Adagrad(Optimizer):
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
         seed: int = 0,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class Adam(Optimizer):
@@ -87,7 +97,8 @@ class Adam(Optimizer):
         amsgrad: divide by the root of the largest mean square so far; default False.
         maximize: ascend instead of descend; default False.
         decoupled_weight_decay: decay the parameter itself, by ``lr * weight_decay``, as AdamW does; default False.
-        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed, l1, mask, cautious, cautious_decay, decay_mode,
+            ema_decay, ema_warmup, stats, decay_lr: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -106,6 +117,15 @@ class Adam(Optimizer):
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
         seed: int = 0,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class AdamW(Optimizer):
@@ -135,7 +155,8 @@ class AdamW(Optimizer):
             0; default 0.01.
         amsgrad: divide by the root of the largest mean square so far; default False.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed, l1, mask, cautious, cautious_decay, decay_mode,
+            ema_decay, ema_warmup, stats, decay_lr: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -153,6 +174,15 @@ class AdamW(Optimizer):
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
         seed: int = 0,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class Lion(Optimizer):
@@ -182,7 +212,8 @@ class Lion(Optimizer):
         weight_decay: decoupled decay: the parameter is multiplied by ``1 - lr * weight_decay``, a finite number >=
             0; default 0.0.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed, l1, mask, cautious, cautious_decay, decay_mode,
+            ema_decay, ema_warmup, stats, decay_lr: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -198,6 +229,15 @@ class Lion(Optimizer):
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
         seed: int = 0,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class NAdam(Optimizer):
@@ -232,7 +272,8 @@ class NAdam(Optimizer):
         momentum_decay: how fast the momentum grows to beta1, a finite number >= 0; default 0.004.
         decoupled_weight_decay: decay the parameter itself, by ``lr * weight_decay``, as AdamW does; default False.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed, l1, mask, cautious, cautious_decay, decay_mode,
+            ema_decay, ema_warmup, stats, decay_lr: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -251,6 +292,15 @@ class NAdam(Optimizer):
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
         seed: int = 0,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class RMSprop(Optimizer):
@@ -285,7 +335,8 @@ class RMSprop(Optimizer):
         momentum: factor of the running direction; 0: none, and no state for it, a finite number >= 0; default 0.0.
         centered: divide by the standard deviation rather than by the root of the mean square; default False.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed, l1, mask, cautious, cautious_decay, decay_mode,
+            ema_decay, ema_warmup, stats, decay_lr: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -304,6 +355,15 @@ class RMSprop(Optimizer):
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
         seed: int = 0,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class SGD(Optimizer):
@@ -337,7 +397,8 @@ class SGD(Optimizer):
         weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
         nesterov: look one momentum step ahead; needs a ``momentum`` and no ``dampening``; default False.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed, l1, mask, cautious, cautious_decay, decay_mode,
+            ema_decay, ema_warmup, stats, decay_lr: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -355,4 +416,13 @@ class SGD(Optimizer):
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
         seed: int = 0,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...

@@ -11,18 +11,11 @@ import numpy as np
 
 from .. import _arguments as check
 from .. import _core, _dtypes
+from .. import _rides as rides
 from .._formats import decode
-from .._rule import RUN_TIME, KeptGroups, Rule
+from .._rule import DECAY_LR, RIDES, RUN_TIME, KeptGroups, Rule
 from ..functional._updates import step_arrays
-
-
-def _filled(like: Any, value: complex, dtype: np.dtype[Any]) -> Any:
-    """An array of ``value``, laid out like ``like``."""
-    flags = like.flags
-    if value == 0 and (flags.c_contiguous or flags.f_contiguous):
-        # Pages that nothing has touched: the first step does, on the threads that will go on updating them.
-        return np.zeros(like.shape, dtype, order="C" if flags.c_contiguous else "F")
-    return np.full_like(like, value, dtype=dtype)
+from ._rides import TOLD, Group, RidesAlong, filled, without_off
 
 
 def _converted(value: Any, got: str, dtype: np.dtype[Any]) -> Any:
@@ -36,7 +29,7 @@ def _converted(value: Any, got: str, dtype: np.dtype[Any]) -> Any:
     return out
 
 
-class Optimizer:
+class Optimizer(RidesAlong):
     """What the optimizers here share.
 
     Args:
@@ -49,15 +42,16 @@ class Optimizer:
             ml_dtypes), or a dict of these by the names of the arrays; None is float32 for float32, float16 and bfloat16
             parameters. In bfloat16 running means of squares are rounded stochastically, other arrays to nearest. The
             state of float64 and complex parameters has their dtype. These four belong to the run: they are in no
-            ``state_dict``. ``seed`` is that of the random numbers; it is saved where some are drawn. ValueError if out
-            of range.
+            ``state_dict``. ``seed`` is that of the random numbers; it is saved where some are drawn. ``l1``, ``mask``,
+            ``cautious``, ``cautious_decay``, ``decay_mode``, ``decay_lr``, ``ema_decay``, ``ema_warmup`` and ``stats``
+            ride along in the same pass over memory; docs/ride-alongs.md explains them. ValueError if out of range.
 
     Attributes:
         param_groups: list of dicts; options may be changed between steps, e.g. ``opt.param_groups[0]["lr"]``, and
             parameters and groups added or removed.
         state: list of one dict per parameter, in order: arrays, and "step" as an int; "tensor_id" where random numbers
-            are drawn, the parameter's number among all that were added. It follows the parameters. ``state.clear()``
-            starts anew.
+            are drawn, the parameter's number among all that were added; "mask" and "ema" where there are some. It
+            follows the parameters. ``state.clear()`` starts anew.
         total_norm: the gradients' norm before clipping at the last step, also of one that was skipped; None if no group
             had a ``max_norm``.
         clip_coefficient: what that step multiplied gradients by, ``min(1, max_norm / (norm + 1e-6))``, the smallest of
@@ -70,8 +64,9 @@ class Optimizer:
     def __init__(self, params: Any, **options: Any) -> None:
         self._label = type(self).__name__
         self._check_names(options)
-        self.defaults = {**self._rule.defaults, **options}
-        self._rule.check(self._label, self.defaults)
+        self._rule.check(self._label, {**self._rule.defaults, **options})
+        self.defaults = {**self._rule.defaults, **without_off(options)}
+        self._told = tuple(self._rule.defaults)  # of a group's options the core is told these, beside what rides along
         self.defaults["state_dtype"] = check.state_dtype(self._label, "state_dtype", self.defaults["state_dtype"])
         check.needs_norm(self._label, self.defaults["nonfinite"], self.defaults["max_norm"] is not None)
         self.param_groups: list[dict[str, Any]] = []
@@ -93,18 +88,19 @@ class Optimizer:
             self.add_param_group(group)
 
     def _check_names(self, options: Mapping[str, Any]) -> None:
-        known = self._rule.defaults
-        if unknown := options.keys() - known.keys():
+        known = {*self._rule.defaults, *RIDES, DECAY_LR.name}
+        if unknown := options.keys() - known:
             raise TypeError(f"{self._label}: unexpected option {min(unknown)!r}, expected {sorted(known)}")
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add a dict of ``params`` and options; options that are left out are the optimizer's."""
         if "params" not in group:
             raise ValueError(f"{self._label}: a group without 'params'")
-        options = {k: v for k, v in group.items() if k != "params"}
+        options = {k: v for k, v in group.items() if k not in ("params", rides.EMA_STEP)}
         self._check_names(options)
         full = {**self.defaults, **options}
         self._rule.check(self._label, full)
+        full = without_off(full) | rides.keys_of(self._label, full)
         full["state_dtype"] = check.state_dtype(self._label, "state_dtype", full["state_dtype"])
         params = check.arrays(group["params"])
         self._follow_params()
@@ -112,7 +108,7 @@ class Optimizer:
         self.state += fresh
         self._owners += params
         self._added += len(params)
-        self.param_groups.append({"params": params, **full})
+        self.param_groups.append(Group({"params": params, **full}))
 
     @property
     def clipped_steps(self) -> int:
@@ -135,7 +131,7 @@ class Optimizer:
         for group in self.param_groups:
             if not isinstance(group, Mapping) or "params" not in group:
                 raise ValueError(f"{self._label}: a group without 'params'")
-            self._check_names({k: v for k, v in group.items() if k != "params"})
+            self._check_names({k: v for k, v in group.items() if k not in ("params", rides.EMA_STEP)})
             groups.append({**self.defaults, **group, "params": check.arrays(group["params"])})
         params = [p for group in groups for p in group["params"]]
         if self.state and len(self.state) != len(self._owners):
@@ -166,7 +162,7 @@ class Optimizer:
         if self._rule.draws(self._label, options):
             state["tensor_id"] = number
         for name, value in self._rule.starts(options).items():
-            state[name] = _filled(like, complex(value, value) if dtypes[name].kind == "c" else value, dtypes[name])
+            state[name] = filled(like, complex(value, value) if dtypes[name].kind == "c" else value, dtypes[name])
         for name, value in self._rule.number_starts(options).items():
             state[name] = np.array(value)
         return state
@@ -197,16 +193,37 @@ class Optimizer:
         given = check.arrays(grads)
         if len(given) != len(params):
             raise ValueError(f"{self._label}: grads has {len(given)} arrays, expected {len(params)} to match params")
+        if self._swapped:
+            raise RuntimeError(
+                f"{self._label}: step() within swap_ema(), where parameters are their averages; step after it"
+            )
         groups: list[_core.ListsGroup] = []
+        followed: list[int] = []  # the parameters that the core is told, in its order
+        averaging: list[tuple[int, int]] = []  # groups, and how many steps they have averaged over
+        with_stats = False
         counts: dict[int, int] = {}  # after the step
         start = 0
         for index, group in enumerate(all_groups):
             options = group if lr is None else {**group, "lr": lr}
+            riding = len(options) > len(self._told) + 1 or self._masked
+            values = [riding, *(options[n] for n in self._told)]
+            if riding:
+                values += [options.get(n) for n in TOLD]
+                values.append(masked := self._has_masks(options, start))
+                average, with_stats = options.get("ema_decay") is not None, with_stats or bool(options.get("stats"))
+            else:
+                masked = average = False
             core = self._kept.get(
-                index, [options[n] for n in self.defaults], functools.partial(self._rule.group, self._label, options)
+                index,
+                values,
+                functools.partial(self._rule.group, self._label, options, masks=masked, ema=average),
             )
+            if average:
+                n = self.param_groups[index].get(rides.EMA_STEP, 0)
+                core.ema_weight = rides.weight(self._label, n, options)
+                averaging.append((index, n))
             keys, names = self._keys(options), self._rule.state_keys(options)
-            live = [k for k in range(start, start + len(group["params"])) if given[k] is not None]
+            live = [k for k in range(start, start + len(group["params"])) if average or given[k] is not None]
             start += len(group["params"])
             for k in live:
                 missing = [name for name in keys if name not in self.state[k]]
@@ -225,20 +242,29 @@ class Optimizer:
             ids = None
             if "tensor_id" in keys:
                 ids = [check.tensor_id(self._label, f"state[{k}].tensor_id", self.state[k]["tensor_id"]) for k in live]
-            groups.append((core, [params[k] for k in live], [given[k] for k in live], arrays, steps, live, ids))
-            counts |= zip(live, steps, strict=True)
+            of_group = (core, [params[k] for k in live], [given[k] for k in live], arrays, steps, live, ids)
+            groups.append((*of_group, self._beside(live, masked, average)) if masked or average else of_group)
+            counts |= ((k, count) for k, count in zip(live, steps, strict=True) if given[k] is not None)
+            followed += live
         nonfinite = check.strictest(all_groups)
         has_norm = any(g["max_norm"] is not None for g in all_groups)
         check.needs_norm(self._label, nonfinite, has_norm)
         skipped = self.skipped_steps
         norm: float | None = step_arrays(
-            self._label, groups, grad_scale=grad_scale, nonfinite=nonfinite, report=self._report
+            self._label,
+            groups,
+            grad_scale=grad_scale,
+            nonfinite=nonfinite,
+            report=self._report,
+            stats=self._new_rows(followed) if with_stats else None,
         )
         self.total_norm = norm
         self.clip_coefficient = float(self._report[1]) if has_norm else None
         if self.skipped_steps == skipped:
             for k, count in counts.items():
                 self.state[k]["step"] = count
+            for index, n in averaging:
+                self.param_groups[index][rides.EMA_STEP] = n + 1
         return norm
 
     def state_dict(self) -> dict[str, Any]:
@@ -253,7 +279,8 @@ class Optimizer:
     def _saved_options(self, group: Mapping[str, Any]) -> list[str]:
         """Of a group; its seed where random numbers are drawn."""
         drawn = self._rule.draws(self._label, group)
-        return [n for n in group if n not in ("params", *RUN_TIME) and (drawn or n != "seed")]
+        out = {"params", *RUN_TIME} if drawn else {"params", "seed", *RUN_TIME}
+        return [n for n in group if n not in out]
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` gave, from that dict or from ``numpy.load`` of its file. Copies.
@@ -287,12 +314,16 @@ class Optimizer:
         k = 0
         for i, (group, options) in enumerate(zip(current, groups, strict=True)):
             options.setdefault("seed", group["seed"])  # nothing was drawn where it was saved
-            expected = group.keys() - {"params", *RUN_TIME}
+            step, decay_lr = options.pop(rides.EMA_STEP, 0), options.pop(DECAY_LR.name, None)
+            check.step_count(self._label, f"group.{i}.ema_step of the state_dict", step, 0)
+            expected = group.keys() - {"params", rides.EMA_STEP, DECAY_LR.name, *RUN_TIME}
             if wrong := expected ^ options.keys():
                 has = "no key" if min(wrong) in expected else "the unexpected key"
                 raise ValueError(f"{self._label}: state_dict has {has} 'group.{i}.{min(wrong)}'")
-            full = options | {n: group[n] for n in RUN_TIME}
+            full = options | {n: group[n] for n in RUN_TIME if n in group}
             self._rule.check(self._label, full)
+            ridden = {rides.EMA_STEP: step, DECAY_LR.name: group.get(DECAY_LR.name) if decay_lr is None else decay_lr}
+            options |= rides.keys_of(self._label, full | ridden)
             for _ in group["params"]:
                 state[k] = self._checked_state(k, state[k], full, *shapes[k], rounded)
                 k += 1
@@ -301,6 +332,7 @@ class Optimizer:
         for group, options in zip(self.param_groups, groups, strict=True):
             group |= options
         self.state[:] = state
+        self._find_masks()
         self._added = max([self._added, *(s["tensor_id"] + 1 for s in state if "tensor_id" in s)])
 
     def _give_ids(self, state: Sequence[dict[str, Any]]) -> None:
@@ -327,11 +359,19 @@ class Optimizer:
         number = new.pop("tensor_id")
         if "tensor_id" in keys:
             new["tensor_id"] = check.tensor_id(self._label, f"state[{k}].tensor_id", number)
+        beside = {n: new.pop(n) for n in sorted(rides.ARRAYS) if n in new}
         if new.keys() != {*keys}:
             raise ValueError(f"{label} has {sorted(new)}, expected {sorted(keys)}")
         check.step_count(self._label, f"state[{k}].step", new["step"], 0)
         wanted = {n: (shape, d) for n, d in self._stored_as(dtype, options).items()}
         wanted |= {n.name: ((), np.dtype(np.float64)) for n in self._rule.numbers}
+        if rides.EMA in beside:
+            wanted[rides.EMA] = (shape, np.dtype(_dtypes.stored_as(dtype, "float32")))
+        new |= beside
+        if (mask := beside.get(rides.MASK)) is not None and (mask.shape != shape or mask.dtype != np.bool_):
+            raise ValueError(
+                f"{label}.mask of the state_dict has shape {mask.shape} and dtype {mask.dtype}, expected {shape}, bool"
+            )
         for name, (expected, stored) in wanted.items():
             value, where = new[name], f"{label}.{name}"
             if value.shape != expected:

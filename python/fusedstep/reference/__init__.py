@@ -8,7 +8,9 @@ once to the dtype of the arrays. Whatever is constant during a step is computed 
 
 An optimizer's function takes ``(param, grad, *states)`` and returns new arrays ``(param, *states)``. Its variant is
 chosen by the state arrays given: ``rmsprop`` with a ``grad_avg`` is centered. The functions are made from
-``fusedstep.rules``: first :func:`before`, whose keywords all of them accept, then the rule's direction d, then p - d.
+``fusedstep.rules``: first :func:`before`, then the rule's direction d, then :func:`after`, which is p - d where nothing
+rides along. All accept the keywords of both. With ``ema``, the moving average of the parameter, they return its new
+value at the end. ``stats``, a float64 array of 7, is filled with :func:`statistics`.
 
 Arrays may be stored in 16 bits, each in its own format: bfloat16 (arrays of the package ``ml_dtypes``) or float16. They
 are read with :func:`decode`, which is exact. The step is computed in float32. :func:`encode` stores each result in the
@@ -24,84 +26,61 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .._arithmetic import Array, before, fs_exp, fs_log, fs_pow, maximum, maximum_nan, minimum, power, rounded
+from .._arithmetic import (
+    Array,
+    after,
+    before,
+    decay_of,
+    ema_weight,
+    fs_exp,
+    fs_log,
+    fs_pow,
+    kept,
+    masked,
+    maximum,
+    maximum_nan,
+    minimum,
+    moved_average,
+    power,
+    rounded,
+)
 from .._formats import decode, encode, encode_like, random_bits, stochastic_key
 from . import _specified
 from ._specified import *  # noqa: F403
+from ._sums import NORM_BLOCK, NORM_LANES, STATISTICS, block_sums, statistics, tree
 
 __all__ = [
     "NORM_BLOCK",
     "NORM_LANES",
+    "STATISTICS",
+    "after",
     "before",
     "block_sums",
     "clip",
     "clip_coefficient",
+    "decay_of",
     "decode",
+    "ema_weight",
     "encode",
     "fs_exp",
     "fs_log",
     "fs_pow",
+    "kept",
+    "masked",
     "maximum",
     "maximum_nan",
     "minimum",
+    "moved_average",
     "norm_over_ranks",
     "power",
     "random_bits",
     "rounded",
+    "statistics",
     "stochastic_key",
     "total_norm",
     "tree",
 ]
 __all__ += _specified.__all__
-
-NORM_BLOCK = 2048
-"""Elements of one block of a sum; block ``i`` starts at element ``i * NORM_BLOCK`` in row-major order."""
-NORM_LANES = 32
-"""Running sums within a block; element ``i`` belongs to lane ``i % NORM_LANES``."""
-
-
-# ------------------------------------------------------------------------------------------------------------ norms
-
-
-def block_sums(x: Array, norm_type: float | None = 2.0) -> Array:
-    """One float64 per block of ``NORM_BLOCK`` elements: the sum of ``|x|`` (1), ``x**2`` (2) or ``x`` (None), or the
-    largest ``|x|`` (inf).
-
-    Each lane adds its elements in order; then lanes are folded in halves. Missing elements of the last block count as
-    zero. The square of a float32 is exact in float64 and cannot overflow. Of what is stored in 16 bits, the decoded
-    values count.
-    """
-    with np.errstate(all="ignore"):
-        flat = np.ravel(decode(np.asarray(x))).astype(np.float64)  # row-major, whatever the layout in memory
-        flat = flat if norm_type is None else flat * flat if norm_type == 2 else np.abs(flat)
-    blocks = -(-flat.size // NORM_BLOCK)
-    padded = np.zeros(blocks * NORM_BLOCK)
-    padded[: flat.size] = flat
-    rows = padded.reshape(blocks, NORM_BLOCK // NORM_LANES, NORM_LANES)
-    fold = np.maximum if norm_type == math.inf else np.add
-    with np.errstate(all="ignore"):
-        lanes = np.zeros((blocks, NORM_LANES))
-        for k in range(NORM_BLOCK // NORM_LANES):
-            lanes = fold(lanes, rows[:, k])
-        while lanes.shape[1] > 1:
-            half = lanes.shape[1] // 2
-            lanes = fold(lanes[:, :half], lanes[:, half:])
-    result: Array = lanes[:, 0]
-    return result
-
-
-def tree(values: Array, norm_type: float = 2.0) -> float:
-    """The sum (largest, for inf) over a complete binary tree, padded with zeros: neighbours first."""
-    fold = np.maximum if norm_type == math.inf else np.add
-    values = np.asarray(values, np.float64)
-    if values.size == 0:
-        return 0.0
-    with np.errstate(all="ignore"):
-        while values.size > 1:
-            if values.size % 2:
-                values = np.append(values, 0.0)
-            values = fold(values[0::2], values[1::2])
-    return float(values[0])
 
 
 def total_norm(arrays: Sequence[Array], norm_type: float = 2.0) -> float:

@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Collection, MutableMapping
 from typing import Any, TypeVar, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from .. import _arguments as check
 from .. import _core, _dtypes
-from .._rule import GRAD_ATTR, RUN_TIME, KeptGroups, Option, Rule
-from ..reference import clip_coefficient
+from .. import _rides as rides
+from .._rule import GRAD_ATTR, OF_A_RUN, RUN_TIME, Option, Rule
 from . import _groups, _loading, _ranks
+from ._rides import RidesAlong, Riding
+from ._run import Run, on_gpu
 from ._warn import warn
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -30,11 +30,6 @@ def raise_versions(tensors: list[torch.Tensor]) -> None:
     """Tell autograd that these are about to be written: a backward through an older value of theirs raises."""
     if tensors:
         torch.autograd.graph.increment_version(tensors)
-
-
-def on_gpu(x: Any) -> bool:
-    """Whether this is a tensor whose value the host would have to wait for."""
-    return isinstance(x, torch.Tensor) and x.is_cuda
 
 
 def norm_out(tensors: list[torch.Tensor]) -> torch.Tensor | None:
@@ -55,48 +50,7 @@ def refuse(label: str, *, foreach: bool | None = None, differentiable: bool = Fa
         raise ValueError(f"{label}: differentiable=True needs autograd through the step; use torch.optim.{label}")
 
 
-class Run:
-    """What belongs to a run and is never saved, in an object of its own: a wrapper that copies an optimizer's
-    ``__dict__`` has the same one."""
-
-    __slots__ = ("groups", "has_norm", "lost_norm_group", "norm_group", "tensor_ids", "values", "warned")
-
-    def __init__(self, norm_group: Any = None) -> None:
-        # Norm and coefficient of the last step; counts of steps that clipped, and that were skipped. In memory that all
-        # steps go on writing, where the gradients are: on the CPU NumPy's, which no mode or transform of torch wraps.
-        self.values: torch.Tensor | NDArray[np.float64] | None = None
-        self.has_norm = False
-        self.groups = KeptGroups()
-        self.tensor_ids: dict[int, int] | None = None  # of this step's parameters by id(), once some are needed
-        self.norm_group = norm_group
-        self.lost_norm_group = False  # a copy of one that had it
-        self.warned = False
-
-    def place(self, like: torch.Tensor | None) -> torch.Tensor | NDArray[np.float64]:
-        """The values, on a GPU if ``like`` is on one, whichever has them."""
-        if self.values is None or on_gpu(self.values) != on_gpu(like):
-            numbers = [0.0] * 4 if self.values is None else self.values.tolist()
-            if like is not None and on_gpu(like):
-                self.values = torch.tensor(numbers, dtype=torch.float64, device=like.device)
-            else:
-                self.values = np.array(numbers)
-        return self.values
-
-    def read(self, index: int, dtype: torch.dtype) -> torch.Tensor:
-        """A snapshot of one of the values, where it is."""
-        values = self.values
-        if isinstance(values, torch.Tensor):
-            return values[index].to(dtype, copy=True)
-        return torch.tensor(0.0 if values is None else values[index], dtype=dtype, device="cpu")
-
-    def fill(self, norm: float, least_max_norm: float) -> None:
-        """The norm that the host has: of a step without any gradient here no kernel has written it."""
-        assert isinstance(self.values, torch.Tensor)
-        numbers = torch.tensor([norm, clip_coefficient(norm, least_max_norm)], dtype=torch.float64, device="cpu")
-        self.values[:2].copy_(numbers)
-
-
-class FusedOptimizer(torch.optim.Optimizer):
+class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
     """What the optimizers here share; mixed in before the torch class whose state and options it keeps.
 
     Args:
@@ -123,9 +77,12 @@ class FusedOptimizer(torch.optim.Optimizer):
             and a checkpoint's are taken on.
         grad_attr: the attribute of a parameter that has its gradient, such as ``"main_grad"``; one without it is an
             error, and None there is no gradient.
+        l1, mask, cautious, cautious_decay, decay_mode, decay_lr, ema_decay, ema_warmup, stats: what rides along in the
+            same pass over memory, explained in docs/ride-alongs.md. Masks and averages are in a parameter's state, as
+            ``"mask"`` and ``"ema"``; ``decay_lr`` and ``ema_step`` are keys of a group where they are used.
 
-    All but ``seed`` belong to the run: they are in no checkpoint, and loading one leaves them as they are. But for
-    ``norm_group`` a group may have its own: ``opt.param_groups[0]["max_norm"] = 0.5``.
+    All but ``seed`` and ``decay_lr`` belong to the run: they are in no checkpoint, and loading one leaves them as they
+    are. But for ``norm_group`` a group may have its own: ``opt.param_groups[0]["max_norm"] = 0.5``.
 
     A parameter is float32, bfloat16 or float16, and its gradient any of these; or both have one dtype, float64,
     complex64 or complex128. All but float64 and complex128 is computed in float32 and rounded once.
@@ -154,6 +111,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         self._run = Run(_ranks.check_group(label, run.pop("norm_group")))
         self._run_time = run
         self._seed = check.seed(label, "seed", options.pop("seed"))
+        self._decay_lr = rides.decay_lr(label, rides.DECAY_LR, options.pop(rides.DECAY_LR))
         self._next_tensor = 0
         for name, o in rule.options.items():
             if o.kind == "several":
@@ -186,12 +144,15 @@ class FusedOptimizer(torch.optim.Optimizer):
         if isinstance(param_group, _groups.ParamGroup):
             run_time["tensor_ids"] = None  # of another optimizer
         seed = check.seed(label, "seed", keys.pop("seed", self._seed))
+        decay_lr = rides.decay_lr(label, rides.DECAY_LR, keys.pop(rides.DECAY_LR, self._decay_lr))
+        keys.pop(rides.EMA_STEP, None)  # of another optimizer
         options = {**self.defaults, **keys, **run_time}
         self._rule.check(label, _on_host(options))
         refuse(label, **{k: v for k, v in keys.items() if k in _UNUSED})
         super().add_param_group(keys)
         try:
             run_time |= self._checked(label, keys, run_time)
+            keys |= rides.keys_of(label, options | {rides.DECAY_LR: decay_lr})
         except Exception:
             self.param_groups.pop()
             raise
@@ -236,6 +197,7 @@ class FusedOptimizer(torch.optim.Optimizer):
             "_run_time": self._run_time,
             "_seed": self._seed,
             "_next_tensor": self._next_tensor,
+            "_decay_lr": self._decay_lr,
             "_lost_norm_group": lost,
         }
 
@@ -271,9 +233,13 @@ class FusedOptimizer(torch.optim.Optimizer):
             )
             if self._rule.draws(type(self).__name__, {**self.defaults, **group, **run_time}):
                 self.param_groups[k]["seed"] = seed
+            before = present[k] if k < len(present) else {}
+            loaded = self._loaded(self.param_groups[k], before, run_time)
+            self.param_groups[k].update(rides.keys_of(type(self).__name__, loaded))
             for name, value in _UNUSED.items():
                 if name in group:
                     self.param_groups[k][name] = value
+        self._follow_loaded()
 
     @property
     def norm_group(self) -> Any:
@@ -293,25 +259,39 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     _step_supports_amp_scaling: Any = property(_scales_in_step)  # torch's classes have a plain attribute
 
-    def _new_state(self, param: torch.Tensor, group: dict[str, Any]) -> dict[str, Any]:
+    def _new_state(
+        self, param: torch.Tensor, group: dict[str, Any], keys: Collection[str] | None = None
+    ) -> dict[str, Any]:
+        """What the rule starts from; of ``keys`` alone where something is there."""
         label = type(self).__name__
         options = {**self.defaults, **group, **_groups.run_time(group, self._run_time)}
         formats, draws = self._rule.formats(label, options), self._rule.draws(label, options)
         of_param = str(_dtypes.name_of(param.dtype))
         state: dict[str, Any] = {}
-        if self._rule.has_step or draws:
+        keys = self._state_keys(draws, options) if keys is None else keys
+        if "step" in keys:
             state["step"] = new_step(param.device if options.get("capturable") else "cpu", exact=draws)
-        if draws:
+        if "tensor_id" in keys:
             state["tensor_id"] = self._tensor_ids()[id(param)]
         for name, value in self._rule.starts(options).items():
+            if name not in keys:
+                continue
             initial = complex(value, value) if param.is_complex() else value
             dtype = getattr(torch, _dtypes.stored_as(of_param, formats[name]))
             state[name] = torch.full_like(
                 param, initial, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False
             )
         for name, value in self._rule.number_starts(options).items():
-            state[name] = new_step(param.device).fill_(value)
+            if name in keys:
+                state[name] = new_step(param.device).fill_(value)
+        if rides.EMA in keys:
+            state[rides.EMA] = self._new_average(param)
         return state
+
+    def _state_keys(self, draws: bool, options: dict[str, Any]) -> set[str]:
+        """What the state of a parameter has of the rule."""
+        counted = {"step"} if self._rule.has_step or draws else set()
+        return counted | ({"tensor_id"} if draws else set()) | {*self._rule.state_keys(options)}
 
     def _tensor_ids(self) -> dict[int, int]:
         """What random numbers know each parameter by: ``id(param)`` to its number, which no other has.
@@ -422,7 +402,9 @@ class FusedOptimizer(torch.optim.Optimizer):
     def _core_group(self, k: int, group: dict[str, Any], own: dict[str, Any]) -> _core.Group:
         values = [dict.get(group, name, _MISSING) for name in self._keys]
         values += [own[name] for name in _TOLD]
-        values.append(dict.get(group, "seed", self._seed))
+        values += [dict.get(group, "seed", self._seed), riding := own[_groups.RIDING], self._run.masked]
+        if riding:
+            values.append(dict.get(group, rides.DECAY_LR))
 
         def make() -> _core.Group:
             options = {**self.defaults, "seed": self._seed, **group, **own}
@@ -430,7 +412,14 @@ class FusedOptimizer(torch.optim.Optimizer):
             self._check_drawn(group, options)
             # As the constructor keeps it. Whatever else is set later (a torch.dtype) does not tell whether it changed.
             own["state_dtype"] = check.state_dtype(type(self).__name__, "state_dtype", own["state_dtype"])
-            return self._rule.group(type(self).__name__, _on_host(options), least_lr=_LEAST_LR, capturable=capturable)
+            return self._rule.group(
+                type(self).__name__,
+                _on_host(options),
+                least_lr=_LEAST_LR,
+                capturable=capturable,
+                masks=self._has_masks(group, own),
+                ema=own["ema_decay"] is not None,
+            )
 
         return self._run.groups.get(k, values, make)
 
@@ -441,7 +430,8 @@ class FusedOptimizer(torch.optim.Optimizer):
         draws = self._rule.draws(label, options)
         if not draws and "seed" not in group:
             return
-        state = next((s for p in group["params"] if isinstance(s := self.state.get(p), dict) and s), None)
+        states = (s for p in group["params"] if isinstance(s := self.state.get(p), dict))
+        state = next((s for s in states if s.keys() - rides.ARRAYS), None)
         if state is not None and ("tensor_id" in state) != draws:
             raise ValueError(
                 f"{label}: state_dtype is {options['state_dtype']!r}, which the state of this group was not made for; "
@@ -455,15 +445,20 @@ class FusedOptimizer(torch.optim.Optimizer):
                 f"{label}: state is a {type(self.state).__name__}, expected a dict or another mutable mapping of "
                 "parameters to dicts"
             )
+        if self._run.swapped:
+            raise RuntimeError(f"{label}: step() within swap_ema(), where parameters are their averages; step after it")
         scale = getattr(self, "grad_scale", None)
         if not on_gpu(scale):
             scale = 1.0 if scale is None else check.POSITIVE.check(label, "grad_scale", scale)
         self._run.tensor_ids = None
         groups: list[_core.TorchGroup] = []
+        riding: list[Riding] = []
         for k, (group, own) in enumerate(zip(self.param_groups, run_times, strict=True)):
             core = self._core_group(k, group, own)
             lr = group["lr"] if "lr" in group else self.defaults["lr"]
             groups.append((core, group["params"], lr if isinstance(lr, torch.Tensor) else None, group))
+            if own[_groups.RIDING]:
+                riding.append((core, group, own))
         max_norms = [float(own["max_norm"]) for own in run_times if own["max_norm"] is not None]
         nonfinite = check.strictest(run_times)
         check.needs_norm(label, nonfinite, bool(max_norms))
@@ -472,6 +467,7 @@ class FusedOptimizer(torch.optim.Optimizer):
             nonfinite = "skip"  # a GradScaler knows of this rank's overflow alone; the norm has that of all
         report = self._run.place(self._first_param())
         self._run.has_norm = bool(max_norms)
+        more, skipped = self._before_riding(riding) if riding else (_NOTHING, None)
         norm = _core.step_torch(
             groups,
             self.state,
@@ -483,7 +479,10 @@ class FusedOptimizer(torch.optim.Optimizer):
             nonfinite=nonfinite,
             over_ranks=over_ranks,
             before_write=raise_versions,
+            **more,
         )
+        if riding:
+            self._after_riding(riding, skipped)
         if norm is not None and on_gpu(report):
             self._run.fill(norm, min(max_norms))
 
@@ -510,7 +509,8 @@ def _step_on_device(step: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
     return step.to(param.device, non_blocking=True)
 
 
+_NOTHING: dict[str, Any] = {}
 _MISSING: Any = []  # no immutable object: a group without one of its keys is made anew each step
-_TOLD = (*RUN_TIME, GRAD_ATTR.name)  # of a group's options of the run
+_TOLD = (*OF_A_RUN, GRAD_ATTR.name)  # of a group's options of the run, beside what rides along
 _UNUSED: dict[str, Any] = {"foreach": None, "differentiable": False}
 _LEAST_LR = -1e-12  # torch's LinearLR to zero ends a rounding error below it

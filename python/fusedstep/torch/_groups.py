@@ -5,21 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._rule import ERROR_IF_NONFINITE, GRAD_ATTR, RUN_TIME
+from .._rule import ERROR_IF_NONFINITE, GRAD_ATTR, RIDES, RUN_TIME
 
 _MISSING = object()
 TENSOR_IDS = "tensor_ids"  # a tuple beside the parameters
 _OFF: dict[str, Any] = {**{o.name: o.default for o in (*RUN_TIME.values(), GRAD_ATTR)}, TENSOR_IDS: None}
 NAMES = (*_OFF, ERROR_IF_NONFINITE.name)
+RIDING = "_rides"  # beside these, in no one's sight: what the core is told of the ride-alongs, () while all are off
+_TOLD = tuple(o for o in RIDES.values() if o.name != "ema_warmup")
+_SIMPLE = (bool, int, float, str)
+
+
+def _riding(options: Mapping[str, Any]) -> tuple[Any, ...]:
+    values = tuple(options[o.name] for o in _TOLD)
+    off = (v is o.default or (isinstance(v, _SIMPLE) and v == o.default) for o, v in zip(_TOLD, values, strict=True))
+    return () if all(off) else values
 
 
 class ParamGroup(dict[str, Any]):
     """A group of ``opt.param_groups``.
 
-    ``max_norm``, ``clip_value``, ``nonfinite``, ``error_if_nonfinite``, ``state_dtype``, ``grad_attr`` and
-    ``tensor_ids`` can be read and set like keys, but are none: iteration, ``len``, ``dict(group)`` and ``state_dict``
-    do not see them. So a checkpoint has torch's keys, and loading one leaves these options as they are. A merged group
-    (``group | other``) has those of the group. ``error_if_nonfinite`` is ``nonfinite == "raise"``.
+    ``max_norm``, ``clip_value``, ``nonfinite``, ``error_if_nonfinite``, ``state_dtype``, ``grad_attr``, ``tensor_ids``
+    and what rides along (``l1``, ``ema_decay``, ...) can be read and set like keys, but are none: iteration, ``len``,
+    ``dict(group)`` and ``state_dict`` do not see them. So a checkpoint has torch's keys, and loading one leaves these
+    options as they are. A merged group (``group | other``) has those of the group. ``error_if_nonfinite`` is
+    ``nonfinite == "raise"``.
     """
 
     __slots__ = ("run_time",)
@@ -28,11 +38,13 @@ class ParamGroup(dict[str, Any]):
     def __new__(cls, *_: Any, **__: Any) -> ParamGroup:
         group = super().__new__(cls)
         group.run_time = dict(_OFF)
+        group.run_time[RIDING] = ()
         return group
 
     def __init__(self, keys: Mapping[str, Any] = {}, run_time: Mapping[str, Any] = _OFF) -> None:
         super().__init__((key, value) for key, value in keys.items() if key not in NAMES)
         self.run_time.update(run_time)
+        self.run_time[RIDING] = _riding(self.run_time)
 
     def __missing__(self, key: str) -> Any:
         if key == "error_if_nonfinite":
@@ -45,6 +57,8 @@ class ParamGroup(dict[str, Any]):
                 self.run_time["nonfinite"] = "raise" if value else "propagate"
         elif key in self.run_time:
             self.run_time[key] = value
+            if key in RIDES:
+                self.run_time[RIDING] = _riding(self.run_time)
         else:
             super().__setitem__(key, value)
 

@@ -8,6 +8,7 @@ import torch
 
 from .. import _arguments as check
 from .. import _dtypes
+from .. import _rides as rides
 from . import _groups
 from ._warn import warn
 
@@ -40,6 +41,8 @@ def hide(opt: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     index = 0
     for k, (group, new) in enumerate(zip(opt.param_groups, saved, strict=True)):
         check.seed(label, f"seed of group {k} of the state_dict", new.get("seed", 0))
+        check.step_count(label, f"ema_step of group {k} of the state_dict", new.get(rides.EMA_STEP, 0), 0)
+        rides.decay_lr(label, f"decay_lr of group {k} of the state_dict", new.get(rides.DECAY_LR))
         keeper = _Keeper(opt, {**opt.defaults, **new, **_groups.run_time(group, opt._run_time)}, rounded)
         for param, key in zip(group["params"], new["params"], strict=True):
             if isinstance(entry := entries.get(key), dict) and entry:
@@ -57,7 +60,7 @@ class _Keeper:
         rule, self.label = opt._rule, type(opt).__name__
         self.formats = rule.formats(self.label, options)
         self.ids = opt._tensor_ids() if rule.draws(self.label, options) else None
-        self.arrays, self.numbers = {s.name for s in rule.states}, {n.name for n in rule.numbers}
+        self.arrays, self.numbers = {s.name for s in rule.states} | {rides.EMA}, {n.name for n in rule.numbers}
         self.step_beside = bool(options.get("capturable") or options.get("fused"))  # as torch has it
         self.rounded = rounded
 
@@ -69,8 +72,10 @@ class _Keeper:
                 out[name] = _Hidden(value.to(param.device, torch.promote_types(value.dtype, torch.float32)))
             elif name in self.arrays and isinstance(value, torch.Tensor):
                 out[name] = _Hidden(value.to(param.device, self._dtype(f"{where}.{name}", name, value, param)))
+            elif name == rides.MASK:
+                out[name] = _Hidden(self._mask(f"{where}.{name}", value, param))
         number = out.pop("tensor_id", None)
-        if self.ids is not None:
+        if self.ids is not None and entry.keys() - rides.ARRAYS:
             number = self.ids[id(param)] if number is None else number
             out["tensor_id"] = check.tensor_id(where, "tensor_id of the state_dict", number)
             if isinstance(step := entry.get("step"), (torch.Tensor, float, int)):
@@ -84,3 +89,10 @@ class _Keeper:
         if _dtypes.loses(where, got, expected, _dtypes.COMPLEX if param.is_complex() else _dtypes.REAL):
             self.rounded.append(f"{where} of the state_dict is rounded from {got} to {expected}")
         return cast(torch.dtype, getattr(torch, expected))
+
+    @staticmethod
+    def _mask(where: str, value: Any, param: torch.Tensor) -> torch.Tensor:
+        got = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
+        if got != torch.bool:
+            raise ValueError(f"{where} of the state_dict is {got}, expected a tensor of torch.bool")
+        return cast(torch.Tensor, value.to(param.device))

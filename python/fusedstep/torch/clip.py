@@ -12,7 +12,8 @@ import torch
 from .. import _arguments as check
 from .. import _core
 from . import _ranks
-from ._base import norm_out, on_gpu, outside_dynamo, raise_versions, refuse
+from ._base import norm_out, outside_dynamo, raise_versions, refuse
+from ._run import on_gpu
 from ._warn import warn
 
 Tensors = torch.Tensor | Iterable[torch.Tensor]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from .._rule import ERROR_IF_NONFINITE, GRAD_ATTR, RUN_TIME, SEED, Option, of_call
+from .._rule import DECAY_LR, ERROR_IF_NONFINITE, GRAD_ATTR, OF_A_RUN, RIDES, SEED, Option, of_call
 from .._signatures import make_class
 from ..rules import ALL, Rule
 from ._base import FusedOptimizer
@@ -19,7 +19,8 @@ _NAMES |= {"Tensor": torch.Tensor, "dtype": torch.dtype}
 _PARAMS = "tensors, named tensors or groups, as torch.optim takes them"
 _NORM_GROUP = of_call("norm_group", None, "Any", "a process group whose ranks hold the rest of a sharded model")
 # What every class has beside torch's.
-OURS: dict[str, Option] = {**RUN_TIME, **{o.name: o for o in (ERROR_IF_NONFINITE, SEED, GRAD_ATTR, _NORM_GROUP)}}
+OURS: dict[str, Option] = {**OF_A_RUN, **{o.name: o for o in (ERROR_IF_NONFINITE, SEED, GRAD_ATTR, _NORM_GROUP)}}
+OURS |= {**RIDES, DECAY_LR.name: DECAY_LR}
 OURS["state_dtype"] = replace(OURS["state_dtype"], annotation="str | dtype | Mapping[str, str | dtype] | None")
 
 

@@ -35,7 +35,8 @@ class Adagrad(FusedOptimizer, torch.optim.Adagrad):
         maximize: ascend instead of descend; default False.
         differentiable: refused if True; default False.
         fused: True leaves unscaling and skipped steps of a GradScaler to the step.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
             :class:`FusedOptimizer`.
     """
 
@@ -60,6 +61,15 @@ class Adagrad(FusedOptimizer, torch.optim.Adagrad):
         seed: int = 0,
         grad_attr: str = "grad",
         norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class Adam(FusedOptimizer, torch.optim.Adam):
@@ -91,7 +101,8 @@ class Adam(FusedOptimizer, torch.optim.Adam):
         differentiable: refused if True; default False.
         fused: True leaves unscaling and skipped steps of a GradScaler to the step.
         decoupled_weight_decay: decay the parameter itself, by ``lr * weight_decay``, as AdamW does; default False.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
             :class:`FusedOptimizer`.
     """
 
@@ -118,6 +129,15 @@ class Adam(FusedOptimizer, torch.optim.Adam):
         seed: int = 0,
         grad_attr: str = "grad",
         norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class AdamW(FusedOptimizer, torch.optim.AdamW):
@@ -144,7 +164,8 @@ class AdamW(FusedOptimizer, torch.optim.AdamW):
         capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
         differentiable: refused if True; default False.
         fused: True leaves unscaling and skipped steps of a GradScaler to the step.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
             :class:`FusedOptimizer`.
     """
 
@@ -170,6 +191,15 @@ class AdamW(FusedOptimizer, torch.optim.AdamW):
         seed: int = 0,
         grad_attr: str = "grad",
         norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class Lion(FusedOptimizer):
@@ -192,7 +222,8 @@ class Lion(FusedOptimizer):
         weight_decay: decoupled decay: the parameter is multiplied by ``1 - lr * weight_decay``, a finite number >=
             0; default 0.0.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
             :class:`FusedOptimizer`.
     """
 
@@ -212,6 +243,15 @@ class Lion(FusedOptimizer):
         seed: int = 0,
         grad_attr: str = "grad",
         norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class NAdam(FusedOptimizer, torch.optim.NAdam):
@@ -242,7 +282,8 @@ class NAdam(FusedOptimizer, torch.optim.NAdam):
         maximize: ascend instead of descend; default False.
         capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
         differentiable: refused if True; default False.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
             :class:`FusedOptimizer`.
     """
 
@@ -268,6 +309,15 @@ class NAdam(FusedOptimizer, torch.optim.NAdam):
         seed: int = 0,
         grad_attr: str = "grad",
         norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class RMSprop(FusedOptimizer, torch.optim.RMSprop):
@@ -298,7 +348,8 @@ class RMSprop(FusedOptimizer, torch.optim.RMSprop):
         foreach: refused if True: all tensors are updated in one pass here.
         maximize: ascend instead of descend; default False.
         differentiable: refused if True; default False.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
             :class:`FusedOptimizer`.
     """
 
@@ -324,6 +375,15 @@ class RMSprop(FusedOptimizer, torch.optim.RMSprop):
         seed: int = 0,
         grad_attr: str = "grad",
         norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class SGD(FusedOptimizer, torch.optim.SGD):
@@ -352,7 +412,8 @@ class SGD(FusedOptimizer, torch.optim.SGD):
         foreach: refused if True: all tensors are updated in one pass here.
         differentiable: refused if True; default False.
         fused: True leaves unscaling and skipped steps of a GradScaler to the step.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
             :class:`FusedOptimizer`.
     """
 
@@ -377,4 +438,13 @@ class SGD(FusedOptimizer, torch.optim.SGD):
         seed: int = 0,
         grad_attr: str = "grad",
         norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
