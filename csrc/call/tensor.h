@@ -50,6 +50,7 @@ struct Tensor {
 
   // The stream that tells which elements are kept, by not being 0 there; null: all are.
   const Stream* kept_by() const { return mask > 0 ? &stream[mask] : nonzero ? &stream[0] : nullptr; }
+  int rule_streams() const { return streams - (mask > 0) - (average > 0); }
   bool has_scalars() const { return scalars[0].at != nullptr; }
   bool normed() const { return sum >= 0; }
 };

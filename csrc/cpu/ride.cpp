@@ -60,7 +60,7 @@ class Riding {
       ride_.add_counts(*w_.uniform, g, n, sums->counts);
     }
     ride_.before(*w_.uniform, keep, p, g, n, direction_of_, gradient_);
-    const int states = rule_streams() - kFirstState;
+    const int states = w_.rule_streams() - kFirstState;
     void* streams[kMaxStreams] = {direction_of_, gradient_};
     std::copy_n(tile_.streams() + kFirstState, states, streams + kFirstState);
     direction_(w_.uniform, streams, n);
@@ -69,8 +69,6 @@ class Riding {
     ride_.add_squares(direction_of_, n, sums->lanes[kUpdateNorm]);
     sums->largest = fold<Norm::inf>(ride_.largest(direction_of_, n), sums->largest);
   }
-
-  int rule_streams() const { return w_.streams - (w_.mask > 0) - (w_.average > 0); }
 
   using Memory = char[largest_tile() * sizeof(double)];
   const Tensor& w_;

@@ -26,8 +26,18 @@ struct StepEntry : Entry {
   Format format[kMaxStreams];
 };
 
+// Of a tensor with which something rides along. A Layout of it has the strides of mask and average behind those of the
+// state, whether it has them or not.
+struct RideEntry : StepEntry {
+  void* mask;     // null: none
+  void* average;  // null: none
+  bool nonzero, follows, stats;
+};
+
 struct NormEntry : Entry {
-  Format format;
+  Format format, kept_format;
+  bool nonzero;
+  void* kept;  // where elements are 0 the gradient counts as 0; null: nowhere
 };
 
 // A Layout in a table is int64s: dimensions, their sizes, then their strides for each stream (p, g, state; of a norm
@@ -45,12 +55,28 @@ struct TableHead {
   bool one_each;  // every tensor is one chunk
 };
 
-// Of the kernels of a rule.
+// Of the kernels of a rule. Of those with which something rides along, `sums` are what is known of each chunk: number k
+// at [k * chunks + c], of tensors with statistics.
 struct StepHead : TableHead {
   Ref uniforms;      // UniformBytes[]
   Scalar found_inf;  // null, or: other than zero means that nothing happens
   double* sums;      // of a rule with sums: sum k of chunk c at [k * chunks + c]
   bool reverse;      // last chunk first: its gradient is what the norm kernel has left in L2
+};
+
+// The chunks of one tensor among those of its launch, and where its statistics go.
+struct StatsRow {
+  std::uint32_t first, chunks, stride;
+  std::uint32_t row;
+};
+
+struct StatsHead {
+  Ref rows;  // StatsRow[]
+  std::uint32_t count;
+  double *sums, *out;
+  Scalar found_inf;   // null, or: other than zero means that there was no step
+  Scalar grad_scale;  // null: `scale`
+  double scale;
 };
 
 struct NormHead : TableHead {

@@ -1,17 +1,18 @@
 #include "batch.h"
 
+#include <numeric>
 #include <stdexcept>
 
 namespace fusedstep::cuda {
 namespace {
 
-// Appends a Layout to the table; its offset there.
-std::int32_t add_layout(std::vector<std::byte>& table, const Strided* s, int streams) {
+// Appends a Layout of these streams to the table; its offset there.
+std::int32_t add_layout(std::vector<std::byte>& table, const Strided* s, const std::vector<int>& streams) {
   if (!s) return -1;
   const std::int32_t at = static_cast<std::int32_t>(table.size() / sizeof(std::int64_t));
   append(table, static_cast<std::int64_t>(s->size.size()));
   for (const std::int64_t size : s->size) append(table, size);
-  for (int k = 0; k < streams; ++k) {
+  for (const int k : streams) {
     for (const std::int64_t stride : s->stride[k]) append(table, stride);
   }
   return at;
@@ -44,20 +45,39 @@ void fill(Table<Head>& table, const Call& call, const Make& make) {
 }  // namespace
 
 void Batch::build(const Call& call, const std::vector<std::uint32_t>& uniform_of) {
-  fill<StepEntry>(*this, call, [&](const Tensor& t, std::uint32_t index, StepEntry& e) {
-    e.layout = add_layout(entries, t.strided, t.streams);
+  const auto make = [&](const Tensor& t, std::uint32_t index, StepEntry& e, std::vector<int> extra = {}) {
+    std::vector<int> streams(t.rule_streams());
+    std::iota(streams.begin(), streams.end(), 0);
+    streams.insert(streams.end(), extra.begin(), extra.end());
+    e.layout = add_layout(entries, t.strided, streams);
     e.written[0] = t.stream[0].data;
-    for (int k = 2; k < t.streams; ++k) e.written[k - 1] = t.stream[k].data;
-    for (int k = 0; k < t.streams; ++k) e.format[k] = t.stream[k].format;
+    for (int k = 2; k < t.rule_streams(); ++k) e.written[k - 1] = t.stream[k].data;
+    for (int k = 0; k < t.rule_streams(); ++k) e.format[k] = t.stream[k].format;
     e.uniform = uniform_of[index];
     e.id = t.id;
+  };
+  if (!rides) {
+    fill<StepEntry>(*this, call, [&](const Tensor& t, std::uint32_t index, StepEntry& e) { make(t, index, e); });
+    return;
+  }
+  fill<RideEntry>(*this, call, [&](const Tensor& t, std::uint32_t index, RideEntry& e) {
+    make(t, index, e, {t.mask, t.average});
+    e.mask = t.mask > 0 ? t.stream[t.mask].data : nullptr;
+    e.average = t.average > 0 ? t.stream[t.average].data : nullptr;
+    e.nonzero = t.nonzero;
+    e.follows = t.follows;
+    e.stats = t.stats >= 0;
   });
 }
 
 void NormBatch::build(const Call& call) {
   fill<NormEntry>(*this, call, [&](const Tensor& t, std::uint32_t, NormEntry& e) {
-    e.layout = add_layout(entries, t.row_major, 1);
+    const Stream* const kept = t.kept_by();
+    e.layout = add_layout(entries, t.row_major, kept ? std::vector{0, 1} : std::vector{0});
     e.format = t.stream[1].format;
+    e.kept_format = kept ? kept->format : e.format;
+    e.kept = kept ? kept->data : nullptr;
+    e.nonzero = t.nonzero;
   });
 }
 

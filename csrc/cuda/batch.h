@@ -72,24 +72,29 @@ struct Table {
   std::uint32_t chunks() const { return args.head().chunks; }
 };
 
-// Those of one rule and one compute type, all of them stored as it is computed with, or none.
+// Those of one rule and one compute type: with all of which something rides along, or with none; of these, all are
+// stored as it is computed with, or none.
 struct Batch : Table<StepHead> {
   int rule;
   Compute compute;
-  bool mixed, two_passes;
-  std::uint32_t first_sum = 0;  // of this device's sums of rules
+  bool mixed, two_passes, rides;
+  std::uint32_t first_sum = 0;  // of this device's sums of rules, or of its statistics
 
-  explicit Batch(const Tensor& t) : rule(t.rule), compute(t.compute), mixed(is_mixed(t)), two_passes(t.two_passes) {}
-  const KernelPair& kernels() const { return step_kernel_of(rule, compute, mixed); }
+  explicit Batch(const Tensor& t)
+      : rule(t.rule), compute(t.compute), mixed(is_mixed(t)), two_passes(t.two_passes), rides(t.rides) {}
+  const Kernel& kernel() const {
+    return rides ? ride_kernel_of(rule, compute) : args.fitting(step_kernel_of(rule, compute, mixed));
+  }
   void build(const Call& call, const std::vector<std::uint32_t>& uniform_of);
 };
 
-// Those that are part of the norm, and whose gradients share a compute type.
+// Those that are part of the norm, and whose gradients share a compute type, all of them masked, or none.
 struct NormBatch : Table<NormHead> {
   Compute compute;
+  bool masked;
   std::uint32_t first_sum = 0;  // of this device's chunk sums
 
-  explicit NormBatch(Compute compute) : compute(compute) {}
+  NormBatch(Compute compute, bool masked) : compute(compute), masked(masked) {}
   void build(const Call& call);
 };
 

@@ -1,6 +1,7 @@
 # CUDA: AUTO where there is a compiler for it, ON or OFF, or HOST: the same sources compiled for the CPU, for tests.
 set(FUSEDSTEP_CUDA AUTO CACHE STRING "Build the CUDA kernels: AUTO, ON, OFF, or HOST to run them on the CPU in tests")
-set(cuda_kernels csrc/cuda/finish.cu csrc/cuda/measure.cu csrc/cuda/norm.cu csrc/cuda/step.cu)
+set(cuda_kernels csrc/cuda/finish.cu csrc/cuda/measure.cu csrc/cuda/norm.cu csrc/cuda/ride.cu
+                 csrc/cuda/step.cu)
 set(cuda_sources ${cuda_kernels} csrc/cuda/batch.cpp csrc/cuda/launch.cpp csrc/cuda/part.cpp csrc/cuda/run.cpp
                  csrc/cuda/runtime.cpp csrc/cuda/tables.cpp)
 

@@ -30,7 +30,9 @@ struct KernelPair {
 
 const KernelPair& step_kernel_of(int rule, Compute compute, bool mixed);  // mixed: any format in any stream
 const KernelPair& measure_kernel_of(int rule, Compute compute);           // of rules with sums alone
-const KernelPair& norm_kernel_of(Norm norm, Compute compute);
+const Kernel& ride_kernel_of(int rule, Compute compute);                  // of kLargeArgs; any format in any stream
+const KernelPair& norm_kernel_of(Norm norm, Compute compute, bool masked);
+const Kernel& stats_kernel();
 const KernelPair& finish_kernel();
 const Kernel& fill_kernel();
 

@@ -3,6 +3,7 @@
 #include "sums.h"  // first: the lanes that norm.h works on
 
 #include "../kernels/norm.h"
+#include "../kernels/ride.h"
 #include "launch.h"
 
 namespace fusedstep::cuda {
@@ -26,7 +27,17 @@ __device__ __forceinline__ double lane_sum(int n, const At& at) {
   return acc.r;
 }
 
-template <Norm kNorm, class T, class A>
+// Element i of the gradient, 0 where a mask leaves it out.
+template <class T>
+__device__ __forceinline__ double kept_element(const NormEntry& e, const void* table, void* g, std::int64_t i) {
+  std::int64_t offset[2];
+  locate(e, table, i, offset);
+  const bool keep = e.nonzero ? is_nonzero(Lane<T>(decode_one<FormatsOf<T>, T>(e.kept_format, e.kept, offset[1]))).r > 0
+                              : global<std::uint8_t>(e.kept)[offset[1]] != 0;
+  return keep ? static_cast<double>(decode_one<FormatsOf<T>, T>(e.format, g, offset[0])) : 0.0;
+}
+
+template <Norm kNorm, class T, bool kMasked, class A>
 __device__ __forceinline__ void norm_all(const A& args) {
   const NormHead& head = args.head;
   const NormEntry* const entries = resolve<NormEntry>(args, head.entries);
@@ -35,7 +46,9 @@ __device__ __forceinline__ void norm_all(const A& args) {
     void* const g = resolve<void*>(args, head.grads)[&e - entries];
     const WarpBlock block(e, chunk);
     double sum = 0.0;
-    if (e.layout < 0) {
+    if constexpr (kMasked) {
+      sum = lane_sum<kNorm, 4>(block.n, [&](int i) { return Wide{kept_element<T>(e, entries, g, block.begin + i)}; });
+    } else if (e.layout < 0) {
       with_format(FormatsOf<T>{}, e.format, [&](auto of) {
         using F = typename decltype(of)::type;
         const auto* const x = global<typename F::Stored>(g) + block.begin;
@@ -53,29 +66,31 @@ __device__ __forceinline__ void norm_all(const A& args) {
   }
 }
 
-template <Norm kNorm, class T, int kBytes>
+template <Norm kNorm, class T, bool kMasked, int kBytes>
 __global__ void __launch_bounds__(kThreads, 4) norm_kernel(const __grid_constant__ Args<NormHead, kBytes> args) {
-  norm_all<kNorm, T>(args);
+  norm_all<kNorm, T, kMasked>(args);
 }
 
-template <Norm kNorm, class T>
+template <Norm kNorm, class T, bool kMasked>
 constexpr KernelPair both_sizes() {
-  return {kernel_of<NormHead, kSmallArgs, norm_kernel<kNorm, T, kSmallArgs>>(),
-          kernel_of<NormHead, kLargeArgs, norm_kernel<kNorm, T, kLargeArgs>>()};
+  return {kernel_of<NormHead, kSmallArgs, norm_kernel<kNorm, T, kMasked, kSmallArgs>>(),
+          kernel_of<NormHead, kLargeArgs, norm_kernel<kNorm, T, kMasked, kLargeArgs>>()};
 }
 
 template <Norm kNorm>
-const KernelPair& pick(Compute compute) {
-  static const KernelPair kernels[kComputes] = {both_sizes<kNorm, float>(), both_sizes<kNorm, double>()};
-  return kernels[static_cast<int>(compute)];
+const KernelPair& pick(Compute compute, bool masked) {
+  static const KernelPair kernels[kComputes][2] = {
+      {both_sizes<kNorm, float, false>(), both_sizes<kNorm, float, true>()},
+      {both_sizes<kNorm, double, false>(), both_sizes<kNorm, double, true>()}};
+  return kernels[static_cast<int>(compute)][masked];
 }
 
 }  // namespace
 
-const KernelPair& norm_kernel_of(Norm norm, Compute compute) {
-  return norm == Norm::one   ? pick<Norm::one>(compute)
-         : norm == Norm::two ? pick<Norm::two>(compute)
-                             : pick<Norm::inf>(compute);
+const KernelPair& norm_kernel_of(Norm norm, Compute compute, bool masked) {
+  return norm == Norm::one   ? pick<Norm::one>(compute, masked)
+         : norm == Norm::two ? pick<Norm::two>(compute, masked)
+                             : pick<Norm::inf>(compute, masked);
 }
 
 }  // namespace fusedstep::cuda

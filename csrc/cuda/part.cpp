@@ -29,6 +29,7 @@ Part::Part(const Call& call, int device, cudaStream_t stream)
     }
   }
   finish.head() = FinishHead{};
+  stats.head() = StatsHead{};
   if (call.does(kApply)) add_batches(call, add_uniforms(call));
   if (call.does(kMeasure)) add_norm_batches(call);
   for (const Options& o : call.options) append(options_, o);
@@ -71,16 +72,17 @@ std::vector<std::uint32_t> Part::add_uniforms(const Call& call) {
 }
 
 void Part::add_batches(const Call& call, const std::vector<std::uint32_t>& uniform_of) {
-  std::map<std::tuple<int, Compute, bool>, Batch*> batch_of;
+  std::map<std::tuple<int, Compute, bool, bool>, Batch*> batch_of;
   for (std::uint32_t i = 0; i < call.tensors.size(); ++i) {
     const Tensor& t = call.tensors[i];
     if (t.device != device) continue;
-    Batch*& batch = batch_of[{t.rule, t.compute, is_mixed(t)}];
+    Batch*& batch = batch_of[{t.rule, t.compute, is_mixed(t) && !t.rides, t.rides}];
     if (!batch) batch = &batches.emplace_back(t);
     batch->tensors.push_back(i);
   }
   for (Batch& batch : batches) {
     batch.build(call, uniform_of);
+    if (batch.rides) add_rows(call, batch);
     if (!batch.two_passes) continue;
     batch.first_sum = rule_sums_;
     std::uint32_t chunk = rule_sums_;
@@ -95,15 +97,32 @@ void Part::add_batches(const Call& call, const std::vector<std::uint32_t>& unifo
   }
 }
 
+// What is to become of the statistics of each chunk.
+void Part::add_rows(const Call& call, Batch& batch) {
+  batch.first_sum = stats_;
+  std::uint32_t chunk = stats_;
+  for (const std::uint32_t i : batch.tensors) {
+    const Tensor& t = call.tensors[i];
+    const auto chunks = static_cast<std::uint32_t>(chunks_of(t.numel));
+    if (t.stats >= 0) {
+      append(rows_, StatsRow{chunk, chunks, batch.chunks(), static_cast<std::uint32_t>(t.stats)});
+      ++stats.head().count;
+    }
+    chunk += chunks;
+  }
+  if (stats.head().count > 0) stats_ += kStats * batch.chunks();
+}
+
 // Large tensors first: those are folded by the whole block.
 void Part::add_norm_batches(const Call& call) {
-  NormBatch* batch_of[kComputes] = {};
+  NormBatch* batch_of[kComputes][2] = {};
   for (std::uint32_t i = 0; i < call.tensors.size(); ++i) {
     const Tensor& t = call.tensors[i];
     if (t.device != device || !t.normed()) continue;
     const Compute compute = compute_type(t.stream[1].format);
-    NormBatch*& batch = batch_of[static_cast<int>(compute)];
-    if (!batch) batch = &norm_batches.emplace_back(compute);
+    const bool masked = t.kept_by() != nullptr;
+    NormBatch*& batch = batch_of[static_cast<int>(compute)][masked];
+    if (!batch) batch = &norm_batches.emplace_back(compute, masked);
     batch->tensors.push_back(i);
   }
   std::vector<Fold> folds;
@@ -157,12 +176,16 @@ void Part::place_tables(const Call& call) {
   for (Batch& batch : batches) {
     if (!has_finish) place(batch.args, batch.args.head().uniforms, uniforms_, false);
     place(batch);
-    resident_blocks(batch.args.fitting(batch.kernels()), device);
+    resident_blocks(batch.kernel(), device);
     if (batch.two_passes) resident_blocks(batch.args.fitting(measure_kernel_of(batch.rule, batch.compute)), device);
   }
   for (NormBatch& batch : norm_batches) {
     place(batch);
-    resident_blocks(batch.args.fitting(norm_kernel_of(norm_of(call.norm_type), batch.compute)), device);
+    resident_blocks(batch.args.fitting(norm_kernel_of(norm_of(call.norm_type), batch.compute, batch.masked)), device);
+  }
+  if (stats.head().count > 0) {
+    place(stats, stats.head().rows, rows_, true);
+    resident_blocks(stats_kernel(), device, kFinishThreads);
   }
   if (!uploads_.empty()) resident_blocks(fill_kernel(), device);
 }
@@ -175,6 +198,7 @@ void Part::reserve(const Call& call) {
   const std::size_t norms = call.does(kFold) ? std::max<std::size_t>(1, call.sums) : 0;
   const std::size_t chunk_sums = room_.add(chunk_sums_ * sizeof(double));
   const std::size_t rule_sums = room_.add(rule_sums_ * sizeof(double));
+  const std::size_t chunk_stats = room_.add(stats_ * sizeof(double));
   const std::size_t tensor_sums = room_.add(norms * sizeof(double));
   const std::size_t norm = room_.add(norms * sizeof(double));
   const std::size_t uniforms = room_.add(has_finish ? uniform_count_ * sizeof(UniformBytes) : 0);
@@ -208,15 +232,21 @@ void Part::reserve(const Call& call) {
   head.per_tensor = call.per_tensor;
   head.has_norm = call.does(kMeasure);
   head.skips = call.skips;
+  stats.head().sums = doubles(chunk_stats);
+  stats.head().out = call.stats;
   head.skip_nonfinite = call.skips_nonfinite();
 }
 
 void Part::fill_heads(const Call& call) {
   const FinishHead& finished = finish.head();
+  StatsHead& told = stats.head();
+  told.grad_scale = finished.grad_scale;
+  told.scale = finished.scale;
+  told.found_inf = finished.skip ? Scalar{finished.skip, true} : finished.found_inf;
   for (Batch& batch : batches) {
     StepHead& head = batch.args.head();
     if (has_finish) head.uniforms.device = finished.uniforms;
-    head.sums = finished.rule_sums + batch.first_sum;
+    head.sums = (batch.rides ? told.sums : finished.rule_sums) + batch.first_sum;
     head.found_inf = finished.skip ? Scalar{finished.skip, true} : finished.found_inf;
     head.reverse = call.does(kMeasure);
   }

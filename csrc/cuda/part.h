@@ -28,11 +28,13 @@ struct Part {
   std::deque<NormBatch> norm_batches;
   bool has_finish;  // the finish kernel runs
   Packed<FinishHead> finish;
+  Packed<StatsHead> stats;  // count 0: nobody asks
   Scratch scratch;
 
  private:
   std::vector<std::uint32_t> add_uniforms(const Call& call);
   void add_batches(const Call& call, const std::vector<std::uint32_t>& uniform_of);
+  void add_rows(const Call& call, Batch& batch);
   void add_norm_batches(const Call& call);
   void place_tables(const Call& call);
   void reserve(const Call& call);
@@ -43,8 +45,8 @@ struct Part {
   void place(Packed<Head>& args, Ref& ref, const std::vector<std::byte>& bytes, bool stays);
 
   bool keeps_tables_;  // not in a capture
-  std::vector<std::byte> folds_, records_, options_, advances_, scaled_, uniforms_;
-  std::uint32_t chunk_sums_ = 0, rule_sums_ = 0, uniform_count_ = 0;
+  std::vector<std::byte> folds_, records_, options_, advances_, scaled_, uniforms_, rows_;
+  std::uint32_t chunk_sums_ = 0, rule_sums_ = 0, stats_ = 0, uniform_count_ = 0;
   Room room_;
   std::vector<Upload> uploads_;
   std::vector<std::shared_ptr<const void>> tables_;  // kept copies in use

@@ -97,15 +97,18 @@ class CudaRun final : public Run {
       if (!call_.does(kApply) || call_.skips) continue;
       run_first_passes(part);
       for (const Batch& batch : part.batches) {
-        run_table(part, batch, batch.kernels(), "cudaLaunchKernelEx(step)");
+        run_table(part, batch, batch.kernel(), "cudaLaunchKernelEx(step)");
+      }
+      if (const StatsHead& stats = part.stats.head(); stats.count > 0) {
+        launch(stats_kernel(), "cudaLaunchKernelEx(stats)", kStats * stats.count, kFinishThreads, part.stream,
+               part.stats.data());
       }
     }
   }
 
  private:
   template <class Head>
-  void run_table(const Part& part, const Table<Head>& table, const KernelPair& kernels, const char* name) {
-    const Kernel& kernel = table.args.fitting(kernels);
+  void run_table(const Part& part, const Table<Head>& table, const Kernel& kernel, const char* name) {
     const unsigned blocks = std::min(table.chunks(), resident_blocks(kernel, part.device));
     if (blocks > 0) launch(kernel, name, blocks, kThreads, part.stream, table.args.data());
   }
@@ -115,7 +118,8 @@ class CudaRun final : public Run {
     if (part.finish.head().scaled_count == 0) return;
     for (const Batch& batch : part.batches) {
       if (!batch.two_passes) continue;
-      run_table(part, batch, measure_kernel_of(batch.rule, batch.compute), "cudaLaunchKernelEx(measure)");
+      const KernelPair& kernels = measure_kernel_of(batch.rule, batch.compute);
+      run_table(part, batch, batch.args.fitting(kernels), "cudaLaunchKernelEx(measure)");
     }
     part.finish.head().scale_uniforms = true;
     finish(part, 0);
@@ -159,7 +163,8 @@ class CudaRun final : public Run {
     for (Part& part : parts_) {
       const DeviceGuard guard(part.device);
       for (const NormBatch& batch : part.norm_batches) {
-        run_table(part, batch, norm_kernel_of(norm_of(call_.norm_type), batch.compute), "cudaLaunchKernelEx(norm)");
+        const KernelPair& kernels = norm_kernel_of(norm_of(call_.norm_type), batch.compute, batch.masked);
+        run_table(part, batch, batch.args.fitting(kernels), "cudaLaunchKernelEx(norm)");
       }
       if (parts_.size() > 1) finish(part, kMeasure);
     }

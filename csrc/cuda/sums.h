@@ -40,5 +40,39 @@ __device__ __forceinline__ double chunk_sum(double lane_sum) {
   return sum;
 }
 
+// A warp's tree over group k of 32 neighbours, neighbours first, missing ones zero: the sum, in lane 0. It is to go to
+// x[k].
+__device__ __forceinline__ double group_sum(Norm kind, const double* x, std::uint32_t n, std::uint32_t group) {
+  const std::uint32_t i = group * kWarp + threadIdx.x % kWarp;
+  double sum = i < n ? x[i] : 0.0;
+  for (int apart = 1; apart < kWarp; apart *= 2) sum = fold(kind, sum, __shfl_down_sync(kAll, sum, apart));
+  return sum;
+}
+
+// By one warp. A group's sum lands in a place that this or an earlier group has read.
+__device__ __forceinline__ void warp_fold(Norm kind, double* x, std::uint32_t n) {
+  for (; n > 1; n = (n + kWarp - 1) / kWarp) {
+    for (std::uint32_t group = 0; group * kWarp < n; ++group) {
+      const double sum = group_sum(kind, x, n, group);
+      if (threadIdx.x % kWarp == 0) x[group] = sum;
+      __syncwarp();
+    }
+  }
+}
+
+// By the whole block, which takes as many groups at a time as it has warps: all read before any writes.
+__device__ __forceinline__ void block_fold(Norm kind, double* x, std::uint32_t n) {
+  const std::uint32_t warp = threadIdx.x / kWarp, warps = kFinishThreads / kWarp, lane = threadIdx.x % kWarp;
+  for (; n > 1; n = (n + kWarp - 1) / kWarp) {
+    for (std::uint32_t first = 0; first * kWarp < n; first += warps) {
+      const std::uint32_t group = first + warp;
+      const double sum = group_sum(kind, x, n, group);
+      __syncthreads();
+      if (lane == 0 && group * kWarp < n) x[group] = sum;
+      __syncthreads();
+    }
+  }
+}
+
 }  // namespace
 }  // namespace fusedstep::cuda

@@ -26,8 +26,18 @@ OURS = {
     "grad_attr": "grad",
     "seed": 0,
     "norm_group": None,
+    "l1": 0.0,
+    "mask": None,
+    "cautious": False,
+    "cautious_decay": False,
+    "decay_mode": "lr",
+    "ema_decay": None,
+    "ema_warmup": None,
+    "stats": False,
+    "decay_lr": None,
 }
-RUN_TIME = tuple(OURS)[:-2]  # can be read and set in a group, and are none of its keys
+# What can be read and set in a group, and is none of its keys.
+RUN_TIME = tuple(name for name in OURS if name not in ("seed", "norm_group", "decay_lr"))
 SHAPES = ((3, 5), (), (0, 2), (2100,))
 NAMES = tuple(RULES)
 IN_TORCH = tuple(name for name, rule in RULES.items() if rule.torch_class)
@@ -122,10 +132,41 @@ def reals(tensor):
     return np.array((torch.view_as_real(tensor) if tensor.is_complex() else tensor).numpy())
 
 
+def mask_of(opt, group, p):
+    """As the specification takes it."""
+    mask = opt.state.get(p, {}).get("mask") if isinstance(opt.state.get(p), dict) else None
+    return group["mask"] if mask is None else mask.numpy()
+
+
 def specified_norm(opt, grad_scale=1.0):
     limited = [group for group in opt.param_groups if group["max_norm"] is not None]
-    grads = [getattr(p, group["grad_attr"]) for group in limited for p in group["params"]]
-    return reference.total_norm([reals(g) for g in grads if g is not None]) / grad_scale
+    kept = []
+    for group in limited:
+        for p in group["params"]:
+            if (grad := getattr(p, group["grad_attr"])) is not None:
+                keep = reference.kept(reference.decode(reals(p)), mask_of(opt, group, p))
+                kept.append(reference.masked(reference.decode(reals(grad)), keep))
+    return reference.total_norm(kept) / grad_scale
+
+
+def riding(opt, group, options):
+    """The keywords of the specification for what rides along with the parameters of a group."""
+    found = {name: group[name] for name in ("l1", "cautious", "cautious_decay", "decay_mode")}
+    found["decay_lr"] = dict.get(group, "decay_lr")
+    found["starts"] = RULES[type(opt).__name__].starts(options)
+    if group["ema_decay"] is not None:
+        warmup = group["ema_warmup"]
+        if warmup is not None and not isinstance(warmup, dict):
+            warmup = {"kind": warmup}
+        full = {"gamma": 1.0, "power": 2 / 3, "min_decay": 0.0, "update_after_step": 0}
+        warmup = warmup and {**full, **warmup}
+        found["ema_weight"] = reference.ema_weight(dict.get(group, "ema_step", 0), group["ema_decay"], warmup)
+    return found
+
+
+def average_of(state, p):
+    """That of a parameter before a step."""
+    return reals(state["ema"]) if "ema" in state else reference.decode(reals(p)).copy()
 
 
 def expect(opt, grad_scale=1.0):
@@ -143,9 +184,15 @@ def expect(opt, grad_scale=1.0):
         names = [s.name for s in states]
         for p in group["params"]:
             grad = getattr(p, group["grad_attr"])
-            if grad is None:
-                continue
             state = opt.state.get(p) or {}
+            ride = riding(opt, group, full)
+            average = {} if group["ema_decay"] is None else {"ema": average_of(state, p)}
+            if grad is None:
+                if average:
+                    old = {k: reals(v) if isinstance(v, torch.Tensor) else v for k, v in state.items()}
+                    new = reference.moved_average(average["ema"], reference.decode(reals(p)), ride["ema_weight"])
+                    expected[p] = {"param": reals(p), **old, "ema": new}
+                continue
             if draws:
                 options |= {"seed": group["seed"], "tensor": state["tensor_id"] if state else opt._tensor_ids()[id(p)]}
             arrays = {}
@@ -156,10 +203,13 @@ def expect(opt, grad_scale=1.0):
             arrays |= {n: np.array(start, np.float32) for n, start in rule.number_starts(full).items()}
             arrays.update({k: reals(state[k]) for k in arrays if state.get(k) is not None})
             step = int(state["step"]) + 1 if "step" in state else 1 + any(k in state for k in names)
+            ride |= {**average, "mask": mask_of(opt, group, p)}
             new = getattr(reference, rule.name())(
-                reals(p), reals(grad), **arrays, step=step, grad_scale=grad_scale, **options
+                reals(p), reals(grad), **arrays, step=step, grad_scale=grad_scale, **options, **ride
             )
-            expected[p] = dict(zip(["param", *arrays], new, strict=True))
+            expected[p] = dict(zip(["param", *arrays, *average], new, strict=True))
+            if "mask" in state:
+                expected[p]["mask"] = state["mask"].numpy()
             if rule.has_step:
                 expected[p]["step"] = (np.float64 if draws else np.float32)(step)
             if draws:
