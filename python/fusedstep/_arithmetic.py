@@ -89,6 +89,12 @@ def maximum_nan(a: Any, b: Array) -> Array:
     return np.where((a > b) | (a != a), a, b)
 
 
+def sign(x: Array) -> Array:
+    """-1, 0 or 1: a zero keeps its sign, and a NaN stays NaN, where torch.sign gives 0."""
+    one = rounded(1.0, x)
+    return np.where(x > 0, one, np.where(x < 0, -one, x))
+
+
 def before(
     param: Array,
     grad: Array,

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .._arithmetic import Array, before, fs_exp, fs_log, fs_pow, maximum, maximum_nan, minimum, power, rounded
+from .._arithmetic import Array, before, fs_exp, fs_log, fs_pow, maximum, maximum_nan, minimum, power, rounded, sign
 from .._formats import decode, encode, encode_like, random_bits, stochastic_key
 from . import _specified
 from ._specified import *  # noqa: F403
@@ -48,6 +48,7 @@ __all__ = [
     "power",
     "random_bits",
     "rounded",
+    "sign",
     "stochastic_key",
     "total_norm",
     "tree",

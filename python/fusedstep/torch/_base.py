@@ -14,6 +14,7 @@ from .. import _core, _dtypes
 from .._rule import GRAD_ATTR, RUN_TIME, KeptGroups, Option, Rule
 from ..reference import clip_coefficient
 from . import _groups, _loading, _ranks
+from ._loading import new_step
 from ._warn import warn
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -156,7 +157,9 @@ class FusedOptimizer(torch.optim.Optimizer):
         self._seed = check.seed(label, "seed", options.pop("seed"))
         self._next_tensor = 0
         for name, o in rule.options.items():
-            if o.kind == "several":
+            if o.ignored:
+                del options[name]
+            elif o.kind == "several":
                 options[name] = _several(label, o, options[name])
         # What torch's constructor does not take: an option that this torch is too old for (then groups, and so
         # checkpoints, are without the key unless it is used), and ``fused``, with which it would check for kernels of
@@ -486,12 +489,6 @@ class FusedOptimizer(torch.optim.Optimizer):
         )
         if norm is not None and on_gpu(report):
             self._run.fill(norm, min(max_norms))
-
-
-def new_step(device: torch.device | str, exact: bool = False) -> torch.Tensor:
-    """A step count as torch keeps it, or one that counts further than to 2**24."""
-    wide = exact or torch.get_default_dtype() == torch.float64
-    return torch.zeros((), dtype=torch.float64 if wide else torch.float32, device=device)
 
 
 def _several(label: str, o: Option, value: Any) -> Any:
