@@ -37,6 +37,8 @@ def parsed(rule: type[Rule], texts: list[str]) -> dict[str, Any]:
             if value not in ("true", "false"):
                 raise ValueError(f"{name} is {value!r}, expected true or false")
             found[name] = value == "true"
+        elif value == "none" and rule.own[name].none is not None:
+            found[name] = None
         else:
             numbers = tuple(map(float, value.split(",")))
             found[name] = numbers if kind == "several" else numbers[0]

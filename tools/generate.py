@@ -83,7 +83,7 @@ def stubs() -> Iterator[tuple[Path, str]]:
     yield PACKAGE / "reference/_specified.pyi", f"{BY}\n{typing}from .._arithmetic import Array\n\n{every}{text}"
 
     classes = [rule.__name__ for rule in rules.ALL]
-    every = f"__all__ = {classes!r}  # noqa: RUF022\n"
+    every = f"# ruff: noqa: RUF022\n__all__ = {classes!r}\n"
     for path, module, base, imports in (
         (
             PACKAGE / "numpy/_classes.pyi",

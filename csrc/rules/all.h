@@ -2,13 +2,20 @@
 #pragma once
 #include <type_traits>
 
+#include "adabelief.h"
 #include "adagrad.h"
 #include "adam.h"
+#include "adan.h"
+#include "ademamix.h"
+#include "adopt.h"
 #include "clip.h"
+#include "laprop.h"
 #include "lion.h"
 #include "nadam.h"
 #include "rmsprop.h"
 #include "sgd.h"
+#include "signsgd.h"
+#include "yogi.h"
 
 #if defined(FS_EXTRA_RULES)  // a build for tests has more
 #include FS_EXTRA_RULES
@@ -21,7 +28,8 @@ using ExtraRules = TypeList<>;
 namespace fusedstep {
 
 using AllRules =
-    Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, ExtraRules>::type;
+    Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, AdEMAMixRules, AdoptRules,
+           AdanRules, SignSgdRules, YogiRules, AdaBeliefRules, LaPropRules, ExtraRules>::type;
 
 // Where a rule is among others.
 template <class Rule, class First, class... Rest>

@@ -114,6 +114,12 @@ def decay_of(lr: float, weight_decay: float, mode: str = "lr", decay_lr: float |
     return (lr if mode == "relative" else lr * lr) / decay_lr * weight_decay
 
 
+def sign(x: Array) -> Array:
+    """-1, 0 or 1: a zero keeps its sign, and a NaN stays NaN, where torch.sign gives 0."""
+    one = rounded(1.0, x)
+    return np.where(x > 0, one, np.where(x < 0, -one, x))
+
+
 def before(
     param: Array,
     grad: Array,

@@ -1,19 +1,33 @@
 # Written by tools/generate.py from the files of this folder.
 from .._rule import Rule
+from .adabelief import AdaBelief
 from .adagrad import Adagrad
 from .adam import Adam
 from .adamw import AdamW
+from .adan import Adan
+from .ademamix import AdEMAMix
+from .adopt import ADOPT
+from .laprop import LaProp
 from .lion import Lion
 from .nadam import NAdam
 from .rmsprop import RMSprop
 from .sgd import SGD
+from .signsgd import SignSGD
+from .yogi import Yogi
 
 ALL: tuple[type[Rule], ...] = (
+    AdaBelief,
     Adagrad,
     Adam,
     AdamW,
+    Adan,
+    AdEMAMix,
+    ADOPT,
+    LaProp,
     Lion,
     NAdam,
     RMSprop,
     SGD,
+    SignSGD,
+    Yogi,
 )
