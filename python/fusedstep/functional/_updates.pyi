@@ -67,6 +67,15 @@ def adabelief(
     stream: int | None = None,
     seed: int = 0,
     tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
 ) -> Any:
     """AdaBelief: Adam that divides by how far gradients are from their running mean, and not by how large they are.
 
@@ -116,6 +125,20 @@ def adabelief(
         seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
         tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
             same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -416,6 +439,15 @@ def adan(
     stream: int | None = None,
     seed: int = 0,
     tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
 ) -> Any:
     """Adan: Adam with Nesterov's momentum, estimated from the differences of successive gradients.
 
@@ -465,6 +497,20 @@ def adan(
         seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
         tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
             same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -497,6 +543,15 @@ def ademamix(
     stream: int | None = None,
     seed: int = 0,
     tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
 ) -> Any:
     """AdEMAMix: Adam with a second, far longer running mean of the gradient beside the first.
 
@@ -547,6 +602,20 @@ def ademamix(
         seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
         tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
             same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -577,6 +646,15 @@ def adopt(
     stream: int | None = None,
     seed: int = 0,
     tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
 ) -> Any:
     """ADOPT: the gradient over the root of the mean square of the gradients before it, then momentum.
 
@@ -624,6 +702,20 @@ def adopt(
         seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
         tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
             same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -654,6 +746,15 @@ def laprop(
     stream: int | None = None,
     seed: int = 0,
     tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
 ) -> Any:
     """LaProp: the gradient over the root of its running mean square, then momentum of that, with the rate inside.
 
@@ -701,6 +802,20 @@ def laprop(
         seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
         tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
             same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -1093,6 +1208,15 @@ def signsgd(
     stream: int | None = None,
     seed: int = 0,
     tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
 ) -> Any:
     """SignSGD: steps of one size, in the direction of the sign of the gradient; with ``momentum`` it is Signum, which
     takes the sign of the running mean.
@@ -1137,6 +1261,20 @@ def signsgd(
         seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
         tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
             same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -1165,6 +1303,15 @@ def yogi(
     stream: int | None = None,
     seed: int = 0,
     tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
 ) -> Any:
     """Yogi: Adam whose mean square moves by a part of the squared gradient, and not by a part of its own size.
 
@@ -1206,6 +1353,20 @@ def yogi(
         seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
         tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
             same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.

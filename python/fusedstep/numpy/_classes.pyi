@@ -62,7 +62,8 @@ class AdaBelief(Optimizer):
         rectify: correct the variance of the first steps, as RAdam does; default True.
         degenerated_to_sgd: while N < 5, step by m alone rather than not at all; default True.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed, l1, mask, cautious, cautious_decay, decay_mode,
+            ema_decay, ema_warmup, stats, decay_lr: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -84,6 +85,15 @@ class AdaBelief(Optimizer):
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
         seed: int = 0,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class Adagrad(Optimizer):
@@ -300,7 +310,8 @@ class Adan(Optimizer):
             default 0.0.
         no_prox: multiply the parameter by ``1 - lr * weight_decay`` before the step instead; default False.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed, l1, mask, cautious, cautious_decay, decay_mode,
+            ema_decay, ema_warmup, stats, decay_lr: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -318,6 +329,15 @@ class Adan(Optimizer):
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
         seed: int = 0,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class AdEMAMix(Optimizer):
@@ -359,7 +379,8 @@ class AdEMAMix(Optimizer):
         weight_decay: decoupled decay: the parameter is multiplied by ``1 - lr * weight_decay``, a finite number >=
             0; default 0.01.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed, l1, mask, cautious, cautious_decay, decay_mode,
+            ema_decay, ema_warmup, stats, decay_lr: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -379,6 +400,15 @@ class AdEMAMix(Optimizer):
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
         seed: int = 0,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class ADOPT(Optimizer):
@@ -419,7 +449,8 @@ class ADOPT(Optimizer):
         weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
         decouple: decay the parameter itself, by ``lr * weight_decay``, but not in the first step; default False.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed, l1, mask, cautious, cautious_decay, decay_mode,
+            ema_decay, ema_warmup, stats, decay_lr: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -438,6 +469,15 @@ class ADOPT(Optimizer):
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
         seed: int = 0,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class LaProp(Optimizer):
@@ -473,7 +513,8 @@ class LaProp(Optimizer):
         weight_decay: the parameter is multiplied by ``1 - lr * weight_decay`` after the step, a finite number >= 0;
             default 0.0.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed, l1, mask, cautious, cautious_decay, decay_mode,
+            ema_decay, ema_warmup, stats, decay_lr: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -490,6 +531,15 @@ class LaProp(Optimizer):
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
         seed: int = 0,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class Lion(Optimizer):
@@ -770,7 +820,8 @@ class SignSGD(Optimizer):
         weight_decouple: decay the parameter itself, as AdamW does; else ``weight_decay * p`` is added to g; default
             True.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed, l1, mask, cautious, cautious_decay, decay_mode,
+            ema_decay, ema_warmup, stats, decay_lr: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -787,6 +838,15 @@ class SignSGD(Optimizer):
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
         seed: int = 0,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class Yogi(Optimizer):
@@ -821,7 +881,8 @@ class Yogi(Optimizer):
         initial_accumulator: what m and v start from, a finite number >= 0; default 1e-06.
         weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed, l1, mask, cautious, cautious_decay, decay_mode,
+            ema_decay, ema_warmup, stats, decay_lr: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -839,4 +900,13 @@ class Yogi(Optimizer):
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
         seed: int = 0,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...

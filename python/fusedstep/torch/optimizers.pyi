@@ -62,7 +62,8 @@ class AdaBelief(FusedOptimizer):
         print_change_log: accepted and without effect: nothing is printed; default False.
         maximize: ascend instead of descend; default False.
         capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
             :class:`FusedOptimizer`.
     """
 
@@ -90,6 +91,15 @@ class AdaBelief(FusedOptimizer):
         seed: int = 0,
         grad_attr: str = "grad",
         norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class Adagrad(FusedOptimizer, torch.optim.Adagrad):
@@ -313,7 +323,8 @@ class Adan(FusedOptimizer):
         no_prox: multiply the parameter by ``1 - lr * weight_decay`` before the step instead; default False.
         maximize: ascend instead of descend; default False.
         capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
             :class:`FusedOptimizer`.
     """
 
@@ -336,6 +347,15 @@ class Adan(FusedOptimizer):
         seed: int = 0,
         grad_attr: str = "grad",
         norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class AdEMAMix(FusedOptimizer):
@@ -371,7 +391,8 @@ class AdEMAMix(FusedOptimizer):
             0; default 0.01.
         maximize: ascend instead of descend; default False.
         capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
             :class:`FusedOptimizer`.
     """
 
@@ -396,6 +417,15 @@ class AdEMAMix(FusedOptimizer):
         seed: int = 0,
         grad_attr: str = "grad",
         norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class ADOPT(FusedOptimizer):
@@ -432,7 +462,8 @@ class ADOPT(FusedOptimizer):
         capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
         differentiable: refused if True; default False.
         fused: True leaves unscaling and skipped steps of a GradScaler to the step.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
             :class:`FusedOptimizer`.
     """
 
@@ -459,6 +490,15 @@ class ADOPT(FusedOptimizer):
         seed: int = 0,
         grad_attr: str = "grad",
         norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class LaProp(FusedOptimizer):
@@ -489,7 +529,8 @@ class LaProp(FusedOptimizer):
         foreach: refused if True: all tensors are updated in one pass here.
         maximize: ascend instead of descend; default False.
         capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
             :class:`FusedOptimizer`.
     """
 
@@ -512,6 +553,15 @@ class LaProp(FusedOptimizer):
         seed: int = 0,
         grad_attr: str = "grad",
         norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class Lion(FusedOptimizer):
@@ -791,7 +841,8 @@ class SignSGD(FusedOptimizer):
             True.
         foreach: refused if True: all tensors are updated in one pass here.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
             :class:`FusedOptimizer`.
     """
 
@@ -813,6 +864,15 @@ class SignSGD(FusedOptimizer):
         seed: int = 0,
         grad_attr: str = "grad",
         norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class Yogi(FusedOptimizer):
@@ -841,7 +901,8 @@ class Yogi(FusedOptimizer):
         weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
         maximize: ascend instead of descend; default False.
         capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
             :class:`FusedOptimizer`.
     """
 
@@ -864,4 +925,13 @@ class Yogi(FusedOptimizer):
         seed: int = 0,
         grad_attr: str = "grad",
         norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
