@@ -19,11 +19,8 @@ from harness.peers import Contender, Unavailable, all_peers  # noqa: E402
 
 RULES = rules()
 PEERS = all_peers()
-OTHERS = [  # without fusedstep, and without what compiles for each shape
-    name
-    for name, peer in PEERS.items()
-    if not name.startswith("fusedstep") and "cpu" in peer.devices and not getattr(peer, "compiled", False)
-]
+PLAIN = {name: peer for name, peer in PEERS.items() if getattr(peer, "takes", "plain") == "plain"}  # not fusedstep
+OTHERS = [name for name, peer in PLAIN.items() if "cpu" in peer.devices and not getattr(peer, "compiled", False)]
 each_rule = pytest.mark.parametrize("label", RULES)
 # What packages warn of when they are imported, and how they compute, is not this suite's concern.
 foreign = pytest.mark.filterwarnings("ignore")
