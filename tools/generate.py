@@ -179,7 +179,7 @@ def formatted(path: Path, text: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / path.name
         file.write_text(text)
-        for action in (["check", "-q", "--select", "I", "--fix"], ["format", "-q"]):
+        for action in (["check", "-q", "--select", "I,RUF022", "--fix"], ["format", "-q"]):
             command = [sys.executable, "-m", "ruff", *action, "--config", str(ROOT / "pyproject.toml"), str(file)]
             subprocess.run(command, check=True)
         return file.read_text()
