@@ -6,7 +6,7 @@ from numpy.typing import DTypeLike
 
 from ._optimizer import Optimizer
 
-__all__ = ["Adagrad", "Adam", "AdamW", "Lion", "NAdam", "RMSprop", "SGD"]  # noqa: RUF022
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Lion", "NAdam", "RMSprop"]
 
 class Adagrad(Optimizer):
     """Adagrad: each element's rate falls with the sum of its squared gradients.

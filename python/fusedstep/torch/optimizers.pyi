@@ -8,7 +8,7 @@ from torch import Tensor, dtype
 from .._rule import Option
 from ._base import FusedOptimizer
 
-__all__ = ["Adagrad", "Adam", "AdamW", "Lion", "NAdam", "RMSprop", "SGD"]  # noqa: RUF022
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Lion", "NAdam", "RMSprop"]
 
 OURS: dict[str, Option]
 
