@@ -4,6 +4,7 @@
 
 #include "adagrad.h"
 #include "adam.h"
+#include "ademamix.h"
 #include "clip.h"
 #include "lion.h"
 #include "nadam.h"
@@ -20,8 +21,8 @@ using ExtraRules = TypeList<>;
 
 namespace fusedstep {
 
-using AllRules =
-    Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, ExtraRules>::type;
+using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules,
+                        AdEMAMixRules, ExtraRules>::type;
 
 // Where a rule is among others.
 template <class Rule, class First, class... Rest>

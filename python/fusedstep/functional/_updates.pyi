@@ -7,7 +7,7 @@ from .._rule import Option
 from ..rules import Rule
 
 Arrays = Any
-__all__ = ["adagrad", "adam", "adamw", "lion", "nadam", "rmsprop", "sgd"]
+__all__ = ["adagrad", "adam", "adamw", "ademamix", "lion", "nadam", "rmsprop", "sgd"]
 CALL: tuple[Option, ...]
 
 def options_of(rule: type[Rule]) -> dict[str, Option]: ...
@@ -200,6 +200,88 @@ def adamw(
         step: 1 in the first call, one number or one per parameter.
         lr: learning rate, a finite number >= 0; default 0.001.
         betas: factors of the running means of g and of g**2, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the root, a finite number >= 0; default 1e-08.
+        weight_decay: decoupled decay: the parameter is multiplied by ``1 - lr * weight_decay``, a finite number >=
+            0; default 0.01.
+        maximize: ascend instead of descend; default False.
+        grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
+        max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
+        norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
+        per_tensor: clip each gradient to ``max_norm`` on its own, default False.
+        clip_value: bound on each element of the gradient, after ``max_norm``; not for complex ones, default None.
+        nonfinite: what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch's would
+            be; ``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed.
+            Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``, default 'propagate'.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
+        norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
+        stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
+
+    Returns:
+        None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
+    """
+
+def ademamix(
+    params: Arrays,
+    grads: Arrays,
+    exp_avgs: Arrays,
+    exp_avg_slows: Arrays,
+    exp_avg_sqs: Arrays,
+    *,
+    step: int | Sequence[int],
+    lr: float,
+    betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
+    alpha: float = 5.0,
+    t_alpha: float | None = None,
+    t_beta3: float | None = None,
+    eps: float = 1e-08,
+    weight_decay: float = 0.01,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    clip_value: float | None = None,
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
+) -> Any:
+    """AdEMAMix: Adam with a second, far longer running mean of the gradient beside the first.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        n <- B3 * n + (1 - B3) * g
+        v <- beta2 * v + (1 - beta2) * g**2
+        p <- p - lr * (m / c1 + A * n) / (sqrt(v) / sqrt(c2) + eps)          ci = 1 - betai**t
+        A = alpha * min(t / t_alpha, 1)
+        B3 = min(beta3, exp(1 / ((1 - T) / log(beta1) + T / log(beta3))))    T = t / t_beta3; beta3 from T = 1 on
+
+    Paper: Pagliardini, Ablin & Grangier 2024, "The AdEMAMix Optimizer: Better, Faster, Older".
+
+    As bitsandbytes' AdEMAMix on the CPU (its CUDA kernel decays after the step). Differs in rounding. Checkpoints of it
+    do not load: they have m and n in one array, ``exp_avg, exp_avg_slow = state1``, and v as ``state2``.
+
+    For long runs of language models, where gradients of ten thousand steps ago still tell something. Let ``t_alpha``
+    and ``t_beta3`` be the number of steps: without them the slow mean disturbs the start.
+
+    Args:
+        params, grads: arrays (see the module), ``params`` updated in place.
+        exp_avgs: state, updated in place.
+        exp_avg_slows: state, updated in place.
+        exp_avg_sqs: state, updated in place.
+        step: 1 in the first call, one number or one per parameter.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        betas: factors of m, v and n, 0 <= each of betas < 1; default (0.9, 0.999, 0.9999).
+        alpha: weight of the slow mean, a finite number >= 0; default 5.0.
+        t_alpha: in how many steps the weight grows to ``alpha``; None: at once, a number of steps >= 0 or None.
+        t_beta3: in how many steps the factor of n grows from beta1 to beta3; None: at once, a number of steps >= 0
+            or None.
         eps: added to the root, a finite number >= 0; default 1e-08.
         weight_decay: decoupled decay: the parameter is multiplied by ``1 - lr * weight_decay``, a finite number >=
             0; default 0.01.

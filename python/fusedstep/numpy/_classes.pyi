@@ -6,7 +6,7 @@ from numpy.typing import DTypeLike
 
 from ._optimizer import Optimizer
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Lion", "NAdam", "RMSprop"]
+__all__ = ["SGD", "AdEMAMix", "Adagrad", "Adam", "AdamW", "Lion", "NAdam", "RMSprop"]
 
 class Adagrad(Optimizer):
     """Adagrad: each element's rate falls with the sum of its squared gradients.
@@ -146,6 +146,67 @@ class AdamW(Optimizer):
         eps: float = 1e-08,
         weight_decay: float = 0.01,
         amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
+        seed: int = 0,
+    ) -> None: ...
+
+class AdEMAMix(Optimizer):
+    """AdEMAMix: Adam with a second, far longer running mean of the gradient beside the first.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        n <- B3 * n + (1 - B3) * g
+        v <- beta2 * v + (1 - beta2) * g**2
+        p <- p - lr * (m / c1 + A * n) / (sqrt(v) / sqrt(c2) + eps)          ci = 1 - betai**t
+        A = alpha * min(t / t_alpha, 1)
+        B3 = min(beta3, exp(1 / ((1 - T) / log(beta1) + T / log(beta3))))    T = t / t_beta3; beta3 from T = 1 on
+
+    Paper: Pagliardini, Ablin & Grangier 2024, "The AdEMAMix Optimizer: Better, Faster, Older".
+
+    As bitsandbytes' AdEMAMix on the CPU (its CUDA kernel decays after the step). Differs in rounding. Checkpoints of it
+    do not load: they have m and n in one array, ``exp_avg, exp_avg_slow = state1``, and v as ``state2``.
+
+    For long runs of language models, where gradients of ten thousand steps ago still tell something. Let ``t_alpha``
+    and ``t_beta3`` be the number of steps: without them the slow mean disturbs the start.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.AdEMAMix([w], lr=0.5, betas=(0.9, 0.999, 0.5), alpha=1.0, weight_decay=0.0)
+    >>> opt.step([np.array([0.1, -3.0])])
+    >>> w.round(4)
+    array([ 0.25, -1.25])
+
+    Args:
+        params: one array, a list of arrays, or a list of dicts with ``params`` and options of their own.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        betas: factors of m, v and n, 0 <= each of betas < 1; default (0.9, 0.999, 0.9999).
+        alpha: weight of the slow mean, a finite number >= 0; default 5.0.
+        t_alpha: in how many steps the weight grows to ``alpha``; None: at once, a number of steps >= 0 or None.
+        t_beta3: in how many steps the factor of n grows from beta1 to beta3; None: at once, a number of steps >= 0
+            or None.
+        eps: added to the root, a finite number >= 0; default 1e-08.
+        weight_decay: decoupled decay: the parameter is multiplied by ``1 - lr * weight_decay``, a finite number >=
+            0; default 0.01.
+        maximize: ascend instead of descend; default False.
+        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.001,
+        betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
+        alpha: float = 5.0,
+        t_alpha: float | None = None,
+        t_beta3: float | None = None,
+        eps: float = 1e-08,
+        weight_decay: float = 0.01,
         *,
         maximize: bool = False,
         max_norm: float | None = None,

@@ -3,6 +3,7 @@ from .._rule import Rule
 from .adagrad import Adagrad
 from .adam import Adam
 from .adamw import AdamW
+from .ademamix import AdEMAMix
 from .lion import Lion
 from .nadam import NAdam
 from .rmsprop import RMSprop
@@ -12,6 +13,7 @@ ALL: tuple[type[Rule], ...] = (
     Adagrad,
     Adam,
     AdamW,
+    AdEMAMix,
     Lion,
     NAdam,
     RMSprop,
