@@ -5,6 +5,7 @@
 #include "adagrad.h"
 #include "adam.h"
 #include "ademamix.h"
+#include "adopt.h"
 #include "clip.h"
 #include "lion.h"
 #include "nadam.h"
@@ -22,7 +23,7 @@ using ExtraRules = TypeList<>;
 namespace fusedstep {
 
 using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules,
-                        AdEMAMixRules, ExtraRules>::type;
+                        AdEMAMixRules, AdoptRules, ExtraRules>::type;
 
 // Where a rule is among others.
 template <class Rule, class First, class... Rest>

@@ -76,6 +76,43 @@ ORIGINALS["AdEMAMix"] = Original(
 )
 
 
+def adopt(p: Tensor, g: Tensor, s: State, o: dict[str, Any]) -> None:
+    """iShohei220/adopt of 2024-12-13 (6468572b), ``_single_tensor_adopt``; its clip_lambda is ``step**clip_exp``."""
+    if not s:
+        s |= {"step": torch.tensor(0.0), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+    (beta1, beta2), decay, step = o["betas"], o["weight_decay"], int(s["step"])
+    s["step"] += 1
+    g = -g if o["maximize"] else g
+    if decay != 0 and not o["decouple"]:
+        g = g.add(p, alpha=decay)
+    if step == 0:
+        s["exp_avg_sq"].addcmul_(g, g)
+        return
+    if decay != 0 and o["decouple"]:
+        p.add_(p, alpha=-o["lr"] * decay)
+    normed = g / torch.clamp(s["exp_avg_sq"].sqrt(), o["eps"])
+    if o["clip_exp"] is not None:
+        clip = step ** o["clip_exp"]
+        normed.clamp_(-clip, clip)
+    s["exp_avg"].lerp_(normed, 1 - beta1)
+    p.add_(s["exp_avg"], alpha=-o["lr"])
+    s["exp_avg_sq"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
+
+
+ORIGINALS["ADOPT"] = Original(
+    adopt,
+    (
+        {},
+        {"weight_decay": 0.1, "betas": (0.8, 0.99), "eps": 1e-2},
+        {"weight_decay": 0.1, "lr": 0.1, "decouple": True},
+        {"clip_exp": None, "maximize": True},
+        {"clip_exp": 0.333, "betas": (0.5, 0.5)},
+    ),
+    group=(("foreach", None), ("capturable", False), ("differentiable", False), ("fused", None)),
+    only_here=("clip_exp",),
+)
+
+
 def lion(p: Tensor, g: Tensor, s: State, o: dict[str, Any]) -> None:
     """google/automl of 2023, lion/lion_pytorch.py."""
     beta1, beta2 = o["betas"]

@@ -6,7 +6,7 @@ from numpy.typing import DTypeLike
 
 from ._optimizer import Optimizer
 
-__all__ = ["SGD", "AdEMAMix", "Adagrad", "Adam", "AdamW", "Lion", "NAdam", "RMSprop"]
+__all__ = ["ADOPT", "SGD", "AdEMAMix", "Adagrad", "Adam", "AdamW", "Lion", "NAdam", "RMSprop"]
 
 class Adagrad(Optimizer):
     """Adagrad: each element's rate falls with the sum of its squared gradients.
@@ -207,6 +207,65 @@ class AdEMAMix(Optimizer):
         t_beta3: float | None = None,
         eps: float = 1e-08,
         weight_decay: float = 0.01,
+        *,
+        maximize: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
+        seed: int = 0,
+    ) -> None: ...
+
+class ADOPT(Optimizer):
+    """ADOPT: the gradient over the root of the mean square of the gradients before it, then momentum.
+
+    Formula::
+
+        v <- g**2                                             first step, which leaves p as it is
+
+        x <- g / max(sqrt(v), eps)                            later steps, with the v of before
+        x <- clamp(x, -c, c)                                  c = (step - 1)**clip_exp
+        m <- beta1 * m + (1 - beta1) * x
+        v <- beta2 * v + (1 - beta2) * g**2
+        p <- p - lr * m
+
+    Paper: Taniguchi et al. 2024, "ADOPT: Modified Adam Can Converge with Any beta2 with the Optimal Rate".
+
+    As iShohei220/adopt, whose checkpoints load. Its ``clip_lambda`` is here an exponent: ``clip_exp=0.25`` is its
+    default, 0.333 that of timm, and None no clipping, as it was before November 2024. Differs in rounding only.
+
+    Where Adam is sensitive to beta2 or diverges, in small batches above all: it converges with any beta2.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.ADOPT([w], lr=0.5)
+    >>> for _ in range(2):
+    ...     opt.step([np.array([0.1, -3.0])])
+    >>> w.round(4)
+    array([ 0.95, -1.95])
+
+    Args:
+        params: one array, a list of arrays, or a list of dicts with ``params`` and options of their own.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        betas: factors of the running means of x and of g**2, 0 <= each of betas < 1; default (0.9, 0.9999).
+        eps: the least that is divided by, a finite number >= 0; default 1e-06.
+        clip_exp: the bound on x is ``(step - 1)**clip_exp``; None: there is none, a finite number >= 0 or None;
+            default 0.25.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        decouple: decay the parameter itself, by ``lr * weight_decay``, but not in the first step; default False.
+        maximize: ascend instead of descend; default False.
+        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.9999),
+        eps: float = 1e-06,
+        clip_exp: float | None = 0.25,
+        weight_decay: float = 0.0,
+        decouple: bool = False,
         *,
         maximize: bool = False,
         max_norm: float | None = None,

@@ -3,7 +3,7 @@ from typing import Any
 
 from .._arithmetic import Array
 
-__all__ = ["adagrad", "adam", "adamw", "ademamix", "lion", "nadam", "rmsprop", "sgd"]
+__all__ = ["adagrad", "adam", "adamw", "ademamix", "adopt", "lion", "nadam", "rmsprop", "sgd"]
 
 def adagrad(
     param: Array,
@@ -175,6 +175,55 @@ def ademamix(
     >>> opt.step([np.array([0.1, -3.0])])
     >>> w.round(4)
     array([ 0.25, -1.25])
+    """
+
+def adopt(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    clip_exp: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """ADOPT: the gradient over the root of the mean square of the gradients before it, then momentum.
+
+    Formula::
+
+        v <- g**2                                             first step, which leaves p as it is
+
+        x <- g / max(sqrt(v), eps)                            later steps, with the v of before
+        x <- clamp(x, -c, c)                                  c = (step - 1)**clip_exp
+        m <- beta1 * m + (1 - beta1) * x
+        v <- beta2 * v + (1 - beta2) * g**2
+        p <- p - lr * m
+
+    Paper: Taniguchi et al. 2024, "ADOPT: Modified Adam Can Converge with Any beta2 with the Optimal Rate".
+
+    As iShohei220/adopt, whose checkpoints load. Its ``clip_lambda`` is here an exponent: ``clip_exp=0.25`` is its
+    default, 0.333 that of timm, and None no clipping, as it was before November 2024. Differs in rounding only.
+
+    Where Adam is sensitive to beta2 or diverges, in small batches above all: it converges with any beta2.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.ADOPT([w], lr=0.5)
+    >>> for _ in range(2):
+    ...     opt.step([np.array([0.1, -3.0])])
+    >>> w.round(4)
+    array([ 0.95, -1.95])
     """
 
 def lion(

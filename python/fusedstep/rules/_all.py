@@ -4,6 +4,7 @@ from .adagrad import Adagrad
 from .adam import Adam
 from .adamw import AdamW
 from .ademamix import AdEMAMix
+from .adopt import ADOPT
 from .lion import Lion
 from .nadam import NAdam
 from .rmsprop import RMSprop
@@ -14,6 +15,7 @@ ALL: tuple[type[Rule], ...] = (
     Adam,
     AdamW,
     AdEMAMix,
+    ADOPT,
     Lion,
     NAdam,
     RMSprop,

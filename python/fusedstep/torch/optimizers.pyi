@@ -8,7 +8,7 @@ from torch import Tensor, dtype
 from .._rule import Option
 from ._base import FusedOptimizer
 
-__all__ = ["SGD", "AdEMAMix", "Adagrad", "Adam", "AdamW", "Lion", "NAdam", "RMSprop"]
+__all__ = ["ADOPT", "SGD", "AdEMAMix", "Adagrad", "Adam", "AdamW", "Lion", "NAdam", "RMSprop"]
 
 OURS: dict[str, Option]
 
@@ -222,6 +222,69 @@ class AdEMAMix(FusedOptimizer):
         *,
         maximize: bool = False,
         capturable: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
+        error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
+        norm_group: Any = None,
+    ) -> None: ...
+
+class ADOPT(FusedOptimizer):
+    """ADOPT: the gradient over the root of the mean square of the gradients before it, then momentum.
+
+    Formula::
+
+        v <- g**2                                             first step, which leaves p as it is
+
+        x <- g / max(sqrt(v), eps)                            later steps, with the v of before
+        x <- clamp(x, -c, c)                                  c = (step - 1)**clip_exp
+        m <- beta1 * m + (1 - beta1) * x
+        v <- beta2 * v + (1 - beta2) * g**2
+        p <- p - lr * m
+
+    Paper: Taniguchi et al. 2024, "ADOPT: Modified Adam Can Converge with Any beta2 with the Optimal Rate".
+
+    As iShohei220/adopt, whose checkpoints load. Its ``clip_lambda`` is here an exponent: ``clip_exp=0.25`` is its
+    default, 0.333 that of timm, and None no clipping, as it was before November 2024. Differs in rounding only.
+
+    Where Adam is sensitive to beta2 or diverges, in small batches above all: it converges with any beta2.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        betas: factors of the running means of x and of g**2, 0 <= each of betas < 1; default (0.9, 0.9999).
+        eps: the least that is divided by, a finite number >= 0; default 1e-06.
+        clip_exp: the bound on x is ``(step - 1)**clip_exp``; None: there is none, a finite number >= 0 or None;
+            default 0.25.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        decouple: decay the parameter itself, by ``lr * weight_decay``, but not in the first step; default False.
+        foreach: refused if True: all tensors are updated in one pass here.
+        maximize: ascend instead of descend; default False.
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        differentiable: refused if True; default False.
+        fused: True leaves unscaling and skipped steps of a GradScaler to the step.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+            :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.9999),
+        eps: float = 1e-06,
+        clip_exp: float | None = 0.25,
+        weight_decay: float = 0.0,
+        decouple: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
