@@ -4,6 +4,7 @@
 
 #include "adagrad.h"
 #include "adam.h"
+#include "adan.h"
 #include "ademamix.h"
 #include "adopt.h"
 #include "clip.h"
@@ -23,7 +24,7 @@ using ExtraRules = TypeList<>;
 namespace fusedstep {
 
 using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules,
-                        AdEMAMixRules, AdoptRules, ExtraRules>::type;
+                        AdEMAMixRules, AdoptRules, AdanRules, ExtraRules>::type;
 
 // Where a rule is among others.
 template <class Rule, class First, class... Rest>

@@ -113,6 +113,41 @@ ORIGINALS["ADOPT"] = Original(
 )
 
 
+def adan(p: Tensor, g: Tensor, s: State, o: dict[str, Any]) -> None:
+    """sail-sg/Adan of 2025-06-08 (2c65beaf), ``_single_tensor_adan``."""
+    if not s:
+        s |= {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq", "exp_avg_diff")}
+    if "neg_pre_grad" not in s or o["step"] == 1:
+        s["neg_pre_grad"] = -g
+    t, (beta1, beta2, beta3), lr = o["step"], o["betas"], o["lr"]
+    difference = s["neg_pre_grad"] + g
+    average(s["exp_avg"], g, beta1)
+    average(s["exp_avg_diff"], difference, beta2)
+    ahead = difference * beta2 + g
+    average(s["exp_avg_sq"], ahead * ahead, beta3)
+    denominator = s["exp_avg_sq"].sqrt() / math.sqrt(1 - beta3**t) + o["eps"]
+    if o["no_prox"]:
+        p.mul_(1 - lr * o["weight_decay"])
+    p.addcdiv_(s["exp_avg"], denominator, value=-lr / (1 - beta1**t))
+    p.addcdiv_(s["exp_avg_diff"], denominator, value=-lr * beta2 / (1 - beta2**t))
+    if not o["no_prox"]:
+        p.div_(1 + lr * o["weight_decay"])
+    s["neg_pre_grad"] = -g
+
+
+ORIGINALS["Adan"] = Original(
+    adan,
+    (
+        {},
+        {"weight_decay": 0.3, "lr": 0.1},
+        {"weight_decay": 0.3, "lr": 0.1, "no_prox": True},
+        {"betas": (0.9, 0.5, 0.8), "eps": 1e-3},
+    ),
+    counts_groups=True,
+    group=(("max_grad_norm", 0.0), ("foreach", True), ("fused", False)),
+)
+
+
 def lion(p: Tensor, g: Tensor, s: State, o: dict[str, Any]) -> None:
     """google/automl of 2023, lion/lion_pytorch.py."""
     beta1, beta2 = o["betas"]

@@ -3,6 +3,7 @@ from .._rule import Rule
 from .adagrad import Adagrad
 from .adam import Adam
 from .adamw import AdamW
+from .adan import Adan
 from .ademamix import AdEMAMix
 from .adopt import ADOPT
 from .lion import Lion
@@ -14,6 +15,7 @@ ALL: tuple[type[Rule], ...] = (
     Adagrad,
     Adam,
     AdamW,
+    Adan,
     AdEMAMix,
     ADOPT,
     Lion,

@@ -8,7 +8,7 @@ from torch import Tensor, dtype
 from .._rule import Option
 from ._base import FusedOptimizer
 
-__all__ = ["ADOPT", "SGD", "AdEMAMix", "Adagrad", "Adam", "AdamW", "Lion", "NAdam", "RMSprop"]
+__all__ = ["ADOPT", "SGD", "AdEMAMix", "Adagrad", "Adam", "AdamW", "Adan", "Lion", "NAdam", "RMSprop"]
 
 OURS: dict[str, Option]
 
@@ -162,6 +162,62 @@ class AdamW(FusedOptimizer, torch.optim.AdamW):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
+        error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
+        norm_group: Any = None,
+    ) -> None: ...
+
+class Adan(FusedOptimizer):
+    """Adan: Adam with Nesterov's momentum, estimated from the differences of successive gradients.
+
+    Formula::
+
+        e <- g + q                                                 q: minus the gradient of before; first step: 0
+        m <- beta1 * m + (1 - beta1) * g
+        n <- beta2 * n + (1 - beta2) * e
+        v <- beta3 * v + (1 - beta3) * (g + beta2 * e)**2
+        q <- -g
+        d <- lr * (m / c1 + beta2 * n / c2) / (sqrt(v) / sqrt(c3) + eps)      ci = 1 - betai**step
+        p <- (p - d) / (1 + lr * weight_decay)
+
+    Paper: Xie et al. 2022, "Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimizing Deep Models".
+
+    As sail-sg's Adan, whose checkpoints load, where all parameters of a group had a gradient in each step: it counts
+    the steps of a group, and here each parameter counts its own. Its ``max_grad_norm`` is ``max_norm`` here. Differs in
+    rounding otherwise.
+
+    For training from scratch with large batches and large rates. It has the largest state of all: four arrays.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        betas: factors of m, n and v, 0 <= each of betas < 1; default (0.98, 0.92, 0.99).
+        eps: added to the root, a finite number >= 0; default 1e-08.
+        weight_decay: the parameter is divided by ``1 + lr * weight_decay`` after the step, a finite number >= 0;
+            default 0.0.
+        no_prox: multiply the parameter by ``1 - lr * weight_decay`` before the step instead; default False.
+        maximize: ascend instead of descend; default False.
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+            :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float | Tensor, float | Tensor, float | Tensor] = (0.98, 0.92, 0.99),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        *,
+        no_prox: bool = False,
+        maximize: bool = False,
+        capturable: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
