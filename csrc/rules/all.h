@@ -12,6 +12,7 @@
 #include "nadam.h"
 #include "rmsprop.h"
 #include "sgd.h"
+#include "signsgd.h"
 
 #if defined(FS_EXTRA_RULES)  // a build for tests has more
 #include FS_EXTRA_RULES
@@ -24,7 +25,7 @@ using ExtraRules = TypeList<>;
 namespace fusedstep {
 
 using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules,
-                        AdEMAMixRules, AdoptRules, AdanRules, ExtraRules>::type;
+                        AdEMAMixRules, AdoptRules, AdanRules, SignSgdRules, ExtraRules>::type;
 
 // Where a rule is among others.
 template <class Rule, class First, class... Rest>

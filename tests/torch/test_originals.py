@@ -148,6 +148,33 @@ ORIGINALS["Adan"] = Original(
 )
 
 
+def signsgd(p: Tensor, g: Tensor, s: State, o: dict[str, Any]) -> None:
+    """pytorch_optimizer 4.1.0, optimizer/sgd.py, ``SignSGD._step_per_param``."""
+    g = -g if o["maximize"] else g
+    if o["weight_decouple"]:
+        p.mul_(1 - o["weight_decay"] * o["lr"])
+    else:
+        g = g + o["weight_decay"] * p
+    if o["momentum"] > 0:
+        s.setdefault("momentum_buffer", torch.zeros_like(p)).lerp_(g, 1 - o["momentum"])
+        g = s["momentum_buffer"]
+    p.add_(torch.sign(g), alpha=-o["lr"])
+
+
+ORIGINALS["SignSGD"] = Original(
+    signsgd,
+    (
+        {},
+        {"momentum": 0.0},
+        {"momentum": 0.5, "weight_decay": 0.1, "lr": 0.1},
+        {"momentum": 0.5, "weight_decay": 0.1, "lr": 0.1, "weight_decouple": False},
+        {"momentum": 0.0, "weight_decay": 0.1, "lr": 0.1, "weight_decouple": False, "maximize": True},
+    ),
+    counts_groups=True,
+    group=(("foreach", None),),
+)
+
+
 def lion(p: Tensor, g: Tensor, s: State, o: dict[str, Any]) -> None:
     """google/automl of 2023, lion/lion_pytorch.py."""
     beta1, beta2 = o["betas"]

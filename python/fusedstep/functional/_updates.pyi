@@ -7,7 +7,7 @@ from .._rule import Option
 from ..rules import Rule
 
 Arrays = Any
-__all__ = ["adagrad", "adam", "adamw", "adan", "ademamix", "adopt", "lion", "nadam", "rmsprop", "sgd"]
+__all__ = ["adagrad", "adam", "adamw", "adan", "ademamix", "adopt", "lion", "nadam", "rmsprop", "sgd", "signsgd"]
 CALL: tuple[Option, ...]
 
 def options_of(rule: type[Rule]) -> dict[str, Option]: ...
@@ -716,6 +716,76 @@ def sgd(
         dampening: the gradient counts ``1 - dampening`` in the running direction, a finite number; default 0.0.
         weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
         nesterov: look one momentum step ahead; needs a ``momentum`` and no ``dampening``; default False.
+        maximize: ascend instead of descend; default False.
+        grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
+        max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
+        norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
+        per_tensor: clip each gradient to ``max_norm`` on its own, default False.
+        clip_value: bound on each element of the gradient, after ``max_norm``; not for complex ones, default None.
+        nonfinite: what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch's would
+            be; ``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed.
+            Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``, default 'propagate'.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
+        norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
+        stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
+
+    Returns:
+        None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
+    """
+
+def signsgd(
+    params: Arrays,
+    grads: Arrays,
+    momentum_buffers: Arrays | None = None,
+    *,
+    lr: float,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    weight_decouple: bool = True,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    clip_value: float | None = None,
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
+) -> Any:
+    """SignSGD: steps of one size, in the direction of the sign of the gradient; with ``momentum`` it is Signum, which
+    takes the sign of the running mean.
+
+    Formula::
+
+        p <- p - lr * sign(g)                          without momentum
+
+        b <- momentum * b + (1 - momentum) * g
+        p <- p - lr * sign(b)                          with momentum
+
+    Paper: Bernstein et al. 2018, "signSGD: Compressed Optimisation for Non-Convex Problems".
+
+    As pytorch_optimizer's SignSGD, whose checkpoints load. Differs for a NaN, as :class:`Lion` does: sign(NaN) is NaN,
+    where torch.sign gives 0 and the weight would be frozen in silence. Differs for complex parameters: each part is a
+    number with a sign. sign(0) is 0.
+
+    Where memory counts, or to find out how much of Adam is its sign: no state, or one array. ``momentum=0.965`` and
+    ``weight_decay=0.01`` make it Tiger.
+
+    Args:
+        params, grads: arrays (see the module), ``params`` updated in place.
+        momentum_buffers: state, updated in place; given if and only if ``momentum`` is not 0.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        momentum: factor of the running mean; 0: none, and no state, 0 <= momentum < 1; default 0.9.
+        weight_decay: decay of the parameter, by ``lr * weight_decay``; L2 without ``weight_decouple``, a finite
+            number >= 0; default 0.0.
+        weight_decouple: decay the parameter itself, as AdamW does; else ``weight_decay * p`` is added to g; default
+            True.
         maximize: ascend instead of descend; default False.
         grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
         max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.

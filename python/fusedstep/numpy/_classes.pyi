@@ -6,7 +6,7 @@ from numpy.typing import DTypeLike
 
 from ._optimizer import Optimizer
 
-__all__ = ["ADOPT", "SGD", "AdEMAMix", "Adagrad", "Adam", "AdamW", "Adan", "Lion", "NAdam", "RMSprop"]
+__all__ = ["ADOPT", "SGD", "AdEMAMix", "Adagrad", "Adam", "AdamW", "Adan", "Lion", "NAdam", "RMSprop", "SignSGD"]
 
 class Adagrad(Optimizer):
     """Adagrad: each element's rate falls with the sum of its squared gradients.
@@ -527,6 +527,61 @@ class SGD(Optimizer):
         nesterov: bool = False,
         *,
         maximize: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
+        seed: int = 0,
+    ) -> None: ...
+
+class SignSGD(Optimizer):
+    """SignSGD: steps of one size, in the direction of the sign of the gradient; with ``momentum`` it is Signum, which
+    takes the sign of the running mean.
+
+    Formula::
+
+        p <- p - lr * sign(g)                          without momentum
+
+        b <- momentum * b + (1 - momentum) * g
+        p <- p - lr * sign(b)                          with momentum
+
+    Paper: Bernstein et al. 2018, "signSGD: Compressed Optimisation for Non-Convex Problems".
+
+    As pytorch_optimizer's SignSGD, whose checkpoints load. Differs for a NaN, as :class:`Lion` does: sign(NaN) is NaN,
+    where torch.sign gives 0 and the weight would be frozen in silence. Differs for complex parameters: each part is a
+    number with a sign. sign(0) is 0.
+
+    Where memory counts, or to find out how much of Adam is its sign: no state, or one array. ``momentum=0.965`` and
+    ``weight_decay=0.01`` make it Tiger.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0, 3.0])
+    >>> opt = fusedstep.numpy.SignSGD([w], lr=0.5)
+    >>> opt.step([np.array([0.1, -3.0, 0.0])])
+    >>> w
+    array([ 0.5, -1.5,  3. ])
+
+    Args:
+        params: one array, a list of arrays, or a list of dicts with ``params`` and options of their own.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        momentum: factor of the running mean; 0: none, and no state, 0 <= momentum < 1; default 0.9.
+        weight_decay: decay of the parameter, by ``lr * weight_decay``; L2 without ``weight_decouple``, a finite
+            number >= 0; default 0.0.
+        weight_decouple: decay the parameter itself, as AdamW does; else ``weight_decay * p`` is added to g; default
+            True.
+        maximize: ascend instead of descend; default False.
+        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.001,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        weight_decouple: bool = True,
+        maximize: bool = False,
+        *,
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",

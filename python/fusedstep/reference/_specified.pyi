@@ -3,7 +3,7 @@ from typing import Any
 
 from .._arithmetic import Array
 
-__all__ = ["adagrad", "adam", "adamw", "adan", "ademamix", "adopt", "lion", "nadam", "rmsprop", "sgd"]
+__all__ = ["adagrad", "adam", "adamw", "adan", "ademamix", "adopt", "lion", "nadam", "rmsprop", "sgd", "signsgd"]
 
 def adagrad(
     param: Array,
@@ -445,4 +445,48 @@ def sgd(
     ...     opt.step([np.array([1.0, -1.0])])
     >>> w
     array([-0.45,  3.45])
+    """
+
+def signsgd(
+    param: Array,
+    grad: Array,
+    momentum_buffer: Array | None = None,
+    *,
+    step: int = 1,
+    lr: float,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """SignSGD: steps of one size, in the direction of the sign of the gradient; with ``momentum`` it is Signum, which
+    takes the sign of the running mean.
+
+    Formula::
+
+        p <- p - lr * sign(g)                          without momentum
+
+        b <- momentum * b + (1 - momentum) * g
+        p <- p - lr * sign(b)                          with momentum
+
+    Paper: Bernstein et al. 2018, "signSGD: Compressed Optimisation for Non-Convex Problems".
+
+    As pytorch_optimizer's SignSGD, whose checkpoints load. Differs for a NaN, as :class:`Lion` does: sign(NaN) is NaN,
+    where torch.sign gives 0 and the weight would be frozen in silence. Differs for complex parameters: each part is a
+    number with a sign. sign(0) is 0.
+
+    Where memory counts, or to find out how much of Adam is its sign: no state, or one array. ``momentum=0.965`` and
+    ``weight_decay=0.01`` make it Tiger.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0, 3.0])
+    >>> opt = fusedstep.numpy.SignSGD([w], lr=0.5)
+    >>> opt.step([np.array([0.1, -3.0, 0.0])])
+    >>> w
+    array([ 0.5, -1.5,  3. ])
     """

@@ -10,6 +10,7 @@ from .lion import Lion
 from .nadam import NAdam
 from .rmsprop import RMSprop
 from .sgd import SGD
+from .signsgd import SignSGD
 
 ALL: tuple[type[Rule], ...] = (
     Adagrad,
@@ -22,4 +23,5 @@ ALL: tuple[type[Rule], ...] = (
     NAdam,
     RMSprop,
     SGD,
+    SignSGD,
 )
