@@ -13,6 +13,7 @@
 #include "rmsprop.h"
 #include "sgd.h"
 #include "signsgd.h"
+#include "yogi.h"
 
 #if defined(FS_EXTRA_RULES)  // a build for tests has more
 #include FS_EXTRA_RULES
@@ -25,7 +26,7 @@ using ExtraRules = TypeList<>;
 namespace fusedstep {
 
 using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules,
-                        AdEMAMixRules, AdoptRules, AdanRules, SignSgdRules, ExtraRules>::type;
+                        AdEMAMixRules, AdoptRules, AdanRules, SignSgdRules, YogiRules, ExtraRules>::type;
 
 // Where a rule is among others.
 template <class Rule, class First, class... Rest>

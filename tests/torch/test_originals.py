@@ -175,6 +175,31 @@ ORIGINALS["SignSGD"] = Original(
 )
 
 
+def yogi(p: Tensor, g: Tensor, s: State, o: dict[str, Any]) -> None:
+    """torch_optimizer 0.3.0, yogi.py."""
+    if not s:
+        start = o["initial_accumulator"]
+        s |= {"step": 0, "exp_avg": torch.full_like(p, start), "exp_avg_sq": torch.full_like(p, start)}
+    s["step"] += 1
+    t, (beta1, beta2), v = s["step"], o["betas"], s["exp_avg_sq"]
+    g = g + o["weight_decay"] * p
+    average(s["exp_avg"], g, beta1)
+    v.addcmul_(torch.sign(v - g * g), g * g, value=-(1 - beta2))
+    denominator = v.sqrt() / math.sqrt(1 - beta2**t) + o["eps"]
+    p.addcdiv_(s["exp_avg"], denominator, value=-o["lr"] / (1 - beta1**t))
+
+
+ORIGINALS["Yogi"] = Original(
+    yogi,
+    (
+        {},
+        {"weight_decay": 0.1, "lr": 0.1},
+        {"betas": (0.5, 0.8), "eps": 1e-6, "initial_accumulator": 0.5},
+        {"initial_accumulator": 0.0},
+    ),
+)
+
+
 def lion(p: Tensor, g: Tensor, s: State, o: dict[str, Any]) -> None:
     """google/automl of 2023, lion/lion_pytorch.py."""
     beta1, beta2 = o["betas"]

@@ -7,7 +7,20 @@ from .._rule import Option
 from ..rules import Rule
 
 Arrays = Any
-__all__ = ["adagrad", "adam", "adamw", "adan", "ademamix", "adopt", "lion", "nadam", "rmsprop", "sgd", "signsgd"]
+__all__ = [
+    "adagrad",
+    "adam",
+    "adamw",
+    "adan",
+    "ademamix",
+    "adopt",
+    "lion",
+    "nadam",
+    "rmsprop",
+    "sgd",
+    "signsgd",
+    "yogi",
+]
 CALL: tuple[Option, ...]
 
 def options_of(rule: type[Rule]) -> dict[str, Option]: ...
@@ -786,6 +799,75 @@ def signsgd(
             number >= 0; default 0.0.
         weight_decouple: decay the parameter itself, as AdamW does; else ``weight_decay * p`` is added to g; default
             True.
+        maximize: ascend instead of descend; default False.
+        grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
+        max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
+        norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
+        per_tensor: clip each gradient to ``max_norm`` on its own, default False.
+        clip_value: bound on each element of the gradient, after ``max_norm``; not for complex ones, default None.
+        nonfinite: what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch's would
+            be; ``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed.
+            Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``, default 'propagate'.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
+        norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
+        stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
+
+    Returns:
+        None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
+    """
+
+def yogi(
+    params: Arrays,
+    grads: Arrays,
+    exp_avgs: Arrays,
+    exp_avg_sqs: Arrays,
+    *,
+    step: int | Sequence[int],
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 0.001,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    clip_value: float | None = None,
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
+) -> Any:
+    """Yogi: Adam whose mean square moves by a part of the squared gradient, and not by a part of its own size.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        v <- v - (1 - beta2) * sign(v - g**2) * g**2
+        p <- p - lr / c1 * m / (sqrt(v) / sqrt(c2) + eps)                         ci = 1 - betai**step
+
+    Paper: Zaheer et al. 2018, "Adaptive Methods for Nonconvex Optimization".
+
+    As torch_optimizer's Yogi, whose checkpoints load: m and v both start at ``initial_accumulator``. Differs in
+    rounding only.
+
+    Where gradients are sparse or rarely large: v forgets a large gradient slowly, so that the rate does not jump up.
+
+    Args:
+        params, grads: arrays (see the module), ``params`` updated in place.
+        exp_avgs: state, updated in place.
+        exp_avg_sqs: state, updated in place.
+        step: 1 in the first call, one number or one per parameter.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        betas: factor of the mean of g; 1 - beta2 is v's share of g**2, 0 <= each of betas < 1; default (0.9,
+            0.999).
+        eps: added to the root, a finite number >= 0; default 0.001.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
         maximize: ascend instead of descend; default False.
         grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
         max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.

@@ -6,7 +6,20 @@ from numpy.typing import DTypeLike
 
 from ._optimizer import Optimizer
 
-__all__ = ["ADOPT", "SGD", "AdEMAMix", "Adagrad", "Adam", "AdamW", "Adan", "Lion", "NAdam", "RMSprop", "SignSGD"]
+__all__ = [
+    "ADOPT",
+    "SGD",
+    "AdEMAMix",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adan",
+    "Lion",
+    "NAdam",
+    "RMSprop",
+    "SignSGD",
+    "Yogi",
+]
 
 class Adagrad(Optimizer):
     """Adagrad: each element's rate falls with the sum of its squared gradients.
@@ -582,6 +595,58 @@ class SignSGD(Optimizer):
         weight_decouple: bool = True,
         maximize: bool = False,
         *,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
+        seed: int = 0,
+    ) -> None: ...
+
+class Yogi(Optimizer):
+    """Yogi: Adam whose mean square moves by a part of the squared gradient, and not by a part of its own size.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        v <- v - (1 - beta2) * sign(v - g**2) * g**2
+        p <- p - lr / c1 * m / (sqrt(v) / sqrt(c2) + eps)                         ci = 1 - betai**step
+
+    Paper: Zaheer et al. 2018, "Adaptive Methods for Nonconvex Optimization".
+
+    As torch_optimizer's Yogi, whose checkpoints load: m and v both start at ``initial_accumulator``. Differs in
+    rounding only.
+
+    Where gradients are sparse or rarely large: v forgets a large gradient slowly, so that the rate does not jump up.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.Yogi([w], lr=0.5)
+    >>> opt.step([np.array([0.1, -3.0])])
+    >>> w.round(4)
+    array([ 0.5277, -1.5002])
+
+    Args:
+        params: one array, a list of arrays, or a list of dicts with ``params`` and options of their own.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        betas: factor of the mean of g; 1 - beta2 is v's share of g**2, 0 <= each of betas < 1; default (0.9,
+            0.999).
+        eps: added to the root, a finite number >= 0; default 0.001.
+        initial_accumulator: what m and v start from, a finite number >= 0; default 1e-06.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        maximize: ascend instead of descend; default False.
+        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 0.001,
+        initial_accumulator: float = 1e-06,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",

@@ -3,7 +3,20 @@ from typing import Any
 
 from .._arithmetic import Array
 
-__all__ = ["adagrad", "adam", "adamw", "adan", "ademamix", "adopt", "lion", "nadam", "rmsprop", "sgd", "signsgd"]
+__all__ = [
+    "adagrad",
+    "adam",
+    "adamw",
+    "adan",
+    "ademamix",
+    "adopt",
+    "lion",
+    "nadam",
+    "rmsprop",
+    "sgd",
+    "signsgd",
+    "yogi",
+]
 
 def adagrad(
     param: Array,
@@ -489,4 +502,47 @@ def signsgd(
     >>> opt.step([np.array([0.1, -3.0, 0.0])])
     >>> w
     array([ 0.5, -1.5,  3. ])
+    """
+
+def yogi(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """Yogi: Adam whose mean square moves by a part of the squared gradient, and not by a part of its own size.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        v <- v - (1 - beta2) * sign(v - g**2) * g**2
+        p <- p - lr / c1 * m / (sqrt(v) / sqrt(c2) + eps)                         ci = 1 - betai**step
+
+    Paper: Zaheer et al. 2018, "Adaptive Methods for Nonconvex Optimization".
+
+    As torch_optimizer's Yogi, whose checkpoints load: m and v both start at ``initial_accumulator``. Differs in
+    rounding only.
+
+    Where gradients are sparse or rarely large: v forgets a large gradient slowly, so that the rate does not jump up.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.Yogi([w], lr=0.5)
+    >>> opt.step([np.array([0.1, -3.0])])
+    >>> w.round(4)
+    array([ 0.5277, -1.5002])
     """

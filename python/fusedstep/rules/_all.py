@@ -11,6 +11,7 @@ from .nadam import NAdam
 from .rmsprop import RMSprop
 from .sgd import SGD
 from .signsgd import SignSGD
+from .yogi import Yogi
 
 ALL: tuple[type[Rule], ...] = (
     Adagrad,
@@ -24,4 +25,5 @@ ALL: tuple[type[Rule], ...] = (
     RMSprop,
     SGD,
     SignSGD,
+    Yogi,
 )

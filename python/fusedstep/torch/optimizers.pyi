@@ -8,7 +8,20 @@ from torch import Tensor, dtype
 from .._rule import Option
 from ._base import FusedOptimizer
 
-__all__ = ["ADOPT", "SGD", "AdEMAMix", "Adagrad", "Adam", "AdamW", "Adan", "Lion", "NAdam", "RMSprop", "SignSGD"]
+__all__ = [
+    "ADOPT",
+    "SGD",
+    "AdEMAMix",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adan",
+    "Lion",
+    "NAdam",
+    "RMSprop",
+    "SignSGD",
+    "Yogi",
+]
 
 OURS: dict[str, Option]
 
@@ -602,6 +615,57 @@ class SignSGD(FusedOptimizer):
         foreach: bool | None = None,
         maximize: bool = False,
         *,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
+        error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
+        norm_group: Any = None,
+    ) -> None: ...
+
+class Yogi(FusedOptimizer):
+    """Yogi: Adam whose mean square moves by a part of the squared gradient, and not by a part of its own size.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        v <- v - (1 - beta2) * sign(v - g**2) * g**2
+        p <- p - lr / c1 * m / (sqrt(v) / sqrt(c2) + eps)                         ci = 1 - betai**step
+
+    Paper: Zaheer et al. 2018, "Adaptive Methods for Nonconvex Optimization".
+
+    As torch_optimizer's Yogi, whose checkpoints load: m and v both start at ``initial_accumulator``. Differs in
+    rounding only.
+
+    Where gradients are sparse or rarely large: v forgets a large gradient slowly, so that the rate does not jump up.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        betas: factor of the mean of g; 1 - beta2 is v's share of g**2, 0 <= each of betas < 1; default (0.9,
+            0.999).
+        eps: added to the root, a finite number >= 0; default 0.001.
+        initial_accumulator: what m and v start from, a finite number >= 0; default 1e-06.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        maximize: ascend instead of descend; default False.
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+            :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.01,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 0.001,
+        initial_accumulator: float = 1e-06,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+        capturable: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
