@@ -2,6 +2,7 @@
 #pragma once
 #include <type_traits>
 
+#include "adabelief.h"
 #include "adagrad.h"
 #include "adam.h"
 #include "adan.h"
@@ -25,8 +26,9 @@ using ExtraRules = TypeList<>;
 
 namespace fusedstep {
 
-using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules,
-                        AdEMAMixRules, AdoptRules, AdanRules, SignSgdRules, YogiRules, ExtraRules>::type;
+using AllRules =
+    Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, AdEMAMixRules, AdoptRules,
+           AdanRules, SignSgdRules, YogiRules, AdaBeliefRules, ExtraRules>::type;
 
 // Where a rule is among others.
 template <class Rule, class First, class... Rest>

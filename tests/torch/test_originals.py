@@ -200,6 +200,59 @@ ORIGINALS["Yogi"] = Original(
 )
 
 
+def adabelief(p: Tensor, g: Tensor, s: State, o: dict[str, Any]) -> None:
+    """adabelief-pytorch 0.2.1, AdaBelief.py."""
+    if not s:
+        s |= {"step": 0, "exp_avg": torch.zeros_like(p), "exp_avg_var": torch.zeros_like(p)}
+        s |= {"max_exp_avg_var": torch.zeros_like(p)} if o["amsgrad"] else {}
+    s["step"] += 1
+    t, (beta1, beta2), lr, decay = s["step"], o["betas"], o["lr"], o["weight_decay"]
+    if o["weight_decouple"]:
+        p.mul_(1 - (decay if o["fixed_decay"] else lr * decay))
+    else:
+        g = g + decay * p
+    m, v = s["exp_avg"], s["exp_avg_var"]
+    average(m, g, beta1)
+    average(v, (g - m) ** 2, beta2)
+    v.add_(o["eps"])
+    divisor = v
+    if o["amsgrad"]:
+        divisor = torch.max(s["max_exp_avg_var"], v, out=s["max_exp_avg_var"])
+    if not o["rectify"]:
+        denominator = divisor.sqrt() / math.sqrt(1 - beta2**t) + o["eps"]
+        p.addcdiv_(m, denominator, value=-lr / (1 - beta1**t))
+        return
+    longest = 2 / (1 - beta2) - 1
+    length = longest - 2 * t * beta2**t / (1 - beta2**t)
+    if length >= 5:
+        ratio = (length - 4) / (longest - 4) * (length - 2) / length * longest / (longest - 2)
+        size = math.sqrt((1 - beta2**t) * ratio) / (1 - beta1**t)
+        p.addcdiv_(m, v.sqrt() + o["eps"], value=-size * lr)
+    elif o["degenerated_to_sgd"]:
+        p.add_(m, alpha=-lr / (1 - beta1**t))
+
+
+PLAIN = {"rectify": False}
+ORIGINALS["AdaBelief"] = Original(
+    adabelief,
+    (
+        {},
+        {"print_change_log": False, "amsgrad": True},
+        PLAIN,
+        {"amsgrad": True, "betas": (0.5, 0.5), **PLAIN},
+        {"degenerated_to_sgd": False, "weight_decay": 0.1},
+        {"weight_decay": 0.1, "lr": 0.1, "weight_decouple": False},
+        {"weight_decay": 0.1, "fixed_decay": True},
+        {"weight_decay": 0.1, "fixed_decay": True, "weight_decouple": False, "eps": 1e-3, **PLAIN},
+        {"betas": (0.5, 0.8), "eps": 1e-2},
+    ),
+    group=(("buffer", [[None, None, None] for _ in range(10)]),),
+    # Attributes of the optimizer there.
+    only_here=("maximize", "weight_decouple", "fixed_decay", "rectify", "degenerated_to_sgd"),
+    bound=1e-11,  # g - m cancels, and lr / sqrt(v) is large
+)
+
+
 def lion(p: Tensor, g: Tensor, s: State, o: dict[str, Any]) -> None:
     """google/automl of 2023, lion/lion_pytorch.py."""
     beta1, beta2 = o["betas"]

@@ -8,6 +8,7 @@ from ..rules import Rule
 
 Arrays = Any
 __all__ = [
+    "adabelief",
     "adagrad",
     "adam",
     "adamw",
@@ -36,6 +37,87 @@ def step_arrays(
     stream: int | None = None,
     report: Any = None,
 ) -> Any: ...
+def adabelief(
+    params: Arrays,
+    grads: Arrays,
+    exp_avgs: Arrays,
+    exp_avg_vars: Arrays,
+    max_exp_avg_vars: Arrays | None = None,
+    *,
+    step: int | Sequence[int],
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-16,
+    weight_decay: float = 0.0,
+    weight_decouple: bool = True,
+    fixed_decay: bool = False,
+    rectify: bool = True,
+    degenerated_to_sgd: bool = True,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    clip_value: float | None = None,
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
+) -> Any:
+    """AdaBelief: Adam that divides by how far gradients are from their running mean, and not by how large they are.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * (g - m)**2 + eps                    with the new m
+        x <- max(x, v)                                                     amsgrad
+        p <- p - lr / c1 * m / (sqrt(v or x) / sqrt(c2) + eps)             without rectify; ci = 1 - betai**t
+        p <- p - lr / c1 * sqrt(c2 * R) * m / (sqrt(v) + eps)              rectify, N >= 5
+        p <- p - lr / c1 * m                                               rectify, N < 5, degenerated_to_sgd; else none
+        L = 2 / (1 - beta2) - 1,  N = L - 2 * t * beta2**t / c2,  R = (N - 4) (N - 2) L / ((L - 4) (L - 2) N)
+
+    Paper: Zhuang et al. 2020, "AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients".
+
+    As adabelief-pytorch, whose checkpoints load; with ``rectify`` x is only kept. Differs in rounding only. For models
+    on which Adam generalizes worse than SGD: with an eps of 1e-16 for transformers and GANs, of 1e-8 for convolutions.
+
+    Args:
+        params, grads: arrays (see the module), ``params`` updated in place.
+        exp_avgs: state, updated in place.
+        exp_avg_vars: state, updated in place.
+        max_exp_avg_vars: state, updated in place; given, the update is that with ``amsgrad``.
+        step: 1 in the first call, one number or one per parameter.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        betas: factors of the running means of g and of (g - m)**2, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to v, and to the root, a finite number >= 0; default 1e-16.
+        weight_decay: decay of the parameter, as ``weight_decouple`` and ``fixed_decay`` say, a finite number >= 0;
+            default 0.0.
+        weight_decouple: multiply the parameter by ``1 - lr * weight_decay``; else L2; default True.
+        fixed_decay: multiply by ``1 - weight_decay`` instead, with ``weight_decouple``; default False.
+        rectify: correct the variance of the first steps, as RAdam does; default True.
+        degenerated_to_sgd: while N < 5, step by m alone rather than not at all; default True.
+        maximize: ascend instead of descend; default False.
+        grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
+        max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
+        norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
+        per_tensor: clip each gradient to ``max_norm`` on its own, default False.
+        clip_value: bound on each element of the gradient, after ``max_norm``; not for complex ones, default None.
+        nonfinite: what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch's would
+            be; ``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed.
+            Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``, default 'propagate'.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
+        norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
+        stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
+
+    Returns:
+        None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
+    """
+
 def adagrad(
     params: Arrays,
     grads: Arrays,

@@ -4,6 +4,7 @@ from typing import Any
 from .._arithmetic import Array
 
 __all__ = [
+    "adabelief",
     "adagrad",
     "adam",
     "adamw",
@@ -17,6 +18,54 @@ __all__ = [
     "signsgd",
     "yogi",
 ]
+
+def adabelief(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_var: Array,
+    max_exp_avg_var: Array | None = None,
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    rectify: Any,
+    degenerated_to_sgd: Any,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    decay_inside: bool = False,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """AdaBelief: Adam that divides by how far gradients are from their running mean, and not by how large they are.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * (g - m)**2 + eps                    with the new m
+        x <- max(x, v)                                                     amsgrad
+        p <- p - lr / c1 * m / (sqrt(v or x) / sqrt(c2) + eps)             without rectify; ci = 1 - betai**t
+        p <- p - lr / c1 * sqrt(c2 * R) * m / (sqrt(v) + eps)              rectify, N >= 5
+        p <- p - lr / c1 * m                                               rectify, N < 5, degenerated_to_sgd; else none
+        L = 2 / (1 - beta2) - 1,  N = L - 2 * t * beta2**t / c2,  R = (N - 4) (N - 2) L / ((L - 4) (L - 2) N)
+
+    Paper: Zhuang et al. 2020, "AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients".
+
+    As adabelief-pytorch, whose checkpoints load; with ``rectify`` x is only kept. Differs in rounding only. For models
+    on which Adam generalizes worse than SGD: with an eps of 1e-16 for transformers and GANs, of 1e-8 for convolutions.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> fusedstep.numpy.AdaBelief([w], lr=0.5, rectify=False).step([np.array([0.1, -3.0])])
+    >>> w.round(4)
+    array([ 0.4444, -1.4444])
+    """
 
 def adagrad(
     param: Array,

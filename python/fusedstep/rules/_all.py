@@ -1,5 +1,6 @@
 # Written by tools/generate.py from the files of this folder.
 from .._rule import Rule
+from .adabelief import AdaBelief
 from .adagrad import Adagrad
 from .adam import Adam
 from .adamw import AdamW
@@ -14,6 +15,7 @@ from .signsgd import SignSGD
 from .yogi import Yogi
 
 ALL: tuple[type[Rule], ...] = (
+    AdaBelief,
     Adagrad,
     Adam,
     AdamW,

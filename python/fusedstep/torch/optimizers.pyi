@@ -12,6 +12,7 @@ __all__ = [
     "ADOPT",
     "SGD",
     "AdEMAMix",
+    "AdaBelief",
     "Adagrad",
     "Adam",
     "AdamW",
@@ -24,6 +25,69 @@ __all__ = [
 ]
 
 OURS: dict[str, Option]
+
+class AdaBelief(FusedOptimizer):
+    """AdaBelief: Adam that divides by how far gradients are from their running mean, and not by how large they are.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * (g - m)**2 + eps                    with the new m
+        x <- max(x, v)                                                     amsgrad
+        p <- p - lr / c1 * m / (sqrt(v or x) / sqrt(c2) + eps)             without rectify; ci = 1 - betai**t
+        p <- p - lr / c1 * sqrt(c2 * R) * m / (sqrt(v) + eps)              rectify, N >= 5
+        p <- p - lr / c1 * m                                               rectify, N < 5, degenerated_to_sgd; else none
+        L = 2 / (1 - beta2) - 1,  N = L - 2 * t * beta2**t / c2,  R = (N - 4) (N - 2) L / ((L - 4) (L - 2) N)
+
+    Paper: Zhuang et al. 2020, "AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients".
+
+    As adabelief-pytorch, whose checkpoints load; with ``rectify`` x is only kept. Differs in rounding only. For models
+    on which Adam generalizes worse than SGD: with an eps of 1e-16 for transformers and GANs, of 1e-8 for convolutions.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        betas: factors of the running means of g and of (g - m)**2, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to v, and to the root, a finite number >= 0; default 1e-16.
+        weight_decay: decay of the parameter, as ``weight_decouple`` and ``fixed_decay`` say, a finite number >= 0;
+            default 0.0.
+        amsgrad: keep the largest v, and divide by its root unless ``rectify``; default False.
+        weight_decouple: multiply the parameter by ``1 - lr * weight_decay``; else L2; default True.
+        fixed_decay: multiply by ``1 - weight_decay`` instead, with ``weight_decouple``; default False.
+        rectify: correct the variance of the first steps, as RAdam does; default True.
+        degenerated_to_sgd: while N < 5, step by m alone rather than not at all; default True.
+        print_change_log: accepted and without effect: nothing is printed; default False.
+        maximize: ascend instead of descend; default False.
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+            :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-16,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        weight_decouple: bool = True,
+        fixed_decay: bool = False,
+        rectify: bool = True,
+        degenerated_to_sgd: bool = True,
+        print_change_log: bool = False,
+        *,
+        maximize: bool = False,
+        capturable: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
+        error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
+        norm_group: Any = None,
+    ) -> None: ...
 
 class Adagrad(FusedOptimizer, torch.optim.Adagrad):
     """Adagrad: each element's rate falls with the sum of its squared gradients.
