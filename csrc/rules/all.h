@@ -9,6 +9,7 @@
 #include "ademamix.h"
 #include "adopt.h"
 #include "clip.h"
+#include "laprop.h"
 #include "lion.h"
 #include "nadam.h"
 #include "rmsprop.h"
@@ -28,7 +29,7 @@ namespace fusedstep {
 
 using AllRules =
     Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, AdEMAMixRules, AdoptRules,
-           AdanRules, SignSgdRules, YogiRules, AdaBeliefRules, ExtraRules>::type;
+           AdanRules, SignSgdRules, YogiRules, AdaBeliefRules, LaPropRules, ExtraRules>::type;
 
 // Where a rule is among others.
 template <class Rule, class First, class... Rest>

@@ -253,6 +253,29 @@ ORIGINALS["AdaBelief"] = Original(
 )
 
 
+def laprop(p: Tensor, g: Tensor, s: State, o: dict[str, Any]) -> None:
+    """timm 1.0.31, optim/laprop.py."""
+    if not s:
+        s |= {"step": torch.tensor(0.0), "exp_avg": torch.zeros_like(p), "exp_avg_lr_1": 0.0}
+        s |= {"exp_avg_lr_2": torch.tensor(0.0), "exp_avg_sq": torch.zeros_like(p)}
+    s["step"] += 1
+    (beta1, beta2), lr = o["betas"], o["lr"]
+    s["exp_avg_lr_1"] = s["exp_avg_lr_1"] * beta1 + (1 - beta1) * lr
+    s["exp_avg_lr_2"] = s["exp_avg_lr_2"] * beta2 + (1 - beta2)
+    average(s["exp_avg_sq"], g * g, beta2)
+    quotient = g / ((s["exp_avg_sq"] / s["exp_avg_lr_2"]).sqrt() + o["eps"])
+    s["exp_avg"].mul_(beta1).add_(quotient, alpha=lr * (1 - beta1))
+    p.add_(s["exp_avg"], alpha=-lr / s["exp_avg_lr_1"] if s["exp_avg_lr_1"] != 0 else 0.0)
+    p.add_(p, alpha=-lr * o["weight_decay"])
+
+
+ORIGINALS["LaProp"] = Original(
+    laprop,
+    ({}, {"weight_decay": 0.3, "lr": 0.1}, {"betas": (0.5, 0.8), "eps": 1e-3}, {"lr": 0.0}),
+    group=(("caution", False), ("corrected_weight_decay", False), ("max_lr_snapshot", 4e-4), ("foreach", None)),
+)
+
+
 def lion(p: Tensor, g: Tensor, s: State, o: dict[str, Any]) -> None:
     """google/automl of 2023, lion/lion_pytorch.py."""
     beta1, beta2 = o["betas"]
@@ -392,6 +415,22 @@ def test_goes_on_from_a_checkpoint_of_the_original(name: str, options: dict[str,
     again.load_state_dict(opt.state_dict())
     run(again, reference, 12, 14)
     assert_follows(again, reference)
+
+
+@pytest.mark.parametrize("name", ["LaProp", "Yogi"])
+def test_older_checkpoints_have_plain_numbers(name: str) -> None:
+    reference = Reference(name, {})
+    run(make(name, reference), reference, 0, 6)
+    opt = make(name, reference)
+    checkpoint = reference.checkpoint()
+    for state in checkpoint["state"].values():
+        state |= {k: float(v) for k, v in state.items() if not isinstance(v, Tensor) or (v.ndim == 0 and "lr" in k)}
+        state["step"] = int(state["step"])
+    opt.load_state_dict(checkpoint)
+    for state in opt.state.values():
+        assert isinstance(state["step"], Tensor)
+    run(opt, reference, 6, 12)
+    assert_follows(opt, reference)
 
 
 def test_a_checkpoint_of_bitsandbytes_has_both_averages_in_one_array() -> None:

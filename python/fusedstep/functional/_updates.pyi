@@ -15,6 +15,7 @@ __all__ = [
     "adan",
     "ademamix",
     "adopt",
+    "laprop",
     "lion",
     "nadam",
     "rmsprop",
@@ -537,6 +538,83 @@ def adopt(
             default 0.25.
         weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
         decouple: decay the parameter itself, by ``lr * weight_decay``, but not in the first step; default False.
+        maximize: ascend instead of descend; default False.
+        grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
+        max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
+        norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
+        per_tensor: clip each gradient to ``max_norm`` on its own, default False.
+        clip_value: bound on each element of the gradient, after ``max_norm``; not for complex ones, default None.
+        nonfinite: what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch's would
+            be; ``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed.
+            Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``, default 'propagate'.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
+        norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
+        stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
+
+    Returns:
+        None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
+    """
+
+def laprop(
+    params: Arrays,
+    grads: Arrays,
+    exp_avgs: Arrays,
+    exp_avg_sqs: Arrays,
+    exp_avg_lr_1s: Arrays,
+    exp_avg_lr_2s: Arrays,
+    *,
+    step: int | Sequence[int] | None = None,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-15,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    clip_value: float | None = None,
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
+) -> Any:
+    """LaProp: the gradient over the root of its running mean square, then momentum of that, with the rate inside.
+
+    Formula::
+
+        a <- beta1 * a + (1 - beta1) * lr                              a, b: exp_avg_lr_1, exp_avg_lr_2, from 0
+        b <- beta2 * b + 1 - beta2
+        v <- beta2 * v + (1 - beta2) * g**2
+        m <- beta1 * m + (1 - beta1) * lr * g / (sqrt(v / b) + eps)
+        p <- (p - lr / a * m) * (1 - lr * weight_decay)                no step while a is 0
+
+    Paper: Ziyin, Wang & Ueda 2020, "LaProp: Separating Momentum and Adaptivity in Adam".
+
+    As timm's LaProp, whose checkpoints load. Its ``exp_avg_lr_1`` has float64's bits, here float32's unless torch's
+    default dtype is float64. Differs in rounding only.
+
+    Where Adam wants a small beta2 or a large beta1: momentum and adaptivity do not disturb each other.
+
+    Args:
+        params, grads: arrays (see the module), ``params`` updated in place.
+        exp_avgs: state, updated in place.
+        exp_avg_sqs: state, updated in place.
+        exp_avg_lr_1s: state of one number, float32 or float64, updated in place; starts at 0.0, where its parameter
+            is.
+        exp_avg_lr_2s: state of one number, float32 or float64, updated in place; starts at 0.0, where its parameter
+            is.
+        step: 1 in the first call, one number or one per parameter; needed for bfloat16 state.
+        lr: learning rate, a finite number >= 0; default 0.0004.
+        betas: factors of m, and of the running mean of g**2, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the root, a finite number >= 0; default 1e-15.
+        weight_decay: the parameter is multiplied by ``1 - lr * weight_decay`` after the step, a finite number >= 0;
+            default 0.0.
         maximize: ascend instead of descend; default False.
         grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
         max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.

@@ -11,6 +11,7 @@ __all__ = [
     "adan",
     "ademamix",
     "adopt",
+    "laprop",
     "lion",
     "nadam",
     "rmsprop",
@@ -338,6 +339,54 @@ def adopt(
     ...     opt.step([np.array([0.1, -3.0])])
     >>> w.round(4)
     array([ 0.95, -1.95])
+    """
+
+def laprop(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    exp_avg_lr_1: Any,
+    exp_avg_lr_2: Any,
+    *,
+    step: int = 1,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    decay_inside: bool = True,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """LaProp: the gradient over the root of its running mean square, then momentum of that, with the rate inside.
+
+    Formula::
+
+        a <- beta1 * a + (1 - beta1) * lr                              a, b: exp_avg_lr_1, exp_avg_lr_2, from 0
+        b <- beta2 * b + 1 - beta2
+        v <- beta2 * v + (1 - beta2) * g**2
+        m <- beta1 * m + (1 - beta1) * lr * g / (sqrt(v / b) + eps)
+        p <- (p - lr / a * m) * (1 - lr * weight_decay)                no step while a is 0
+
+    Paper: Ziyin, Wang & Ueda 2020, "LaProp: Separating Momentum and Adaptivity in Adam".
+
+    As timm's LaProp, whose checkpoints load. Its ``exp_avg_lr_1`` has float64's bits, here float32's unless torch's
+    default dtype is float64. Differs in rounding only.
+
+    Where Adam wants a small beta2 or a large beta1: momentum and adaptivity do not disturb each other.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.LaProp([w], lr=0.5)
+    >>> opt.step([np.array([0.1, -3.0])])
+    >>> w
+    array([ 0.5, -1.5])
     """
 
 def lion(

@@ -7,6 +7,7 @@ from .adamw import AdamW
 from .adan import Adan
 from .ademamix import AdEMAMix
 from .adopt import ADOPT
+from .laprop import LaProp
 from .lion import Lion
 from .nadam import NAdam
 from .rmsprop import RMSprop
@@ -22,6 +23,7 @@ ALL: tuple[type[Rule], ...] = (
     Adan,
     AdEMAMix,
     ADOPT,
+    LaProp,
     Lion,
     NAdam,
     RMSprop,

@@ -17,6 +17,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adan",
+    "LaProp",
     "Lion",
     "NAdam",
     "RMSprop",
@@ -418,6 +419,59 @@ class ADOPT(FusedOptimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
+        error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
+        norm_group: Any = None,
+    ) -> None: ...
+
+class LaProp(FusedOptimizer):
+    """LaProp: the gradient over the root of its running mean square, then momentum of that, with the rate inside.
+
+    Formula::
+
+        a <- beta1 * a + (1 - beta1) * lr                              a, b: exp_avg_lr_1, exp_avg_lr_2, from 0
+        b <- beta2 * b + 1 - beta2
+        v <- beta2 * v + (1 - beta2) * g**2
+        m <- beta1 * m + (1 - beta1) * lr * g / (sqrt(v / b) + eps)
+        p <- (p - lr / a * m) * (1 - lr * weight_decay)                no step while a is 0
+
+    Paper: Ziyin, Wang & Ueda 2020, "LaProp: Separating Momentum and Adaptivity in Adam".
+
+    As timm's LaProp, whose checkpoints load. Its ``exp_avg_lr_1`` has float64's bits, here float32's unless torch's
+    default dtype is float64. Differs in rounding only.
+
+    Where Adam wants a small beta2 or a large beta1: momentum and adaptivity do not disturb each other.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.0004.
+        betas: factors of m, and of the running mean of g**2, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the root, a finite number >= 0; default 1e-15.
+        weight_decay: the parameter is multiplied by ``1 - lr * weight_decay`` after the step, a finite number >= 0;
+            default 0.0.
+        foreach: refused if True: all tensors are updated in one pass here.
+        maximize: ascend instead of descend; default False.
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+            :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.0004,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-15,
+        weight_decay: float = 0.0,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
