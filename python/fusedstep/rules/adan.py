@@ -51,8 +51,12 @@ class Adan(Rule):
     maximize = MAXIMIZE
     capturable = CAPTURABLE
 
-    states = (array("exp_avg", "signed"), array("exp_avg_diff", "signed"), array("exp_avg_sq", "unsigned"))
-    states += (array("neg_pre_grad", "signed"),)  # rounded, e is off by a 512th of g at most, as m is of its own size
+    states = (
+        array("exp_avg", "signed"),
+        array("exp_avg_diff", "signed"),
+        array("exp_avg_sq", "unsigned"),
+        array("neg_pre_grad", "signed"),  # rounded, e is off by a 512th of g at most, as m is of its own size
+    )
 
     @classmethod
     def decay_inside(cls, options: Options) -> bool:

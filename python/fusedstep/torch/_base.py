@@ -242,6 +242,9 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
             for name, value in _UNUSED.items():
                 if name in group:
                     self.param_groups[k][name] = value
+            if not self._rule.torch_class:  # another package's options are fewer; torch's class has seen to it
+                kept = {**self.defaults, **(present[k] if k < len(present) else {})}
+                self.param_groups[k].update({name: kept[name] for name in self._keys if name not in group})
         self._follow_loaded()
 
     @property
