@@ -389,6 +389,23 @@ def test_follows_the_original(name: str, options: dict[str, Any]) -> None:
     assert_follows(opt, reference)
 
 
+@pytest.mark.parametrize(("name", "options"), CASES)
+@pytest.mark.parametrize("lost", [0, 3])
+def test_a_gradient_that_is_nan_shows(name: str, options: dict[str, Any], lost: int) -> None:
+    """At once, or in the next step where that one leaves the parameter as it is; torch.sign would freeze it."""
+    opt = make(name, Reference(name, options), **options)
+    params = opt.param_groups[0]["params"]
+    for step in range(lost + 2):
+        for p, g in zip(params, gradients(step), strict=True):
+            p.grad = g
+        if step == lost:
+            params[0].grad[2] = math.nan
+        opt.step()
+    shows = [p.isnan() for p in params]
+    assert shows[0].tolist() == [k == 2 for k in range(7)]
+    assert not any(x.any() for x in shows[1:])
+
+
 @pytest.mark.parametrize("name", ORIGINALS)
 def test_options_make_a_difference(name: str) -> None:
     """In the formulas, as far as they go: with rectify AdaBelief does not use what amsgrad keeps."""
