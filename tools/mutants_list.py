@@ -1036,8 +1036,8 @@ RIDES = (
     Mutant(
         "rides: masks are forgotten in loading",
         "python/fusedstep/torch/_rides.py",
-        '        """State is another: where its masks are, and the averaged model that is attached."""\n        self._find_masks()\n',
-        '        """State is another: where its masks are, and the averaged model that is attached."""\n',
+        "        self._find_masks()\n        if self._run.attached is None:\n",
+        "        if self._run.attached is None:\n",
         "torch/test_rides.py -k checkpoint",
     ),
     Mutant(
