@@ -16,6 +16,7 @@ import pytest
 from fusedstep import _core
 from tests.helpers.kernels import DTYPES, NORMS, STORED_KERNEL_IDS, STORED_KERNELS, random_arrays, rule_id
 from tests.helpers.replays import Machine, assert_all_equal, norm_calls, replay, step_call, step_calls, stored_calls
+from tests.helpers.riding import riding_calls
 from tests.helpers.tools import built_replay, need, replay_with
 
 pytestmark = pytest.mark.slow
@@ -29,6 +30,11 @@ def test_every_rule(machine: Machine, rule: dict[str, Any], tmp_path: Path) -> N
 @pytest.mark.parametrize(("rule", "storage"), STORED_KERNELS, ids=STORED_KERNEL_IDS)
 def test_every_rule_with_formats(machine: Machine, rule: dict[str, Any], storage: str, tmp_path: Path) -> None:
     assert_all_equal(machine, stored_calls(rule, storage), tmp_path)
+
+
+@pytest.mark.parametrize(("rule", "storage"), STORED_KERNELS, ids=STORED_KERNEL_IDS)
+def test_every_rule_with_rides(machine: Machine, rule: dict[str, Any], storage: str, tmp_path: Path) -> None:
+    assert_all_equal(machine, riding_calls(rule, storage, 3), tmp_path)
 
 
 @pytest.mark.parametrize("norm_type", NORMS)

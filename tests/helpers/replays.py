@@ -60,11 +60,14 @@ else:
 
 # In the order of formats/all.h; a dtype of NumPy for each.
 FORMATS = {"float32": "f4", "float64": "f8", "bfloat16": "u2", "float16": "u2", "bfloat16_stochastic": "u2"}
+FORMATS |= {"bool": "?", "bool_wide": "?"}
 NAMES = list(FORMATS)
+AS_THEY_ARE = ("float32", "float64", "bool", "bool_wide")
 
 
 def header(kind: int, dtype: type, arrays: Sequence[Array]) -> bytes:
-    """`kind`: 0 a step, 1 a norm, 2 and 3 the same of streams that are stored in some way."""
+    """`kind`: 0 a step, 1 a norm, 2 and 3 the same of streams that are stored in some way, 4 a step of such streams with
+    which something rides along."""
     return np.array([kind, DTYPES.index(dtype), len(arrays), *(a.size for a in arrays)], np.int64).tobytes()
 
 
@@ -208,12 +211,12 @@ class Stream:
         self.memory = self.written(values, np.arange(self.items).astype(FORMATS[format]))
 
     def encode(self, values: Array) -> Array:
-        if self.format in ("float32", "float64"):
+        if self.format in AS_THEY_ARE:
             return values
         return reference.encode(values.astype(np.float32), self.format, key=self.key)
 
     def decode(self, stored: Array) -> Array:
-        return stored if self.format in ("float32", "float64") else reference.decode(stored, self.format)
+        return stored if self.format in AS_THEY_ARE else reference.decode(stored, self.format)
 
     def view(self, memory: Array) -> Array:
         return np.lib.stride_tricks.as_strided(memory, self.shape, [s * memory.itemsize for s in self.strides])

@@ -156,6 +156,7 @@ struct Asked {
   double norm;
   std::deque<StoredScalars> scalars;  // of each tensor
   std::deque<StoredScalars> group;    // one
+  bool has_mask = false, has_average = false;
 
   explicit Asked(Reader& r) {
     const auto length = r.get<std::int64_t>();
@@ -181,18 +182,35 @@ struct Asked {
     group.emplace_back(r, info.group_scalars.size());
   }
 
+  // What rides along.
+  void read_ride(Reader& r) {
+    fs::RideOptions& ride = options.ride;
+    for (double* x : {&ride.l1, &ride.decay_lr, &ride.weight}) *x = r.get<double>();
+    for (double& x : ride.start) x = r.get<double>();
+    ride.decay_mode = static_cast<fs::DecayMode>(r.get<std::int64_t>());
+    for (bool* x : {&ride.cautious, &ride.cautious_decay, &ride.nonzero, &ride.stats, &has_mask, &has_average}) {
+      *x = r.get<std::int64_t>() != 0;
+    }
+    streams += has_mask + has_average;
+  }
+
   fs::Tensor tensor(fs::Compute compute, std::int64_t numel, const std::vector<fs::Stream>& stream,
                     const fs::Strided* strided) const {
     fs::Tensor t{{}, streams, compute, rule, numel, nullptr, strided};
     std::copy(stream.begin(), stream.end(), t.stream);
     t.two_passes = fs::all_rules()[rule].sums > 0;
+    t.rides = options.ride.any() || has_mask || has_average;
+    t.nonzero = options.ride.nonzero;
+    t.mask = has_mask ? streams - has_average - 1 : 0;
+    t.average = has_average ? streams - 1 : 0;
     t.apart = fs::lies_apart(t);
     t.step = step;
     return t;
   }
 
-  void run(std::vector<fs::Tensor> tensors) {
+  void run(std::vector<fs::Tensor> tensors, std::vector<double>* stats = nullptr) {
     fs::Call call;
+    call.stats = stats ? stats->data() : nullptr;
     call.tensors = std::move(tensors);
     call.in_place = name == "clip";
     fs::Options& o = call.options.emplace_back(fs::Options{options});
@@ -204,6 +222,7 @@ struct Asked {
       std::copy(own.at.begin(), own.at.end(), t.scalars);
       t.id = &t - call.tensors.data();
       if (options.max_norm >= 0.0) t.sum = call.sums++;
+      if (stats) t.stats = t.id;
     }
     if (call.sums > 0) call.phases |= fs::kMeasure | fs::kFold;
     auto run = start(call);
@@ -305,8 +324,10 @@ struct Stored {
       const char* const given = r.bytes(bytes);
       expected.push_back(r.bytes(bytes));
       arenas.resize(std::max(arenas.size(), arena + k + 1));
-      stream.push_back(
-          {arenas[arena + k].place<std::int16_t>(given, bytes / 2, gap * fs::item_size(format) / 2), format});
+      void* const at = fs::item_size(format) == 1
+                           ? static_cast<void*>(arenas[arena + k].place<signed char>(given, bytes, gap))
+                           : arenas[arena + k].place<std::int16_t>(given, bytes / 2, gap * fs::item_size(format) / 2);
+      stream.push_back({at, format});
     }
   }
   const fs::Strided* strides() const { return strided ? &layout : nullptr; }
@@ -340,25 +361,38 @@ std::vector<char> with_nans_of(const fs::Stream& got, const char* expected, std:
   return out;
 }
 
-// A rule, then its tensors.
-void replay_stored_step(Reader& r, fs::Compute compute, const std::vector<std::int64_t>& numels, int gap) {
+// A rule, what rides along if something does, then its tensors and, if something does, what is known of each.
+void replay_stored_step(Reader& r, fs::Compute compute, const std::vector<std::int64_t>& numels, int gap, bool rides) {
   Asked asked(r);
+  if (rides) asked.read_ride(r);
   std::deque<Stored> tensors;
   std::deque<fs::Strided> row_major;
   std::vector<fs::Tensor> work;
   for (const std::int64_t n : numels) {
     const Stored& t = tensors.emplace_back(r, asked.streams, gap, tensors.size() * asked.streams);
     work.push_back(asked.tensor(compute, n, t.stream, t.strides()));
-    if (t.strided) work.back().row_major = &row_major.emplace_back(fs::Strided{t.layout.size, {t.layout.stride[1]}});
+    if (t.strided) {
+      const int kept_by = work.back().mask;  // or the parameter, of "nonzero"
+      work.back().row_major =
+          &row_major.emplace_back(fs::Strided{t.layout.size, {t.layout.stride[1], t.layout.stride[kept_by]}});
+    }
   }
-  asked.run(work);
+  std::vector<double> stats(rides ? fs::kStats * work.size() : 0);
+  asked.run(work, asked.options.ride.stats ? &stats : nullptr);
   for (const Stored& t : tensors) {
     for (int k = 0; k < asked.streams; ++k) {
+      if (fs::item_size(t.stream[k].format) == 1) {
+        compare(static_cast<const signed char*>(t.stream[k].data), t.expected[k], t.items[k], gap, target + " mask");
+        continue;
+      }
       const int halves = fs::item_size(t.stream[k].format) / 2;
       const std::vector<char> want = with_nans_of(t.stream[k], t.expected[k], t.items[k]);
       compare(static_cast<const std::int16_t*>(t.stream[k].data), want.data(), t.items[k] * halves, gap * halves,
               target + " " + asked.name + " stored stream " + std::to_string(k));
     }
+  }
+  for (std::size_t k = 0; k < stats.size(); ++k) {
+    compare(stats[k], r.get<double>(), target + " " + asked.name + " statistics " + std::to_string(k));
   }
 }
 
@@ -378,14 +412,14 @@ void replay_stored_norm(Reader& r, const std::vector<std::int64_t>& numels, int 
 
 void replay(Reader r, int gap) {
   while (r.at < r.end) {
-    const auto kind = r.get<std::int64_t>();  // 0: step, 1: norm, 2 and 3: of stored streams
+    const auto kind = r.get<std::int64_t>();  // 0: step, 1: norm, 2 and 3: of stored streams, 4: step with rides
     const bool norm = kind == 1;
     const auto compute = static_cast<fs::Compute>(r.get<std::int64_t>());
     std::vector<std::int64_t> numels(r.get<std::int64_t>());
     for (std::int64_t& n : numels) n = r.get<std::int64_t>();
     const fs::FloatEnvironment environment;
-    if (kind == 2) {
-      replay_stored_step(r, compute, numels, gap);
+    if (kind == 2 || kind == 4) {
+      replay_stored_step(r, compute, numels, gap, kind == 4);
     } else if (kind == 3) {
       replay_stored_norm(r, numels, gap);
     } else if (compute == fs::Compute::float32) {
