@@ -77,6 +77,22 @@ RULES = (
         PREPARE,
     ),
     Mutant(
+        "radam: rectified from a length of 4 on",
+        "csrc/rules/radam.h",
+        "if (length > 5.0) {",
+        "if (length > 4.0) {",
+        f"{SMALL} radam and plain",
+        PREPARE,
+    ),
+    Mutant(
+        "adamax: a NaN is lost",
+        "csrc/rules/adamax.h",
+        "max_nan(u.beta2 * largest, abs(g) + u.eps)",
+        "max(u.beta2 * largest, abs(g) + u.eps)",
+        "core/test_equality.py -k test_special_values and adamax",
+        KERNEL,
+    ),
+    Mutant(
         "rmsprop: eps inside the root",
         "csrc/rules/rmsprop.h",
         "return sqrt(s - a * a) + u.eps;",

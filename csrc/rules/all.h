@@ -4,9 +4,11 @@
 
 #include "adagrad.h"
 #include "adam.h"
+#include "adamax.h"
 #include "clip.h"
 #include "lion.h"
 #include "nadam.h"
+#include "radam.h"
 #include "rmsprop.h"
 #include "sgd.h"
 
@@ -20,8 +22,8 @@ using ExtraRules = TypeList<>;
 
 namespace fusedstep {
 
-using AllRules =
-    Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, ExtraRules>::type;
+using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, RAdamRules,
+                        AdamaxRules, ExtraRules>::type;
 
 // Where a rule is among others.
 template <class Rule, class First, class... Rest>

@@ -90,6 +90,12 @@ def maximum_nan(a: Any, b: Array) -> Array:
     return np.where((a > b) | (a != a), a, b)
 
 
+def sign(x: Array) -> Array:
+    """-1, 0 or 1: a zero keeps its sign, and a NaN stays NaN, where torch.sign gives 0."""
+    one = rounded(1.0, x)
+    return np.where(x > 0, one, np.where(x < 0, -one, x))
+
+
 def kept(param: Array, mask: Any) -> Array | None:
     """The elements that take part; None for all. ``mask``: a bool array, ``"nonzero"`` (of the parameter before the
     step; a NaN takes part) or None."""

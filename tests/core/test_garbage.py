@@ -88,6 +88,7 @@ def calls(draw: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
         needed, optional, own = UPDATES[function]
         names = ["params", "grads", *needed, *(a for a in optional if draw(flags))]
         options = {"lr": draw(rates), **draw(st.fixed_dictionaries({}, optional={**COMMON, **own}))}
+        options = {n: v for n, v in options.items() if n in inspect.signature(getattr(functional, function)).parameters}
         if "step" in inspect.signature(getattr(functional, function)).parameters:
             steps = st.integers(1, 10**6)
             options["step"] = draw(steps | st.lists(steps, min_size=len(like), max_size=len(like)))

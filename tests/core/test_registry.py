@@ -73,9 +73,9 @@ def test_faces(rule: type[Rule]) -> None:
 
 @pytest.mark.parametrize("get", [fusedstep.numpy.get, fusedstep.torch.get])
 def test_get_lists_what_there_is(get: Any) -> None:
-    with pytest.raises(ValueError, match="no optimizer is called 'adamx', expected one of Adagrad, Adam, AdamW"):
+    with pytest.raises(ValueError, match=r"no optimizer is called 'adamx', expected one of .*Adam, .*AdamW"):
         get("adamx")
-    with pytest.raises(TypeError, match="expected one of Adagrad"):
+    with pytest.raises(TypeError, match="expected one of "):
         get(None)
     assert get("Adam_W") is get("adam-w") is get("AdamW")
 

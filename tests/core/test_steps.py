@@ -36,13 +36,14 @@ def lists_of(rule: type[Rule], options: dict[str, Any], dtype: str) -> dict[str,
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
 def test_large_counts(backend: str, name: str, options: dict[str, Any], dtype: str) -> None:
     rule, lists = COUNTING[name], lists_of(COUNTING[name], options, dtype)
+    options = declared.known(rule, {**options, "lr": 0.1, "weight_decay": 0.01})
     given = {n: v for n, v in options.items() if n in options_of(rule)}
     want = [
         getattr(reference, name)(
             *(lists[argument][k] for argument in ("params", "grads")),
             **{declared.keyword_of(rule, a): lists[a][k] for a in lists if a not in ("params", "grads")},
             step=count,
-            **declared.numbers_of(rule, {**options, "lr": 0.1, "weight_decay": 0.01}),
+            **declared.numbers_of(rule, options),
         )
         for k, count in enumerate(COUNTS)
     ]
@@ -54,8 +55,8 @@ def test_large_counts(backend: str, name: str, options: dict[str, Any], dtype: s
 
     for k, count in enumerate(COUNTS):  # one count for all
         one = {a: [arrays[k].copy()] for a, arrays in lists.items()}
-        getattr(functional, name)(**one, step=count, lr=0.1, weight_decay=0.01, **given)
+        getattr(functional, name)(**one, step=count, **given)
         check(one, k, 0)
-    getattr(functional, name)(**lists, step=COUNTS, lr=0.1, weight_decay=0.01, **given)  # one each
+    getattr(functional, name)(**lists, step=COUNTS, **given)  # one each
     for k in range(len(COUNTS)):
         check(lists, k, k)

@@ -32,6 +32,11 @@ def altered(o: Option) -> Any:
     return values if o.kind == "several" else values[0]
 
 
+def known(rule: type[Rule], options: dict[str, Any]) -> dict[str, Any]:
+    """Those of the options that the rule has: not every rule decays."""
+    return {name: value for name, value in options.items() if name in rule.defaults}
+
+
 def is_valid(rule: type[Rule], options: dict[str, Any]) -> bool:
     try:
         rule.check("", {**rule.defaults, **options})

@@ -25,9 +25,13 @@ from tests.helpers.declared import RULES
 CLIP = {"max_norm": 0.75, "clip_value": 0.25, "maximize": True, "weight_decay": 0.1}
 CASES: list[tuple[str, dict[str, Any]]] = [
     *declared.CASES,
-    *((cls, {**chosen, **CLIP}) for cls, rule in RULES.items() for chosen in rule.variants().values()),
+    *(
+        (cls, declared.known(rule, {**chosen, **CLIP}))
+        for cls, rule in RULES.items()
+        for chosen in rule.variants().values()
+    ),
     *((cls, {"max_norm": 1e-3}) for cls in RULES),
-    *((cls, {"lr": 0.3, "weight_decay": 0.2}) for cls in RULES),
+    *((cls, declared.known(rule, {"lr": 0.3, "weight_decay": 0.2})) for cls, rule in RULES.items()),
 ]
 
 
@@ -170,7 +174,7 @@ def test_groups_missing_gradients_and_rates(cls: str) -> None:
     params, gradients = make()
     own = [
         {},
-        {"lr": 0.5, "max_norm": 0.1, "weight_decay": 0.3},
+        declared.known(RULES[cls], {"lr": 0.5, "max_norm": 0.1, "weight_decay": 0.3}),
         {"maximize": True, "clip_value": 0.1, "max_norm": 2.0},
     ]
     if cls in ("SGD", "RMSprop"):

@@ -229,7 +229,9 @@ def test_foreign_groups_without_torchs_keys_either():
 def test_defaults_that_were_changed_count_for_groups_added_later(name):
     opt = make(name, make_params(), lr=0.5, **({"fused": True} if "fused" in declared.RULES[name].options else {}))
     assert opt.param_groups[0].get("fused", True)
-    changed = {"lr": 0.125, "weight_decay": 0.25} | ({"fused": False} if "fused" in opt.defaults else {})
+    changed = declared.known(declared.RULES[name], {"lr": 0.125, "weight_decay": 0.25}) | (
+        {"fused": False} if "fused" in opt.defaults else {}
+    )
     opt.defaults.update(changed)
     for each in (opt, copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))):
         each.add_param_group({"params": make_params()})

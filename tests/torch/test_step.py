@@ -97,9 +97,15 @@ OWN_BAD = {
     name: [(o.name, value) for o in rule.own.values() if o.name != "lr" for value in declared.bad_values(o)]
     for name, rule in declared.RULES.items()
 }
+ALL_BAD = [
+    (name, key, value)
+    for name, rule in declared.RULES.items()
+    for key, value in BAD + OWN_BAD[name]
+    if key in rule.defaults
+]
 
 
-@pytest.mark.parametrize(("name", "key", "value"), [(n, *bad) for n in NAMES for bad in BAD + OWN_BAD[n]])
+@pytest.mark.parametrize(("name", "key", "value"), ALL_BAD)
 def test_bad_hyper_parameters(name, key, value):
     with pytest.raises(ValueError):
         make(name, make_params(), **{key: value})
@@ -296,7 +302,8 @@ def test_add_param_group(name, options):
     for module in (fst, torch.optim):
         opt = make(name, make_params(torch.float64), module, **options)
         train(opt, 0, 2)
-        opt.add_param_group({"params": make_params(torch.float64, [(4,)], seed=9), "lr": 0.5, "weight_decay": 0.3})
+        own = declared.known(declared.RULES[name], {"lr": 0.5, "weight_decay": 0.3})
+        opt.add_param_group({"params": make_params(torch.float64, [(4,)], seed=9), **own})
         train(opt, 2, 3)
         results.append(opt)
     assert_close(*results, **TIGHT)
@@ -331,9 +338,10 @@ def test_step_hooks():
 @pytest.mark.parametrize("base", NAMES)
 @pytest.mark.parametrize("name", ["Mine", "Adam"])
 def test_subclasses_keep_the_rule(base, name):
-    opt = type(name, (getattr(fst, base),), {})(params := make_params(), lr=0.1, weight_decay=0.1)
+    options = declared.known(declared.RULES[base], {"lr": 0.1, "weight_decay": 0.1})
+    opt = type(name, (getattr(fst, base),), {})(params := make_params(), **options)
     set_grads(params, 0)
-    other = make(base, others := make_params(), lr=0.1, weight_decay=0.1)
+    other = make(base, others := make_params(), **options)
     set_grads(others, 0)
     opt.step()
     other.step()

@@ -43,6 +43,7 @@ from .._arithmetic import (
     moved_average,
     power,
     rounded,
+    sign,
 )
 from .._formats import decode, encode, encode_like, random_bits, stochastic_key
 from . import _specified
@@ -75,6 +76,7 @@ __all__ = [
     "power",
     "random_bits",
     "rounded",
+    "sign",
     "statistics",
     "stochastic_key",
     "total_norm",
