@@ -227,6 +227,15 @@ def adamax(
     stream: int | None = None,
     seed: int = 0,
     tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
 ) -> Any:
     """Adamax: a running mean of the gradient over a decaying maximum of its size.
 
@@ -267,6 +276,20 @@ def adamax(
         seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
         tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
             same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -566,6 +589,15 @@ def radam(
     stream: int | None = None,
     seed: int = 0,
     tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
 ) -> Any:
     """RAdam: Adam that starts as SGD with momentum, until enough gradients are seen to divide by their size.
 
@@ -610,6 +642,20 @@ def radam(
         seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
         tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
             same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.

@@ -158,7 +158,8 @@ class Adamax(Optimizer):
         eps: added to the gradient's size, a finite number >= 0; default 1e-08.
         weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed, l1, mask, cautious, cautious_decay, decay_mode,
+            ema_decay, ema_warmup, stats, decay_lr: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -175,6 +176,15 @@ class Adamax(Optimizer):
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
         seed: int = 0,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class AdamW(Optimizer):
@@ -386,7 +396,8 @@ class RAdam(Optimizer):
         weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
         decoupled_weight_decay: decay the parameter itself, by ``lr * weight_decay``, as AdamW does; default False.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed, l1, mask, cautious, cautious_decay, decay_mode,
+            ema_decay, ema_warmup, stats, decay_lr: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -404,6 +415,15 @@ class RAdam(Optimizer):
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
         seed: int = 0,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class RMSprop(Optimizer):

@@ -166,7 +166,8 @@ class Adamax(FusedOptimizer, torch.optim.Adamax):
         maximize: ascend instead of descend; default False.
         differentiable: refused if True; default False.
         capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
             :class:`FusedOptimizer`.
     """
 
@@ -190,6 +191,15 @@ class Adamax(FusedOptimizer, torch.optim.Adamax):
         seed: int = 0,
         grad_attr: str = "grad",
         norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class AdamW(FusedOptimizer, torch.optim.AdamW):
@@ -402,7 +412,8 @@ class RAdam(FusedOptimizer, torch.optim.RAdam):
         maximize: ascend instead of descend; default False.
         capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
         differentiable: refused if True; default False.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
             :class:`FusedOptimizer`.
     """
 
@@ -427,6 +438,15 @@ class RAdam(FusedOptimizer, torch.optim.RAdam):
         seed: int = 0,
         grad_attr: str = "grad",
         norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class RMSprop(FusedOptimizer, torch.optim.RMSprop):
