@@ -194,7 +194,7 @@ def expect(opt, grad_scale=1.0):
                     expected[p] = {"param": reals(p), **old, "ema": new}
                 continue
             if draws:
-                options |= {"seed": group["seed"], "tensor": state["tensor_id"] if state else opt._tensor_ids()[id(p)]}
+                options |= {"seed": group["seed"], "tensor": state.get("tensor_id", opt._tensor_ids()[id(p)])}
             arrays = {}
             for s in states:
                 value = reals(p)
