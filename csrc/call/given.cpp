@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -46,6 +47,7 @@ void collect(const std::vector<Given>& given, Call& call) {
     if (g.step_at.at) alias.add(g.step_at, {g.group->label.c_str(), "step", g.index});
     t.rule = g.follows ? clip_rule() : g.group->rule;
     t.nonzero = g.group->options.host.ride.nonzero && !g.follows;
+    t.clips = g.group->options.host.clip_value < std::numeric_limits<double>::infinity();
     t.rides = g.group->rides() || g.has_mask;
     if (g.group->options.host.ride.stats && call.stats && !g.follows) t.stats = g.row;
     t.numel = param.numel * (param.is_complex ? 2 : 1);

@@ -37,6 +37,7 @@ struct Tensor {
   bool is_complex = false;
   bool rides = false;         // something rides along: no kernel of its rule alone does
   bool nonzero = false;       // what is 0 in the parameter is left out as by a mask
+  bool clips = false;         // its gradient has a bound
   bool follows = false;       // it has no gradient: its average alone is updated, with the parameter in its place
   int mask = 0, average = 0;  // streams; 0: none
   std::int64_t stats = -1;    // the row of its statistics; -1: none

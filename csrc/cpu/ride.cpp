@@ -21,61 +21,59 @@ class Riding {
   Riding(const TargetTable& target, const Tensor& w)
       : w_(w),
         ride_(target.ride[static_cast<int>(w.compute)]),
-        direction_(target.direction[w.rule][static_cast<int>(w.compute)]),
+        step_(target.ride_step[w.rule][static_cast<int>(w.compute)]),
         tile_(target, w) {}
 
   std::int64_t size() const { return tile_.size(); }
 
   void step(std::int64_t begin, std::int64_t n, Sums* sums) {
     tile_.decode(begin, n);
-    if (!w_.follows) move(n, sums);
-    if (w_.average == 0) return tile_.encode(begin, n);
-    if (!tile_.is_in_place(0) && !w_.follows) {  // the average is of what is stored
-      tile_.encode(begin, n, 0, w_.average);
-      tile_.decode(begin, n, 0, 1);
-    } else {
-      tile_.encode(begin, n, 0, w_.average);
-    }
+    // An average is of the parameter as it is stored.
+    const bool apart = w_.average > 0 && (w_.follows || w_.stream[0].format != plain_format(w_.compute));
+    if (!w_.follows) move(n, apart, sums);
+    tile_.encode(begin, n, 0, apart ? w_.average : kMaxStreams);
+    if (!apart) return;
+    if (!w_.follows) tile_.decode(begin, n, 0, 1);
     ride_.average(*w_.uniform, tile_.streams()[0], n, tile_.streams()[w_.average]);
     tile_.encode(begin, n, w_.average);
   }
 
  private:
-  void move(std::int64_t n, Sums* sums) {
-    void* const p = tile_.streams()[0];
+  void move(std::int64_t n, bool average_is_apart, Sums* sums) {
+    void* const* const streams = tile_.streams();
+    const void* keep = w_.mask > 0 ? streams[w_.mask] : nullptr;
+    if (sums) add_given(n, keep, *sums);
+    const bool averages = w_.average > 0 && !average_is_apart;
+    step_(*w_.uniform, streams, {keep, averages ? streams[w_.average] : nullptr, sums ? direction_ : nullptr}, n);
+    if (!sums) return;
+    const double all = ride_.add_squares(direction_, n, sums->lanes[kUpdateNorm]);
+    sums->largest = fold<Norm::inf>(all == all ? ride_.largest(direction_, n) : all, sums->largest);
+  }
+
+  // What is known before the step.
+  void add_given(std::int64_t n, const void* keep, Sums& sums) {
+    const void* const p = tile_.streams()[0];
     const void* g = tile_.streams()[kGradient];
-    const void* keep = nullptr;
-    if (w_.mask > 0) keep = tile_.streams()[w_.mask];
     if (w_.nonzero) {
       ride_.keep_nonzero(p, n, kept_);
       keep = kept_;
     }
-    if (sums) {
-      if (keep) {
-        ride_.mask(keep, g, n, gradient_);
-        g = gradient_;
-      }
-      ride_.add_squares(p, n, sums->lanes[kParamNorm]);
-      ride_.add_squares(g, n, sums->lanes[kGradNorm]);
-      ride_.add_counts(*w_.uniform, g, n, sums->counts);
+    if (keep) {
+      ride_.mask(keep, g, n, gradient_);
+      g = gradient_;
     }
-    ride_.before(*w_.uniform, keep, p, g, n, direction_of_, gradient_);
-    const int states = w_.rule_streams() - kFirstState;
-    void* streams[kMaxStreams] = {direction_of_, gradient_};
-    std::copy_n(tile_.streams() + kFirstState, states, streams + kFirstState);
-    direction_(w_.uniform, streams, n);
-    ride_.after(*w_.uniform, keep, gradient_, direction_of_, n, p, streams + kFirstState, states);
-    if (!sums) return;
-    ride_.add_squares(direction_of_, n, sums->lanes[kUpdateNorm]);
-    sums->largest = fold<Norm::inf>(ride_.largest(direction_of_, n), sums->largest);
+    ride_.add_squares(p, n, sums.lanes[kParamNorm]);
+    const double all = ride_.add_squares(g, n, sums.lanes[kGradNorm]);
+    if (w_.clips) ride_.add_clipped(*w_.uniform, g, n, &sums.counts[0]);
+    if (all - all != 0.0) ride_.add_nonfinite(g, n, &sums.counts[1], &sums.counts[2]);
   }
 
   using Memory = char[largest_tile() * sizeof(double)];
   const Tensor& w_;
   const RideTable& ride_;
-  const StepFn direction_;
+  const RideFn step_;
   Tile tile_;
-  alignas(64) Memory direction_of_;
+  alignas(64) Memory direction_;
   alignas(64) Memory gradient_;
   alignas(64) Memory kept_;
 };

@@ -21,7 +21,7 @@ template <class... Rule, class... F, class... Step>
 constexpr TargetTable make_table(TypeList<Rule...>, TypeList<F...>, TypeList<Step...>) {
   return {FS_STRING(FS_TARGET),
           {{step<Rule, Lane<float>>, step<Rule, Lane<double>>}...},
-          {{direction_step<Rule, Lane<float>>(), direction_step<Rule, Lane<double>>()}...},
+          {{ride_step<Rule, Lane<float>>(), ride_step<Rule, Lane<double>>()}...},
           {ride_table<Lane<float>>(), ride_table<Lane<double>>()},
           {{norm_block<Norm::one, float>, norm_block<Norm::one, double>},
            {norm_block<Norm::two, float>, norm_block<Norm::two, double>},

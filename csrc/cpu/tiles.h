@@ -18,8 +18,6 @@ class Tile {
   // Streams `first` to `last` - 1 of elements [begin, begin + n). Gradient and mask are never written.
   void decode(std::int64_t begin, std::int64_t n, int first = 0, int last = kMaxStreams);
   void encode(std::int64_t begin, std::int64_t n, int first = 0, int last = kMaxStreams);
-  // Whether a stream is where the tensor has it, so that what a kernel writes is written.
-  bool is_in_place(int stream) const { return mover_[stream].stays; }
 
  private:
   struct Mover {

@@ -22,7 +22,7 @@ __device__ __forceinline__ void measure_element(const StepUniform<Rule, T>& u,
   Rule::measure(u.rule, x, g, p, at.get(2 + S)...);  // as they are stored
   for (int k = 0; k < sum_count<Rule>; ++k) {
     const Wide value = {static_cast<double>(x[k].r)};
-    acc[k] = kSquares >> k & 1 ? accumulate<Norm::two>(acc[k], value) : acc[k] + value;
+    acc[k] = kSquares >> k & 1 ? accumulate<Norm::two, T>(acc[k], value) : acc[k] + value;
   }
 }
 

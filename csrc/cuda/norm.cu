@@ -10,18 +10,18 @@ namespace fusedstep::cuda {
 namespace {
 
 // What this thread's lane sums up. kUnroll loads are in flight at a time.
-template <Norm kNorm, int kUnroll, class At>
+template <Norm kNorm, class T, int kUnroll, class At>
 __device__ __forceinline__ double lane_sum(int n, const At& at) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   Wide acc = Wide::zero();
   if (n == kNormBlock) {
 #pragma unroll kUnroll
-    for (int row = 0; row < kNormBlock / kWarp; ++row) acc = accumulate<kNorm>(acc, at(row * kWarp + lane));
+    for (int row = 0; row < kNormBlock / kWarp; ++row) acc = accumulate<kNorm, T>(acc, at(row * kWarp + lane));
   } else {
     // Zeros past the end, which add nothing: so all lanes stay together and the loads need not wait for each other.
 #pragma unroll kUnroll
     for (int first = 0; first < n; first += kWarp) {
-      acc = accumulate<kNorm>(acc, first + lane < n ? at(first + lane) : Wide::zero());
+      acc = accumulate<kNorm, T>(acc, first + lane < n ? at(first + lane) : Wide::zero());
     }
   }
   return acc.r;
@@ -47,15 +47,16 @@ __device__ __forceinline__ void norm_all(const A& args) {
     const WarpBlock block(e, chunk);
     double sum = 0.0;
     if constexpr (kMasked) {
-      sum = lane_sum<kNorm, 4>(block.n, [&](int i) { return Wide{kept_element<T>(e, entries, g, block.begin + i)}; });
+      sum =
+          lane_sum<kNorm, T, 4>(block.n, [&](int i) { return Wide{kept_element<T>(e, entries, g, block.begin + i)}; });
     } else if (e.layout < 0) {
       with_format(FormatsOf<T>{}, e.format, [&](auto of) {
         using F = typename decltype(of)::type;
         const auto* const x = global<typename F::Stored>(g) + block.begin;
-        sum = lane_sum<kNorm, 16>(block.n, [=](int i) { return Wide{static_cast<double>(F::load(x[i]))}; });
+        sum = lane_sum<kNorm, T, 16>(block.n, [=](int i) { return Wide{static_cast<double>(F::load(x[i]))}; });
       });
     } else {
-      sum = lane_sum<kNorm, 1>(block.n, [&](int i) {
+      sum = lane_sum<kNorm, T, 1>(block.n, [&](int i) {
         std::int64_t offset[1];
         locate(e, entries, block.begin + i, offset);
         return Wide{static_cast<double>(decode_one<FormatsOf<T>, T>(e.format, g, offset[0]))};

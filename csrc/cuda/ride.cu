@@ -91,7 +91,7 @@ struct Rows {
 
 // The new parameters, from those of before.
 template <class Rule, class T, std::size_t... S>
-__device__ __forceinline__ void move_rows(const StepUniform<Rule, T>& u, const Ride<T>& ride,
+__device__ __forceinline__ void move_rows(const StepUniform<Rule, T>& u, const Ride<T>& ride, const RideNumbers& asked,
                                           const Rows<T, sizeof...(S)>& rows, T (&p)[kRows], LaneStats<T>& stats,
                                           std::index_sequence<S...> states) {
   T g[kRows], keep[kRows];
@@ -105,18 +105,21 @@ __device__ __forceinline__ void move_rows(const StepUniform<Rule, T>& u, const R
     const Lane<T> param = p[r], kept = keep[r], none = T(0);
     const Lane<T> given = masked ? where_kept(kept, Lane<T>(g[r]), none) : Lane<T>(g[r]);
     if (rows.entry.stats && rows.is_there[r]) {
-      stats.squares[kParamNorm] = accumulate<Norm::two>(stats.squares[kParamNorm], Wide{static_cast<double>(param.r)});
-      stats.squares[kGradNorm] = accumulate<Norm::two>(stats.squares[kGradNorm], Wide{static_cast<double>(given.r)});
-      Lane<T> one[kStatCounts] = {T(0), T(0), T(0)};
-      count(u.common, given, one);
-      for (int k = 0; k < kStatCounts; ++k) stats.counts[k] += one[k].r > T(0);
+      stats.squares[kParamNorm] =
+          accumulate<Norm::two, T>(stats.squares[kParamNorm], Wide{static_cast<double>(param.r)});
+      stats.squares[kGradNorm] = accumulate<Norm::two, T>(stats.squares[kGradNorm], Wide{static_cast<double>(given.r)});
+      stats.counts[0] += is_clipped(u.common, given).r > T(0);
+      stats.counts[1] += is_nan(given).r > T(0);
+      stats.counts[2] += is_infinite(given).r > T(0);
     }
     Lane<T> grad = limited(u.common, Lane<T>(g[r])), q = param;
     if (masked) grad = where_kept(kept, grad, none);
     decay(u.common, grad, q);
     Lane<T> own[] = {state[S][r]..., T(0)};
-    Lane<T> d = final_direction(ride, direction<Rule>(u, grad, q, own, states), grad);
-    Lane<T> next = moved(ride, param, q, d);
+    Lane<T> d = direction<Rule>(u, grad, q, own, states);
+    if (asked.cautious) d = agreeing(d, grad);
+    if (asked.cautious_decay) q = decayed_with(ride, param, d);
+    Lane<T> next = shrunk(ride, q - d);
     if (masked) {
       next = where_kept(kept, next, none);
       d = where_kept(kept, d, none);
@@ -125,7 +128,7 @@ __device__ __forceinline__ void move_rows(const StepUniform<Rule, T>& u, const R
     p[r] = next.r;
     ((state[S][r] = own[S].r), ...);
     if (rows.entry.stats && rows.is_there[r]) {
-      stats.squares[kUpdateNorm] = accumulate<Norm::two>(stats.squares[kUpdateNorm], Wide{static_cast<double>(d.r)});
+      stats.squares[kUpdateNorm] = accumulate<Norm::two, T>(stats.squares[kUpdateNorm], Wide{static_cast<double>(d.r)});
       stats.largest = max_nan(abs(d), stats.largest);
     }
   }
@@ -159,7 +162,7 @@ __device__ __forceinline__ void ride_all(const A& args, std::index_sequence<S...
       T p[kRows];
       rows.load(0, p);
       if constexpr (!assigns<Rule>) {
-        move_rows(u, ride, rows, p, stats, states);
+        move_rows(u, ride, uniform.ride, rows, p, stats, states);
         if (e.average && streams.format[0] != (sizeof(T) == 4 ? Format::float32 : Format::float64)) {
           rows.load(0, p);
         }

@@ -72,7 +72,7 @@ void measure(const void* uniform, void* const* streams, std::int64_t n, double (
       for (int i = 0; i < kNormLanes; i += Wide::size) {
         const Wide x = Wide::load(values[k] + i);
         const Wide sum = Wide::load(sums[k] + i);
-        (kSquares >> k & 1 ? accumulate<Norm::two>(sum, x) : sum + x).store(sums[k] + i);
+        (kSquares >> k & 1 ? accumulate<Norm::two, T>(sum, x) : sum + x).store(sums[k] + i);
       }
     }
   }

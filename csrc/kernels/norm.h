@@ -7,9 +7,12 @@
 namespace fusedstep {
 namespace {
 
-template <Norm kNorm, class W>
+// T: what x was, before it was float64.
+template <Norm kNorm, class T, class W>
 FS_INLINE W accumulate(W acc, W x) {
-  if constexpr (kNorm == Norm::two) {
+  if constexpr (kNorm == Norm::two && sizeof(T) == 4) {
+    return add_exact_square(acc, x);
+  } else if constexpr (kNorm == Norm::two) {
     return acc + x * x;
   } else if constexpr (kNorm == Norm::one) {
     return acc + abs(x);
@@ -28,14 +31,14 @@ double norm_block(const void* data, std::int64_t n) {
   std::int64_t i = 0;
   for (; i + kNormLanes <= n; i += kNormLanes) {
     for (int k = 0; k < kGroups; ++k) {
-      acc[k] = accumulate<kNorm>(acc[k], Wide::load(x + i + k * Wide::size));
+      acc[k] = accumulate<kNorm, T>(acc[k], Wide::load(x + i + k * Wide::size));
     }
   }
   if (i < n) {
     T row[kNormLanes] = {};
     for (std::int64_t j = i; j < n; ++j) row[j - i] = x[j];
     for (int k = 0; k < kGroups; ++k) {
-      acc[k] = accumulate<kNorm>(acc[k], Wide::load(row + k * Wide::size));
+      acc[k] = accumulate<kNorm, T>(acc[k], Wide::load(row + k * Wide::size));
     }
   }
 

@@ -59,14 +59,9 @@ template <class T>
 struct Ride {
   T threshold, decay, weight;
   T start[kMaxState];
-  bool cautious, cautious_decay;
 
   FS_INLINE explicit Ride(const RideNumbers& n)
-      : threshold(static_cast<T>(n.threshold)),
-        decay(static_cast<T>(n.decay)),
-        weight(static_cast<T>(n.weight)),
-        cautious(n.cautious),
-        cautious_decay(n.cautious_decay) {
+      : threshold(static_cast<T>(n.threshold)), decay(static_cast<T>(n.decay)), weight(static_cast<T>(n.weight)) {
     for (int k = 0; k < kMaxState; ++k) start[k] = static_cast<T>(n.start[k]);
   }
 };
@@ -93,18 +88,21 @@ FS_INLINE V turned(V x, V d, V if_zero) {
   return select(d > zero<V>(), x, select(zero<V>() > d, -x, if_zero));
 }
 
-template <class T, class V>
-FS_INLINE V final_direction(const Ride<T>& r, V d, V g) {
-  if (!r.cautious) return d;
+// d where it has the sign of the gradient.
+template <class V>
+FS_INLINE V agreeing(V d, V g) {
   const V h = turned(g, d, d);
   return select(h > zero<V>(), d, h - h);
 }
 
-// The new p. `q`: p after plain decay.
+// p after cautious decay.
 template <class T, class V>
-FS_INLINE V moved(const Ride<T>& r, V p, V q, V d) {
-  if (r.cautious_decay) q = p - select(zero<V>() > turned(p, d, zero<V>()), zero<V>(), r.decay * p);
-  p = q - d;
+FS_INLINE V decayed_with(const Ride<T>& r, V p, V d) {
+  return p - select(zero<V>() > turned(p, d, zero<V>()), zero<V>(), r.decay * p);
+}
+
+template <class T, class V>
+FS_INLINE V shrunk(const Ride<T>& r, V p) {
   if (r.threshold != T(0)) p = p - max(V(-r.threshold), min(V(r.threshold), p));
   return p;
 }
@@ -119,13 +117,20 @@ FS_INLINE constexpr T largest_finite() {
   return sizeof(T) == 4 ? T(3.402823466385288598e38) : T(1.797693134862315708e308);
 }
 
-// 1 where a gradient is clipped by value, is a NaN, is infinite.
+// 1 where it is so, else 0.
 template <class T, class V>
-FS_INLINE void count(const Common<T>& u, V g, V (&to)[kStatCounts]) {
-  const V size = abs(g), one = V(T(1));
-  to[0] = select(abs(g * u.grad_mul) > V(u.clip_value), one, zero<V>());
-  to[1] = select(zero<V>() > max(size, V(T(-1))), one, zero<V>());
-  to[2] = select(size > V(largest_finite<T>()), one, zero<V>());
+FS_INLINE V is_clipped(const Common<T>& u, V g) {
+  return select(abs(g * u.grad_mul) > V(u.clip_value), V(T(1)), zero<V>());
+}
+template <class V>
+FS_INLINE V is_nan(V x) {
+  const V one = V(typename V::value_type(1));
+  return select(zero<V>() > max(abs(x), -one), one, zero<V>());
+}
+template <class V>
+FS_INLINE V is_infinite(V x) {
+  using T = typename V::value_type;
+  return select(abs(x) > V(largest_finite<T>()), V(T(1)), zero<V>());
 }
 
 }  // namespace

@@ -1,5 +1,4 @@
-// What rides along, over a tile in L1, before and after the direction of the rule: one set of loops per instruction set
-// and compute type, for all rules.
+// The step with which something rides along, in one loop per rule, and what is done tile by tile beside it.
 #pragma once
 #include "measure.h"
 #include "ride.h"
@@ -8,11 +7,66 @@
 namespace fusedstep {
 namespace {
 
+// What is asked is looked up for every lane, in memory that the stores may reach as far as the compiler knows: it would
+// otherwise make a loop of its own for each combination.
+template <class Rule, class V, std::size_t... S>
+FS_INLINE void ride_loop(const UniformBytes& uniform, void* const* streams, const RideStreams& beside, std::int64_t n,
+                         std::index_sequence<S...> states) {
+  using T = typename V::value_type;
+  const auto u = *reinterpret_cast<const StepUniform<Rule, T>*>(uniform.bytes);
+  const Ride<T> numbers(uniform.ride);
+  T* const p = static_cast<T*>(streams[0]);
+  T* const g = static_cast<T*>(streams[1]);
+  [[maybe_unused]] T* const s[] = {static_cast<T*>(streams[2 + S])..., nullptr};
+  for_lanes<V>(n, [&](std::int64_t i, int m) {
+    if constexpr (V::size > 1) {
+      prefetch(p + i);
+      prefetch(g + i);
+      (prefetch(s[S] + i), ...);
+      if (beside.average) prefetch(static_cast<const T*>(beside.average) + i);
+    }
+    const RideNumbers& asked = uniform.ride;
+    const bool masked = beside.keep || asked.nonzero;
+    const V param = load<V>(p, i, m);
+    V keep = param, q = param, grad = limited(u.common, load<V>(g, i, m));
+    if (masked) {
+      keep = asked.nonzero ? is_nonzero(param) : load<V>(beside.keep, i, m);
+      grad = where_kept(keep, grad, zero<V>());
+    }
+    decay(u.common, grad, q);
+    V state[] = {load<V>(s[S], i, m)..., zero<V>()};
+    V d = direction<Rule>(u, grad, q, state, states);
+    if (asked.cautious) d = agreeing(d, grad);
+    if (asked.cautious_decay) q = decayed_with(numbers, param, d);
+    V next = shrunk(numbers, q - d);
+    if (masked) {
+      next = where_kept(keep, next, zero<V>());
+      d = where_kept(keep, d, zero<V>());
+      ((state[S] = where_kept(keep, state[S], V(numbers.start[S]))), ...);
+    }
+    store(next, p, i, m);
+    (store(state[S], s[S], i, m), ...);
+    if (beside.average) {
+      store(averaged(numbers, load<V>(beside.average, i, m), next), beside.average, i, m);
+    }
+    if (beside.direction) store(d, beside.direction, i, m);
+  });
+}
+
+template <class Rule, class V>
+constexpr RideFn ride_step() {
+  if constexpr (assigns<Rule> || sum_count<Rule> > 0) {
+    return nullptr;
+  } else {
+    return [](const UniformBytes& uniform, void* const* streams, const RideStreams& beside, std::int64_t n) {
+      ride_loop<Rule, V>(uniform, streams, beside, n, std::make_index_sequence<Rule::state.size>{});
+    };
+  }
+}
+
 template <class V>
 struct RideLoops {
   using T = typename V::value_type;
-
-  static const Common<T>& common_of(const UniformBytes& u) { return *reinterpret_cast<const Common<T>*>(u.bytes); }
 
   static void keep_nonzero(const void* p, std::int64_t n, void* keep) {
     for_lanes<V>(n, [&](std::int64_t i, int m) { store(is_nonzero(load<V>(p, i, m)), keep, i, m); });
@@ -24,44 +78,6 @@ struct RideLoops {
     });
   }
 
-  static void before(const UniformBytes& uniform, const void* keep, const void* p, const void* g, std::int64_t n,
-                     void* q, void* to) {
-    const Common<T> u = common_of(uniform);
-    for_lanes<V>(n, [&](std::int64_t i, int m) {
-      if constexpr (V::size > 1) {
-        prefetch(static_cast<const T*>(p) + i);
-        prefetch(static_cast<const T*>(g) + i);
-      }
-      V param = load<V>(p, i, m);
-      V grad = limited(u, load<V>(g, i, m));
-      if (keep) grad = where_kept(load<V>(keep, i, m), grad, zero<V>());
-      decay(u, grad, param);
-      store(param, q, i, m);
-      store(grad, to, i, m);
-    });
-  }
-
-  static void after(const UniformBytes& uniform, const void* keep, const void* g, void* d, std::int64_t n, void* p,
-                    void* const* state, int states) {
-    const Common<T> u = common_of(uniform);
-    const Ride<T> r(uniform.ride);
-    for_lanes<V>(n, [&](std::int64_t i, int m) {
-      const V param = load<V>(p, i, m);
-      V direction = final_direction(r, load<V>(d, i, m), load<V>(g, i, m));
-      V next = moved(r, param, u.param_mul * param, direction);
-      if (keep) {
-        const V kept = load<V>(keep, i, m);
-        next = where_kept(kept, next, zero<V>());
-        direction = where_kept(kept, direction, zero<V>());
-        for (int k = 0; k < states; ++k) {
-          store(where_kept(kept, load<V>(state[k], i, m), V(r.start[k])), state[k], i, m);
-        }
-      }
-      store(direction, d, i, m);
-      store(next, p, i, m);
-    });
-  }
-
   static void average(const UniformBytes& uniform, const void* p, std::int64_t n, void* e) {
     const Ride<T> r(uniform.ride);
     for_lanes<V>(n, [&](std::int64_t i, int m) {
@@ -70,50 +86,71 @@ struct RideLoops {
     });
   }
 
-  // Adds n elements to the lanes of a sum of squares; all but the last call for a block bring whole rows.
-  static void add_squares(const void* x, std::int64_t n, double* lanes) {
+  static double add_squares(const void* x, std::int64_t n, double* lanes) {
+    constexpr int kGroups = kNormLanes / Wide::size;
     const T* const from = static_cast<const T*>(x);
-    for (std::int64_t row = 0; row < n; row += kNormLanes) {
-      const bool whole = n - row >= kNormLanes;
-      T rest[kNormLanes] = {};
-      for (std::int64_t i = row; !whole && i < n; ++i) rest[i - row] = from[i];
-      const T* const at = whole ? from + row : rest;
-      for (int i = 0; i < kNormLanes; i += Wide::size) {
-        accumulate<Norm::two>(Wide::load(lanes + i), Wide::load(at + i)).store(lanes + i);
+    Wide sum[kGroups];
+    for (int k = 0; k < kGroups; ++k) sum[k] = Wide::load(lanes + k * Wide::size);
+    const auto add = [&sum](const T* row) {
+      for (int k = 0; k < kGroups; ++k) {
+        sum[k] = accumulate<Norm::two, T>(sum[k], Wide::load(row + k * Wide::size));
       }
+    };
+    std::int64_t i = 0;
+    for (; i + kNormLanes <= n; i += kNormLanes) add(from + i);
+    if (i < n) {
+      T rest[kNormLanes] = {};
+      for (std::int64_t j = i; j < n; ++j) rest[j - i] = from[j];
+      add(rest);
     }
+    for (int k = 0; k < kGroups; ++k) sum[k].store(lanes + k * Wide::size);
+    for (int k = 1; k < kGroups; ++k) sum[0] = sum[0] + sum[k];
+    double each[Wide::size], all = 0.0;
+    sum[0].store(each);
+    for (const double x : each) all += x;
+    return all;
   }
 
   static double largest(const void* x, std::int64_t n) {
     V most = zero<V>();
-    for_lanes<V>(n, [&](std::int64_t i, int m) { most = max_nan(abs(load<V>(x, i, m)), most); });
-    T each[V::size];
+    for_lanes<V>(n, [&](std::int64_t i, int m) { most = max(abs(load<V>(x, i, m)), most); });
+    T each[V::size], out = T(0);
     most.store(each);
-    double out = 0.0;
-    for (const T x : each) out = fold<Norm::inf>(static_cast<double>(x), out);
-    return out;
+    for (const T x : each) out = x > out ? x : out;
+    return static_cast<double>(out);
   }
 
-  static void add_counts(const UniformBytes& uniform, const void* g, std::int64_t n, double* counts) {
-    const Common<T> u = common_of(uniform);
-    V sum[kStatCounts] = {zero<V>(), zero<V>(), zero<V>()};
+  // How many lanes there are in all: a tile has fewer elements than a float counts.
+  static double total(V ones) {
+    T each[V::size], sum = T(0);
+    ones.store(each);
+    for (const T x : each) sum += x;
+    return static_cast<double>(sum);
+  }
+
+  static void add_clipped(const UniformBytes& uniform, const void* g, std::int64_t n, double* count) {
+    const Common<T> u = *reinterpret_cast<const Common<T>*>(uniform.bytes);
+    V sum = zero<V>();
+    for_lanes<V>(n, [&](std::int64_t i, int m) { sum = sum + is_clipped(u, load<V>(g, i, m)); });
+    *count += total(sum);
+  }
+
+  static void add_nonfinite(const void* g, std::int64_t n, double* nans, double* infinite) {
+    V nan = zero<V>(), inf = zero<V>();
     for_lanes<V>(n, [&](std::int64_t i, int m) {
-      V one[kStatCounts] = {zero<V>(), zero<V>(), zero<V>()};
-      count(u, load<V>(g, i, m), one);
-      for (int k = 0; k < kStatCounts; ++k) sum[k] = sum[k] + one[k];
+      const V x = load<V>(g, i, m);
+      nan = nan + is_nan(x);
+      inf = inf + is_infinite(x);
     });
-    for (int k = 0; k < kStatCounts; ++k) {
-      T each[V::size];
-      sum[k].store(each);
-      for (const T x : each) counts[k] += static_cast<double>(x);
-    }
+    *nans += total(nan);
+    *infinite += total(inf);
   }
 };
 
 template <class V>
 constexpr RideTable ride_table() {
   using L = RideLoops<V>;
-  return {L::keep_nonzero, L::mask, L::before, L::after, L::average, L::add_squares, L::largest, L::add_counts};
+  return {L::keep_nonzero, L::mask, L::average, L::add_squares, L::largest, L::add_clipped, L::add_nonfinite};
 }
 
 }  // namespace

@@ -52,15 +52,5 @@ void step(const void* uniform, void* const* streams, std::int64_t n) {
   step_loop<Rule, V>(uniform, streams, n, std::make_index_sequence<Rule::state.size>{});
 }
 
-// Of what assigns there is none.
-template <class Rule, class V>
-constexpr StepFn direction_step() {
-  if constexpr (assigns<Rule>) {
-    return nullptr;
-  } else {
-    return step<Bare<Rule>, V>;
-  }
-}
-
 }  // namespace
 }  // namespace fusedstep

@@ -45,25 +45,34 @@ inline constexpr int kFused = 8;
 
 struct UniformBytes;
 
-// The loops of kernels/ride_loops.h, on n elements of the compute type, side by side. keep: of a mask, 1 or 0; null:
-// none. `before` makes q, the decayed p, and the gradient that the rule is given; d then takes the place of q.
+// Where a step leaves what else it knows, and what it is told of each element; null: not asked for. All of the compute
+// type, side by side.
+struct RideStreams {
+  const void* keep;  // 1 or 0, of a mask
+  void* average;     // of the parameter as it is computed with
+  void* direction;   // d
+};
+
+// A step with which something rides along. streams: as of a StepFn.
+using RideFn = void (*)(const UniformBytes& uniform, void* const* streams, const RideStreams& beside, std::int64_t n);
+
+// What is not part of that loop, on n elements of the compute type, side by side.
 struct RideTable {
   void (*keep_nonzero)(const void* p, std::int64_t n, void* keep);
   void (*mask)(const void* keep, const void* x, std::int64_t n, void* to);
-  void (*before)(const UniformBytes& uniform, const void* keep, const void* p, const void* g, std::int64_t n, void* q,
-                 void* to);
-  void (*after)(const UniformBytes& uniform, const void* keep, const void* g, void* d, std::int64_t n, void* p,
-                void* const* state, int states);
   void (*average)(const UniformBytes& uniform, const void* p, std::int64_t n, void* e);
-  void (*add_squares)(const void* x, std::int64_t n, double* lanes);
-  double (*largest)(const void* x, std::int64_t n);
-  void (*add_counts)(const UniformBytes& uniform, const void* g, std::int64_t n, double* counts);
+  // Of a norm block, tile by tile; all but the last tile of whole rows. Returns the sum of the lanes, in any order: it
+  // tells whether anything was no number, or infinite.
+  double (*add_squares)(const void* x, std::int64_t n, double* lanes);
+  double (*largest)(const void* x, std::int64_t n);  // |x| that is a number
+  void (*add_clipped)(const UniformBytes& uniform, const void* g, std::int64_t n, double* count);
+  void (*add_nonfinite)(const void* g, std::int64_t n, double* nans, double* infinite);
 };
 
 struct TargetTable {
   const char* name;
   StepFn step[AllRules::size][kComputes];
-  StepFn direction[AllRules::size][kComputes];  // streams: q, which d replaces, then as of a step; moves the states
+  RideFn ride_step[AllRules::size][kComputes];  // of a rule that assigns, or has sums, null
   RideTable ride[kComputes];
   NormFn norm[kNorms][kComputes];
   DecodeFn decode[kFormats];

@@ -30,16 +30,6 @@ FS_INLINE void before(const Common<T>& u, V& g, V& p) {
   decay(u, g, p);
 }
 
-// A rule whose gradient and parameter have gone through all of that: what it leaves in place of p is d.
-template <class Rule>
-struct Bare : Rule {
-  static constexpr bool assigns = true;
-};
-template <class Rule>
-inline constexpr bool is_bare = false;
-template <class Rule>
-inline constexpr bool is_bare<Bare<Rule>> = true;
-
 template <class Rule, class T, class V, std::size_t... S>
 FS_INLINE V direction(const StepUniform<Rule, T>& u, V g, V p, V* state, std::index_sequence<S...>) {
   if constexpr (sum_count<Rule> > 0) {
@@ -51,7 +41,7 @@ FS_INLINE V direction(const StepUniform<Rule, T>& u, V g, V p, V* state, std::in
 
 template <class Rule, class T, class V, std::size_t... S>
 FS_INLINE void update_one(const StepUniform<Rule, T>& u, V g, V& p, V* state, std::index_sequence<S...> states) {
-  if constexpr (!is_bare<Rule>) before(u.common, g, p);
+  before(u.common, g, p);
   const V d = direction<Rule>(u, g, p, state, states);
   if constexpr (assigns<Rule>) {
     p = d;

@@ -108,6 +108,7 @@ struct Wide {
 
   friend FS_INLINE Wide operator+(Wide a, Wide b) { return {vaddq_f64(a.r, b.r)}; }
   friend FS_INLINE Wide operator*(Wide a, Wide b) { return {vmulq_f64(a.r, b.r)}; }
+  friend FS_INLINE Wide add_exact_square(Wide acc, Wide x) { return {vfmaq_f64(acc.r, x.r, x.r)}; }
   friend FS_INLINE Wide abs(Wide a) { return {vabsq_f64(a.r)}; }
   // b where a is a number that is not larger than it.
   friend FS_INLINE Wide max_nan(Wide a, Wide b) {

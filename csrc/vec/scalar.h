@@ -54,7 +54,8 @@ struct Lane {
   }
 };
 
-// Accumulators of the norms: Wide::size float64 lanes side by side, filled from storage.
+// Accumulators of the norms: Wide::size float64 lanes side by side, filled from storage. add_exact_square is acc + x *
+// x where x is a float32: its square is exact in float64, so that a fused operation rounds to the same bits.
 struct Wide {
   static constexpr int size = 1;
   double r;
@@ -66,6 +67,13 @@ struct Wide {
 
   friend FS_INLINE Wide operator+(Wide a, Wide b) { return {a.r + b.r}; }
   friend FS_INLINE Wide operator*(Wide a, Wide b) { return {a.r * b.r}; }
+  friend FS_INLINE Wide add_exact_square(Wide acc, Wide x) {
+#if defined(__CUDA_ARCH__)
+    return {__fma_rn(x.r, x.r, acc.r)};
+#else
+    return acc + x * x;
+#endif
+  }
   friend FS_INLINE Wide abs(Wide a) { return {__builtin_fabs(a.r)}; }
   friend FS_INLINE Wide max_nan(Wide a, Wide b) { return a.r > b.r || a.r != a.r ? a : b; }
 };

@@ -19,6 +19,14 @@ struct Wide {
 
   friend FS_INLINE Wide operator+(Wide a, Wide b) { return {_mm256_add_pd(a.r, b.r)}; }
   friend FS_INLINE Wide operator*(Wide a, Wide b) { return {_mm256_mul_pd(a.r, b.r)}; }
+  // AVX2 alone does not promise that there is a fused one.
+  friend FS_INLINE Wide add_exact_square(Wide acc, Wide x) {
+#if defined(__AVX512VL__)
+    return {_mm256_mask3_fmadd_pd(x.r, x.r, acc.r, 0xf)};
+#else
+    return acc + x * x;
+#endif
+  }
   friend FS_INLINE Wide abs(Wide a) { return {_mm256_andnot_pd(_mm256_set1_pd(-0.0), a.r)}; }
   friend FS_INLINE Wide max_nan(Wide a, Wide b) {
     return {_mm256_blendv_pd(_mm256_max_pd(a.r, b.r), a.r, _mm256_cmp_pd(a.r, a.r, _CMP_UNORD_Q))};

@@ -201,6 +201,7 @@ struct Asked {
     t.two_passes = fs::all_rules()[rule].sums > 0;
     t.rides = options.ride.any() || has_mask || has_average;
     t.nonzero = options.ride.nonzero;
+    t.clips = std::isfinite(options.clip_value);
     t.mask = has_mask ? streams - has_average - 1 : 0;
     t.average = has_average ? streams - 1 : 0;
     t.apart = fs::lies_apart(t);
