@@ -2,14 +2,17 @@
 #pragma once
 #include <type_traits>
 
+#include "adadelta.h"
 #include "adagrad.h"
 #include "adam.h"
 #include "adamax.h"
+#include "asgd.h"
 #include "clip.h"
 #include "lion.h"
 #include "nadam.h"
 #include "radam.h"
 #include "rmsprop.h"
+#include "rprop.h"
 #include "sgd.h"
 
 #if defined(FS_EXTRA_RULES)  // a build for tests has more
@@ -23,7 +26,7 @@ using ExtraRules = TypeList<>;
 namespace fusedstep {
 
 using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, RAdamRules,
-                        AdamaxRules, ExtraRules>::type;
+                        AdamaxRules, AdadeltaRules, RpropRules, ASGDRules, ExtraRules>::type;
 
 // Where a rule is among others.
 template <class Rule, class First, class... Rest>

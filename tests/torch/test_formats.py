@@ -760,12 +760,15 @@ def test_every_rule_declares_what_may_be_stored_how():
         for s in rule.states:
             found[rule.kernel, s.name] = s.kind + (f", exact with {s.exact_when}" if s.exact_when else "")
     assert found == {
+        ("adadelta", "square_avg"): "unsigned",
+        ("adadelta", "acc_delta"): "unsigned",
         ("adagrad", "sum"): "unsigned",
         ("adam", "exp_avg"): "signed",
         ("adam", "exp_avg_sq"): "unsigned",
         ("adam", "max_exp_avg_sq"): "maximum",
         ("adamax", "exp_avg"): "signed",
         ("adamax", "exp_inf"): "unsigned",
+        ("asgd", "ax"): "exact",
         ("lion", "exp_avg"): "signed",
         ("nadam", "exp_avg"): "signed",
         ("nadam", "exp_avg_sq"): "unsigned",
@@ -774,5 +777,7 @@ def test_every_rule_declares_what_may_be_stored_how():
         ("rmsprop", "square_avg"): "unsigned, exact with centered",
         ("rmsprop", "grad_avg"): "signed, exact with centered",
         ("rmsprop", "momentum_buffer"): "signed",
+        ("rprop", "prev"): "signed",
+        ("rprop", "step_size"): "signed",
         ("sgd", "momentum_buffer"): "signed",
     }

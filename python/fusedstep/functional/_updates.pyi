@@ -7,7 +7,20 @@ from .._rule import Option
 from ..rules import Rule
 
 Arrays = Any
-__all__ = ["adagrad", "adam", "adamax", "adamw", "lion", "nadam", "radam", "rmsprop", "sgd"]
+__all__ = [
+    "adadelta",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamw",
+    "asgd",
+    "lion",
+    "nadam",
+    "radam",
+    "rmsprop",
+    "rprop",
+    "sgd",
+]
 CALL: tuple[Option, ...]
 
 def options_of(rule: type[Rule]) -> dict[str, Option]: ...
@@ -24,6 +37,75 @@ def step_arrays(
     report: Any = None,
     stats: Any = None,
 ) -> Any: ...
+def adadelta(
+    params: Arrays,
+    grads: Arrays,
+    square_avgs: Arrays,
+    acc_deltas: Arrays,
+    *,
+    step: int | Sequence[int] | None = None,
+    lr: float,
+    rho: float = 0.9,
+    eps: float = 1e-06,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    clip_value: float | None = None,
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
+) -> Any:
+    """Adadelta: the gradient over its root mean square, times the root mean square of the updates so far.
+
+    Formula::
+
+        v <- rho * v + (1 - rho) * g**2
+        e <- sqrt((a + eps) / (v + eps)) * g
+        a <- rho * a + (1 - rho) * e**2
+        p <- p - lr * e
+
+    Paper: Zeiler 2012.
+
+    When to use it: where no learning rate is to be chosen, as updates have the parameter's own units. It starts slowly:
+    the first updates are of the size of ``sqrt(eps)``.
+
+    As :class:`torch.optim.Adadelta`, in rounding only different: the root of a quotient, not a quotient of two roots.
+
+    Args:
+        params, grads: arrays (see the module), ``params`` updated in place.
+        square_avgs: state, updated in place.
+        acc_deltas: state, updated in place.
+        step: 1 in the first call, one number or one per parameter; needed for bfloat16 state.
+        lr: learning rate, a finite number >= 0; default 1.0.
+        rho: factor of the running means of squares, 0 <= rho <= 1; default 0.9.
+        eps: added to both mean squares, a finite number >= 0; default 1e-06.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        maximize: ascend instead of descend; default False.
+        grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
+        max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
+        norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
+        per_tensor: clip each gradient to ``max_norm`` on its own, default False.
+        clip_value: bound on each element of the gradient, after ``max_norm``; not for complex ones, default None.
+        nonfinite: what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch's would
+            be; ``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed.
+            Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``, default 'propagate'.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
+        norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
+        stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
+
+    Returns:
+        None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
+    """
+
 def adagrad(
     params: Arrays,
     grads: Arrays,
@@ -379,6 +461,80 @@ def adamw(
         ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
             gradient may then be None, default None.
         stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
+
+    Returns:
+        None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
+    """
+
+def asgd(
+    params: Arrays,
+    grads: Arrays,
+    axs: Arrays,
+    etas: Arrays,
+    mus: Arrays,
+    *,
+    step: int | Sequence[int],
+    lr: float,
+    lambd: float = 0.0001,
+    alpha: float = 0.75,
+    t0: float = 1000000.0,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    clip_value: float | None = None,
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
+) -> Any:
+    """ASGD: gradient descent with a falling rate, and a running average of the parameters beside it.
+
+    Formula::
+
+        p <- p - (eta * lambd * p + eta * g)                    eta starts at lr
+        ax <- p if mu == 1 else ax + mu * (p - ax)              mu starts at 1
+        eta <- lr / (1 + lambd * lr * step)**alpha
+        mu <- 1 / max(1, step - t0)
+
+    Papers: Polyak & Juditsky 1992; the rates: Bottou 2010.
+
+    When to use it: on convex problems, with ``t0`` at the step from which parameters are to be averaged. The average is
+    the state ``ax``; the parameters themselves are those of SGD.
+
+    As :class:`torch.optim.ASGD`, in rounding only different. ``eta`` and ``mu`` are kept as torch keeps them, so that a
+    checkpoint goes both ways.
+
+    Args:
+        params, grads: arrays (see the module), ``params`` updated in place.
+        axs: state, updated in place.
+        etas: state of one number, float32 or float64, updated in place; starts at ``lr``, where its parameter is.
+        mus: state of one number, float32 or float64, updated in place; starts at 1.0, where its parameter is.
+        step: 1 in the first call, one number or one per parameter.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        lambd: decay of the parameters and of the rate, a finite number >= 0; default 0.0001.
+        alpha: power by which the rate falls, a finite number >= 0; default 0.75.
+        t0: the step after which averaging starts, a finite number; default 1000000.0.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        maximize: ascend instead of descend; default False.
+        grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
+        max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
+        norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
+        per_tensor: clip each gradient to ``max_norm`` on its own, default False.
+        clip_value: bound on each element of the gradient, after ``max_norm``; not for complex ones, default None.
+        nonfinite: what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch's would
+            be; ``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed.
+            Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``, default 'propagate'.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
+        norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
+        stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -751,6 +907,73 @@ def rmsprop(
         ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
             gradient may then be None, default None.
         stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
+
+    Returns:
+        None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
+    """
+
+def rprop(
+    params: Arrays,
+    grads: Arrays,
+    prevs: Arrays,
+    sizes: Arrays,
+    *,
+    lr: float,
+    etas: tuple[float, float] = (0.5, 1.2),
+    step_sizes: tuple[float, float] = (1e-06, 50),
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    clip_value: float | None = None,
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
+) -> Any:
+    """Rprop: steps of a size of each element's own, which grows while the sign of its gradient stays.
+
+    Formula::
+
+        zero, one = rounded(0.0, p), rounded(1.0, p)
+        x = g * prev
+        s <- min(step_sizes[1], max(step_sizes[0], s * f))      f = etas[1] if x > 0, etas[0] if x < 0, else 1
+        g <- 0 if x < 0;  prev <- g
+        p <- p - sign(g) * s                                    s starts at lr
+
+    Papers: Riedmiller & Braun 1993; without going back, iRprop-: Igel & Huesken 2000.
+
+    When to use it: with gradients of the whole data set, as it reads nothing but signs; not with small batches, whose
+    noise turns signs.
+
+    As :class:`torch.optim.Rprop`, with the same bits; so an element whose gradient is NaN stays for this step. ``lr``
+    counts when the state is made and not later.
+
+    Args:
+        params, grads: arrays (see the module), ``params`` updated in place.
+        prevs: state, updated in place.
+        sizes: state, updated in place; starts at ``lr``.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        etas: factors of a step size, 0 < etas[0] < 1; 1 < etas[1] < inf; default (0.5, 1.2).
+        step_sizes: the least and the largest step size, a number >= 0; default (1e-06, 50).
+        maximize: ascend instead of descend; default False.
+        grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
+        max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
+        norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
+        per_tensor: clip each gradient to ``max_norm`` on its own, default False.
+        clip_value: bound on each element of the gradient, after ``max_norm``; not for complex ones, default None.
+        nonfinite: what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch's would
+            be; ``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed.
+            Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``, default 'propagate'.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
+        norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
+        stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.

@@ -4,7 +4,63 @@ from typing import Any
 
 from .._arithmetic import Array
 
-__all__ = ["adagrad", "adam", "adamax", "adamw", "lion", "nadam", "radam", "rmsprop", "sgd"]
+__all__ = [
+    "adadelta",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamw",
+    "asgd",
+    "lion",
+    "nadam",
+    "radam",
+    "rmsprop",
+    "rprop",
+    "sgd",
+]
+
+def adadelta(
+    param: Array,
+    grad: Array,
+    square_avg: Array,
+    acc_delta: Array,
+    *,
+    step: int = 1,
+    lr: float,
+    rho: float,
+    eps: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """Adadelta: the gradient over its root mean square, times the root mean square of the updates so far.
+
+    Formula::
+
+        v <- rho * v + (1 - rho) * g**2
+        e <- sqrt((a + eps) / (v + eps)) * g
+        a <- rho * a + (1 - rho) * e**2
+        p <- p - lr * e
+
+    Paper: Zeiler 2012.
+
+    When to use it: where no learning rate is to be chosen, as updates have the parameter's own units. It starts slowly:
+    the first updates are of the size of ``sqrt(eps)``.
+
+    As :class:`torch.optim.Adadelta`, in rounding only different: the root of a quotient, not a quotient of two roots.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fusedstep.numpy.Adadelta([w], rho=0.75, eps=1.0)
+    >>> opt.step([np.array([2.0, -2.0])])
+    >>> w.round(6)
+    array([-0.414214,  3.414214])
+    """
 
 def adagrad(
     param: Array,
@@ -207,6 +263,53 @@ def adamw(
     >>> opt.step([np.array([0.1, -3.0])])
     >>> w
     array([ 0.45000005, -1.4       ])
+    """
+
+def asgd(
+    param: Array,
+    grad: Array,
+    ax: Array,
+    eta: Any,
+    mu: Any,
+    *,
+    step: int,
+    lr: float,
+    lambd: float,
+    alpha: float,
+    t0: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """ASGD: gradient descent with a falling rate, and a running average of the parameters beside it.
+
+    Formula::
+
+        p <- p - (eta * lambd * p + eta * g)                    eta starts at lr
+        ax <- p if mu == 1 else ax + mu * (p - ax)              mu starts at 1
+        eta <- lr / (1 + lambd * lr * step)**alpha
+        mu <- 1 / max(1, step - t0)
+
+    Papers: Polyak & Juditsky 1992; the rates: Bottou 2010.
+
+    When to use it: on convex problems, with ``t0`` at the step from which parameters are to be averaged. The average is
+    the state ``ax``; the parameters themselves are those of SGD.
+
+    As :class:`torch.optim.ASGD`, in rounding only different. ``eta`` and ``mu`` are kept as torch keeps them, so that a
+    checkpoint goes both ways.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fusedstep.numpy.ASGD([w], lr=0.5, lambd=0.0, t0=0)
+    >>> for _ in range(3):
+    ...     opt.step([np.array([1.0, -1.0])])
+    >>> w, opt.state[0]["ax"]
+    (array([-0.5,  3.5]), array([-0.25,  3.25]))
     """
 
 def lion(
@@ -420,6 +523,54 @@ def rmsprop(
     >>> opt.step([np.array([3.0, -0.1])])
     >>> w
     array([0.8       , 2.19999996])
+    """
+
+def rprop(
+    param: Array,
+    grad: Array,
+    prev: Array,
+    step_size: Array,
+    *,
+    step: int = 1,
+    lr: float,
+    eta_minus: float,
+    eta_plus: float,
+    step_min: float,
+    step_max: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """Rprop: steps of a size of each element's own, which grows while the sign of its gradient stays.
+
+    Formula::
+
+        zero, one = rounded(0.0, p), rounded(1.0, p)
+        x = g * prev
+        s <- min(step_sizes[1], max(step_sizes[0], s * f))      f = etas[1] if x > 0, etas[0] if x < 0, else 1
+        g <- 0 if x < 0;  prev <- g
+        p <- p - sign(g) * s                                    s starts at lr
+
+    Papers: Riedmiller & Braun 1993; without going back, iRprop-: Igel & Huesken 2000.
+
+    When to use it: with gradients of the whole data set, as it reads nothing but signs; not with small batches, whose
+    noise turns signs.
+
+    As :class:`torch.optim.Rprop`, with the same bits; so an element whose gradient is NaN stays for this step. ``lr``
+    counts when the state is made and not later.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fusedstep.numpy.Rprop([w], lr=0.5)
+    >>> for g in ([3.0, -0.1], [1.0, 0.1]):
+    ...     opt.step([np.array(g)])
+    >>> w
+    array([-0.1,  2.5])
     """
 
 def sgd(
