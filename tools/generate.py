@@ -20,7 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "python/fusedstep"
-OPTIONS = "Every class also has the [options of clipping](../clipping.md), `state_dtype` and `seed`."
+OPTIONS = "Every class also has the [options of clipping](../clipping.md), those of [what rides along]"
+OPTIONS += "(../ride-alongs.md), `state_dtype` and `seed`."
 BY = "# Written by tools/generate.py from fusedstep.rules."
 
 

@@ -906,7 +906,7 @@ FACES = (
     Mutant(
         "torch: a scheduler's rounding error is refused",
         "python/fusedstep/torch/_base.py",
-        "least_lr=_LEAST_LR, ",
+        "                least_lr=_LEAST_LR,\n",
         "",
         "torch/test_step.py -k test_schedulers",
     ),
@@ -1097,4 +1097,77 @@ FORMATS = (
     ),
 )
 
-MUTANTS = (*RULES, *FORMATS, *KERNELS, *CALL, *CPU, *EXTRAS, *BINDINGS, *FACES)
+RIDES = (
+    Mutant(
+        "rides: averages of torch's parameters start anew in every step",
+        "python/fusedstep/torch/_rides.py",
+        "group[rides.EMA_STEP] = count + 1",
+        "group[rides.EMA_STEP] = count",
+        "torch/test_rides.py -k equal_the_specification",
+    ),
+    Mutant(
+        "rides: a skipped step counts for the averages of torch's parameters",
+        "python/fusedstep/torch/_rides.py",
+        "if skipped is not None and values is not None and float(values[3]) != skipped:",
+        "if False:",
+        "torch/test_rides.py -k skipped",
+    ),
+    Mutant(
+        "rides: torch's parameters stay their averages",
+        "python/fusedstep/torch/_rides.py",
+        "            _copy(params, kept)\n",
+        "",
+        "torch/test_rides.py -k swapping",
+    ),
+    Mutant(
+        "rides: an option that is set in a group of torch is not told",
+        "python/fusedstep/torch/_groups.py",
+        "            if key in RIDES:\n",
+        "            if False:\n",
+        "torch/test_rides.py -k set_in_groups",
+    ),
+    Mutant(
+        "rides: a mask that torch has cast stays a number",
+        "python/fusedstep/torch/_loading.py",
+        "return value.to(param.device, torch.bool)",
+        "return value.to(param.device)",
+        "torch/test_rides.py -k checkpoints_of_torch",
+    ),
+    Mutant(
+        "rides: masks are forgotten in loading",
+        "python/fusedstep/torch/_rides.py",
+        "        self._find_masks()\n        if self._run.attached is None:\n",
+        "        if self._run.attached is None:\n",
+        "torch/test_rides.py -k checkpoint",
+    ),
+    Mutant(
+        "rides: the rate of decay follows the schedule",
+        "python/fusedstep/_rides.py",
+        'options["lr"] if lr is None else lr)\n    return keys',
+        'options["lr"])\n    return keys',
+        "torch/test_rides.py -k rate_of_decay",
+    ),
+    Mutant(
+        "rides: attached by order where the groups have another",
+        "python/fusedstep/torch/_rides.py",
+        "return [named[names[id(p)]] for p in params]",
+        "return list(averaged.parameters())",
+        "torch/test_rides.py -k which_parameters",
+    ),
+    Mutant(
+        "rides: masks of NumPy's parameters are not told",
+        "python/fusedstep/numpy/_optimizer.py",
+        "riding = len(options) > len(self._told) + 1 or self._masked",
+        "riding = len(options) > len(self._told) + 1",
+        "numpy/test_rides.py -k mask",
+    ),
+    Mutant(
+        "rides: averages of NumPy's parameters start anew in every step",
+        "python/fusedstep/numpy/_optimizer.py",
+        "self.param_groups[index][rides.EMA_STEP] = n + 1",
+        "self.param_groups[index][rides.EMA_STEP] = n",
+        "numpy/test_rides.py -k equal_the_specification",
+    ),
+)
+
+MUTANTS = (*RULES, *FORMATS, *KERNELS, *CALL, *CPU, *EXTRAS, *BINDINGS, *FACES, *RIDES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from fusedstep import functional, reference
 from tests.helpers.bits import BFLOAT16, Array, assert_same_bits
+from tests.helpers.covering import pairwise
 from tests.helpers.declared import FUNCTIONS
 
 STORED = {"float32": np.dtype("f4"), "float64": np.dtype("f8"), "bfloat16": BFLOAT16, "float16": np.dtype("f2")}
@@ -37,6 +39,13 @@ def arrays(rng: np.random.Generator, dtype: Any, special: bool) -> list[Array]:
         return [v.astype(dtype) for v in values]
 
 
+def every_other(a: Array) -> Array:
+    """The same, with as many elements of other arrays between."""
+    between = np.zeros((a.size, 2), a.dtype)[:, 0]
+    between[...] = a
+    return between
+
+
 def check(
     name: str,
     dtype: Any,
@@ -47,6 +56,7 @@ def check(
     ema: float | None = None,
     stats: bool = False,
     special: bool = False,
+    strided: bool = False,
 ) -> None:
     rule, step, rng = FUNCTIONS[name], 3, np.random.default_rng(len(name))
     params, grads = arrays(rng, dtype, special), arrays(rng, dtype, special)
@@ -87,6 +97,10 @@ def check(
         )
         want.append(new)
 
+    if strided:
+        params, grads, *states = ([every_other(a) for a in own] for own in (params, grads, *states))
+        masks = [m if m is None else every_other(m) for m in masks] if isinstance(masks, list) else masks
+        emas = emas and [every_other(a) for a in emas]
     lists = {s.argument: states[i] for i, s in enumerate(names)} | {
         n.argument: numbers[i] for i, n in enumerate(rule.numbers)
     }
@@ -120,37 +134,42 @@ VARIANTS = [(name, v) for name, rule in FUNCTIONS.items() for v in rule.variants
 IDS = ["-".join([name, *map(str, v)]) for name, v in VARIANTS]
 
 
-@pytest.mark.pairwise("backend", "dtype", "mask", "ema", "l1", "cautious", "common", "special", each=["name"])
-@pytest.mark.parametrize("special", [False, True], ids=["tame", "special"])
-@pytest.mark.parametrize("common", COMMON)
-@pytest.mark.parametrize("cautious", ["", "unscaled"])
-@pytest.mark.parametrize("l1", ["0", "0.4"])
-@pytest.mark.parametrize("ema", ["", "1", "0.01"])
-@pytest.mark.parametrize("mask", ["", "nonzero", "array"])
+RIDES = {
+    "-".join(map(str, ride)): ride
+    for ride in sorted(
+        pairwise(
+            list(
+                itertools.product(
+                    ["plain", "nonzero", "array"],
+                    ["none", "copy", "average"],
+                    ["no_l1", "l1"],
+                    ["bold", "unscaled"],
+                    COMMON,
+                    ["tame", "special"],
+                    ["flat", "strided"],
+                )
+            )
+        )
+    )
+}
+
+
+@pytest.mark.pairwise("backend", "dtype", "ride", each=["name", "options"])
+@pytest.mark.parametrize("ride", RIDES)
 @pytest.mark.parametrize("dtype", STORED)
 @pytest.mark.parametrize(("name", "options"), VARIANTS, ids=IDS)
-def test_rides(
-    backend: str,
-    name: str,
-    options: dict[str, Any],
-    dtype: str,
-    mask: str,
-    ema: str,
-    l1: str,
-    cautious: str,
-    common: str,
-    special: bool,
-) -> None:
-    ride: dict[str, Any] = {"l1": float(l1), "cautious": cautious or False}
+def test_rides(backend: str, name: str, options: dict[str, Any], dtype: str, ride: str) -> None:
+    mask, ema, l1, cautious, common, special, layout = RIDES[ride]
     check(
         name,
         STORED[dtype],
         {**options, **COMMON[common]},
-        ride,
-        mask=mask,
-        ema=float(ema) if ema else None,
+        {"l1": 0.4 if l1 == "l1" else 0.0, "cautious": cautious == "unscaled" and "unscaled"},
+        mask="" if mask == "plain" else mask,
+        ema={"none": None, "copy": 1.0, "average": 0.01}[ema],
         stats=common != "decay",
-        special=special,
+        special=special == "special",
+        strided=layout == "strided",
     )
 
 

@@ -106,7 +106,9 @@ class _Keeper:
 
     @staticmethod
     def _mask(where: str, value: Any, param: torch.Tensor) -> torch.Tensor:
-        got = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
-        if got != torch.bool:
-            raise ValueError(f"{where} of the state_dict is {got}, expected a tensor of torch.bool")
-        return cast(torch.Tensor, value.to(param.device))
+        """torch's own optimizers cast a mask that they load to the parameter's dtype."""
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(f"{where} of the state_dict is a {type(value).__name__}, expected a tensor of torch.bool")
+        if value.dtype != torch.bool and not ((value == 0) | (value == 1)).all():
+            raise ValueError(f"{where} of the state_dict is {value.dtype}, expected torch.bool (or zeros and ones)")
+        return value.to(param.device, torch.bool)
