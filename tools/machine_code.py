@@ -4,7 +4,7 @@
 
 Needs nvcc, cuobjdump and nvdisasm: ``pip install ".[nvcc]"`` brings them. For each kernel of a step, with what rides
 along or without, of a norm or a first pass (of the rules in ``extras/``, since no shipped one has sums): nothing is
-kept in local memory; each stream of a plain step is loaded and stored 16 bytes at a time; the loop that does so has, for
+kept in local memory; each stream of a plain step is loaded and stored 16 bytes at a time; its loop has, for
 float32, no float64 arithmetic; and no multiply-add is contracted: there is none in the PTX, nor, in the machine code,
 in the rules that neither divide nor take roots (those two are made of multiply-adds). Nor does the PTX flush or
 approximate.
