@@ -3,16 +3,21 @@
 #include <type_traits>
 
 #include "adabelief.h"
+#include "adadelta.h"
 #include "adagrad.h"
 #include "adam.h"
+#include "adamax.h"
 #include "adan.h"
 #include "ademamix.h"
 #include "adopt.h"
+#include "asgd.h"
 #include "clip.h"
 #include "laprop.h"
 #include "lion.h"
 #include "nadam.h"
+#include "radam.h"
 #include "rmsprop.h"
+#include "rprop.h"
 #include "sgd.h"
 #include "signsgd.h"
 #include "yogi.h"
@@ -27,9 +32,9 @@ using ExtraRules = TypeList<>;
 
 namespace fusedstep {
 
-using AllRules =
-    Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, AdEMAMixRules, AdoptRules,
-           AdanRules, SignSgdRules, YogiRules, AdaBeliefRules, LaPropRules, ExtraRules>::type;
+using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, RAdamRules,
+                        AdamaxRules, AdadeltaRules, RpropRules, ASGDRules, AdEMAMixRules, AdoptRules, AdanRules,
+                        SignSgdRules, YogiRules, AdaBeliefRules, LaPropRules, ExtraRules>::type;
 
 // Where a rule is among others.
 template <class Rule, class First, class... Rest>

@@ -49,3 +49,32 @@ def test_where_an_accumulator_starts(start: float) -> None:
     opt.step([g])
     assert_same_bits(p, want[0])
     assert_same_bits(opt.state[0]["sum"], want[1])
+
+
+@pytest.mark.parametrize("lr", [0.5, 0.25])
+def test_what_starts_at_the_learning_rate(lr: float) -> None:
+    """Step sizes of Rprop and the rate of ASGD; of complex numbers both parts."""
+    p, g = arrays()
+    moved = p.copy()
+    opt = fusedstep.numpy.Rprop([moved], lr=lr)
+    assert (opt.state[0]["step_size"] == lr).all()
+    opt.step([g])
+    assert_same_bits(moved, p - np.float32(lr) * np.sign(g))
+    complex_ones = fusedstep.numpy.Rprop([p.astype(np.complex64)], lr=lr)
+    assert (complex_ones.state[0]["step_size"] == complex(lr, lr)).all()
+    moved = p.copy()
+    opt = fusedstep.numpy.ASGD([moved], lr=lr, lambd=0.0)
+    assert opt.state[0]["eta"] == lr
+    opt.step([g])
+    assert_same_bits(moved, p - np.float32(lr) * g)
+
+
+def test_asgd_averages_after_t0() -> None:
+    p, g = arrays()
+    moved, path = p.astype(np.float64), []
+    opt = fusedstep.numpy.ASGD([moved], lr=0.1, t0=2)
+    for t in range(1, 7):
+        opt.step([g.astype(np.float64)])
+        path.append(moved.copy())
+        want = path[-1] if t < 5 else np.mean(path[3:], axis=0)
+        np.testing.assert_allclose(opt.state[0]["ax"], want, rtol=1e-14)

@@ -164,6 +164,26 @@ def test_loading_keeps_the_limits():
     assert [{k: g[k] for k in RUN_TIME} for g in other.param_groups] == [off, off]
 
 
+def test_checkpoints_whose_numbers_are_pythons():
+    """As torch's ASGD and NAdam saved them once."""
+    for name, numbers in (("ASGD", ("eta", "mu")), ("NAdam", ("mu_product",))):
+        opt = make(name, params := make_params())
+        train(opt, 0, 2)
+        saved = copy.deepcopy(opt.state_dict())
+        for state in saved["state"].values():
+            state |= {key: float(state[key]) for key in (*numbers, "step")}
+        other = make(name, others := make_params(seed=1))
+        other.load_state_dict(saved)
+        for p, q in zip(params, others, strict=True):
+            q.data.copy_(p)
+        assert_close(opt, other, rtol=0, atol=0)
+        for each in (params, others):
+            set_grads(each, 2)
+        step_as_specified(other)
+        opt.step()
+        assert_close(opt, other, rtol=0, atol=0)
+
+
 def test_checkpoints_of_older_torch():
     opt = make("SGD", params := make_params(), momentum=0.9)
     saved = opt.state_dict()

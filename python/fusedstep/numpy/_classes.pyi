@@ -184,6 +184,55 @@ class Adam(Optimizer):
         seed: int = 0,
     ) -> None: ...
 
+class Adamax(Optimizer):
+    """Adamax: a running mean of the gradient over a decaying maximum of its size.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        u <- max(beta2 * u, abs(g) + eps)
+        p <- p - lr / (1 - beta1**step) * m / u
+
+    Paper: Kingma & Ba 2015, algorithm 2.
+
+    When to use it: where gradients are sparse or have rare large values, as those of embeddings; no square is formed
+    that could overflow, and no update is larger than about ``lr``.
+
+    As :class:`torch.optim.Adamax`: eps is added within the maximum, which keeps a NaN. Differs in rounding only.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.Adamax([w], lr=0.5, eps=0.0)
+    >>> opt.step([np.array([0.5, -4.0])])
+    >>> w
+    array([ 0.5, -1.5])
+
+    Args:
+        params: one array, a list of arrays, or a list of dicts with ``params`` and options of their own.
+        lr: learning rate, a finite number >= 0; default 0.002.
+        betas: factors of the running mean and of the maximum, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the gradient's size, a finite number >= 0; default 1e-08.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        maximize: ascend instead of descend; default False.
+        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.002,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
+        seed: int = 0,
+    ) -> None: ...
+
 class AdamW(Optimizer):
     """:class:`Adam` with decoupled weight decay: the parameter itself shrinks, and no moment sees it.
 
@@ -558,6 +607,60 @@ class NAdam(Optimizer):
         seed: int = 0,
     ) -> None: ...
 
+class RAdam(Optimizer):
+    """RAdam: Adam that starts as SGD with momentum, until enough gradients are seen to divide by their size.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * g**2
+        R = 2 / (1 - beta2) - 1;  r = R - 2 * t * beta2**t / c2                       ci = 1 - betai**t
+        p <- p - lr / c1 * f * m * sqrt(c2) / (sqrt(v) + eps)                         if r > 5
+                 f = sqrt((r - 4) * (r - 2) * R / ((R - 4) * (R - 2) * r))
+        p <- p - lr / c1 * m                                                          otherwise
+
+    Paper: Liu et al. 2020.
+
+    When to use it: where Adam diverges without a warmup of the learning rate. The first steps (5 for beta2 = 0.999) are
+    of the whole ``lr`` and not divided by anything.
+
+    As :class:`torch.optim.RAdam`: eps is added to the root that is not corrected. Differs in rounding only.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.RAdam([w], lr=0.5)
+    >>> opt.step([np.array([0.5, -3.0])])
+    >>> w
+    array([ 0.75, -0.5 ])
+
+    Args:
+        params: one array, a list of arrays, or a list of dicts with ``params`` and options of their own.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        betas: factors of the running means of g and of g**2, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the root, a finite number >= 0; default 1e-08.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        decoupled_weight_decay: decay the parameter itself, by ``lr * weight_decay``, as AdamW does; default False.
+        maximize: ascend instead of descend; default False.
+        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        decoupled_weight_decay: bool = False,
+        *,
+        maximize: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
+        seed: int = 0,
+    ) -> None: ...
+
 class RMSprop(Optimizer):
     """RMSprop: the gradient over the root of its running mean square; centered, with momentum.
 
@@ -604,6 +707,57 @@ class RMSprop(Optimizer):
         centered: bool = False,
         maximize: bool = False,
         *,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
+        seed: int = 0,
+    ) -> None: ...
+
+class Rprop(Optimizer):
+    """Rprop: steps of a size of each element's own, which grows while the sign of its gradient stays.
+
+    Formula::
+
+        zero, one = rounded(0.0, p), rounded(1.0, p)
+        x = g * prev
+        s <- min(step_sizes[1], max(step_sizes[0], s * f))      f = etas[1] if x > 0, etas[0] if x < 0, else 1
+        g <- 0 if x < 0;  prev <- g
+        p <- p - sign(g) * s                                    s starts at lr
+
+    Papers: Riedmiller & Braun 1993; without going back, iRprop-: Igel & Huesken 2000.
+
+    When to use it: with gradients of the whole data set, as it reads nothing but signs; not with small batches, whose
+    noise turns signs.
+
+    As :class:`torch.optim.Rprop`, with the same bits; so an element whose gradient is NaN stays for this step. ``lr``
+    counts when the state is made and not later.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fusedstep.numpy.Rprop([w], lr=0.5)
+    >>> for g in ([3.0, -0.1], [1.0, 0.1]):
+    ...     opt.step([np.array(g)])
+    >>> w
+    array([-0.1,  2.5])
+
+    Args:
+        params: one array, a list of arrays, or a list of dicts with ``params`` and options of their own.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        etas: factors of a step size, 0 < etas[0] < 1; 1 < etas[1] < inf; default (0.5, 1.2).
+        step_sizes: the least and the largest step size, a number >= 0; default (1e-06, 50).
+        maximize: ascend instead of descend; default False.
+        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.01,
+        etas: tuple[float, float] = (0.5, 1.2),
+        step_sizes: tuple[float, float] = (1e-06, 50),
+        *,
+        maximize: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",

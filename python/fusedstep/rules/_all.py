@@ -3,6 +3,7 @@ from .._rule import Rule
 from .adabelief import AdaBelief
 from .adagrad import Adagrad
 from .adam import Adam
+from .adamax import Adamax
 from .adamw import AdamW
 from .adan import Adan
 from .ademamix import AdEMAMix
@@ -10,7 +11,9 @@ from .adopt import ADOPT
 from .laprop import LaProp
 from .lion import Lion
 from .nadam import NAdam
+from .radam import RAdam
 from .rmsprop import RMSprop
+from .rprop import Rprop
 from .sgd import SGD
 from .signsgd import SignSGD
 from .yogi import Yogi
@@ -19,6 +22,7 @@ ALL: tuple[type[Rule], ...] = (
     AdaBelief,
     Adagrad,
     Adam,
+    Adamax,
     AdamW,
     Adan,
     AdEMAMix,
@@ -26,7 +30,9 @@ ALL: tuple[type[Rule], ...] = (
     LaProp,
     Lion,
     NAdam,
+    RAdam,
     RMSprop,
+    Rprop,
     SGD,
     SignSGD,
     Yogi,

@@ -198,6 +198,58 @@ class Adam(FusedOptimizer, torch.optim.Adam):
         norm_group: Any = None,
     ) -> None: ...
 
+class Adamax(FusedOptimizer, torch.optim.Adamax):
+    """Adamax: a running mean of the gradient over a decaying maximum of its size.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        u <- max(beta2 * u, abs(g) + eps)
+        p <- p - lr / (1 - beta1**step) * m / u
+
+    Paper: Kingma & Ba 2015, algorithm 2.
+
+    When to use it: where gradients are sparse or have rare large values, as those of embeddings; no square is formed
+    that could overflow, and no update is larger than about ``lr``.
+
+    As :class:`torch.optim.Adamax`: eps is added within the maximum, which keeps a NaN. Differs in rounding only.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.002.
+        betas: factors of the running mean and of the maximum, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the gradient's size, a finite number >= 0; default 1e-08.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        foreach: refused if True: all tensors are updated in one pass here.
+        maximize: ascend instead of descend; default False.
+        differentiable: refused if True; default False.
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+            :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.002,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        capturable: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
+        error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
+        norm_group: Any = None,
+    ) -> None: ...
+
 class AdamW(FusedOptimizer, torch.optim.AdamW):
     """:class:`Adam` with decoupled weight decay: the parameter itself shrinks, and no moment sees it.
 
@@ -580,6 +632,63 @@ class NAdam(FusedOptimizer, torch.optim.NAdam):
         norm_group: Any = None,
     ) -> None: ...
 
+class RAdam(FusedOptimizer, torch.optim.RAdam):
+    """RAdam: Adam that starts as SGD with momentum, until enough gradients are seen to divide by their size.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * g**2
+        R = 2 / (1 - beta2) - 1;  r = R - 2 * t * beta2**t / c2                       ci = 1 - betai**t
+        p <- p - lr / c1 * f * m * sqrt(c2) / (sqrt(v) + eps)                         if r > 5
+                 f = sqrt((r - 4) * (r - 2) * R / ((R - 4) * (R - 2) * r))
+        p <- p - lr / c1 * m                                                          otherwise
+
+    Paper: Liu et al. 2020.
+
+    When to use it: where Adam diverges without a warmup of the learning rate. The first steps (5 for beta2 = 0.999) are
+    of the whole ``lr`` and not divided by anything.
+
+    As :class:`torch.optim.RAdam`: eps is added to the root that is not corrected. Differs in rounding only.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        betas: factors of the running means of g and of g**2, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the root, a finite number >= 0; default 1e-08.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        decoupled_weight_decay: decay the parameter itself, by ``lr * weight_decay``, as AdamW does; default False.
+        foreach: refused if True: all tensors are updated in one pass here.
+        maximize: ascend instead of descend; default False.
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        differentiable: refused if True; default False.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+            :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        decoupled_weight_decay: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
+        error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
+        norm_group: Any = None,
+    ) -> None: ...
+
 class RMSprop(FusedOptimizer, torch.optim.RMSprop):
     """RMSprop: the gradient over the root of its running mean square; centered, with momentum.
 
@@ -626,6 +735,59 @@ class RMSprop(FusedOptimizer, torch.optim.RMSprop):
         maximize: bool = False,
         differentiable: bool = False,
         *,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
+        error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
+        norm_group: Any = None,
+    ) -> None: ...
+
+class Rprop(FusedOptimizer, torch.optim.Rprop):
+    """Rprop: steps of a size of each element's own, which grows while the sign of its gradient stays.
+
+    Formula::
+
+        zero, one = rounded(0.0, p), rounded(1.0, p)
+        x = g * prev
+        s <- min(step_sizes[1], max(step_sizes[0], s * f))      f = etas[1] if x > 0, etas[0] if x < 0, else 1
+        g <- 0 if x < 0;  prev <- g
+        p <- p - sign(g) * s                                    s starts at lr
+
+    Papers: Riedmiller & Braun 1993; without going back, iRprop-: Igel & Huesken 2000.
+
+    When to use it: with gradients of the whole data set, as it reads nothing but signs; not with small batches, whose
+    noise turns signs.
+
+    As :class:`torch.optim.Rprop`, with the same bits; so an element whose gradient is NaN stays for this step. ``lr``
+    counts when the state is made and not later.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        etas: factors of a step size, 0 < etas[0] < 1; 1 < etas[1] < inf; default (0.5, 1.2).
+        step_sizes: the least and the largest step size, a number >= 0; default (1e-06, 50).
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        foreach: refused if True: all tensors are updated in one pass here.
+        maximize: ascend instead of descend; default False.
+        differentiable: refused if True; default False.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+            :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.01,
+        etas: tuple[float | Tensor, float | Tensor] = (0.5, 1.2),
+        step_sizes: tuple[float | Tensor, float | Tensor] = (1e-06, 50),
+        *,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
