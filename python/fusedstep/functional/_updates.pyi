@@ -9,16 +9,21 @@ from ..rules import Rule
 Arrays = Any
 __all__ = [
     "adabelief",
+    "adadelta",
     "adagrad",
     "adam",
+    "adamax",
     "adamw",
     "adan",
     "ademamix",
     "adopt",
+    "asgd",
     "laprop",
     "lion",
     "nadam",
+    "radam",
     "rmsprop",
+    "rprop",
     "sgd",
     "signsgd",
     "yogi",
@@ -99,6 +104,75 @@ def adabelief(
         fixed_decay: multiply by ``1 - weight_decay`` instead, with ``weight_decouple``; default False.
         rectify: correct the variance of the first steps, as RAdam does; default True.
         degenerated_to_sgd: while N < 5, step by m alone rather than not at all; default True.
+        maximize: ascend instead of descend; default False.
+        grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
+        max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
+        norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
+        per_tensor: clip each gradient to ``max_norm`` on its own, default False.
+        clip_value: bound on each element of the gradient, after ``max_norm``; not for complex ones, default None.
+        nonfinite: what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch's would
+            be; ``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed.
+            Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``, default 'propagate'.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
+        norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
+        stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
+
+    Returns:
+        None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
+    """
+
+def adadelta(
+    params: Arrays,
+    grads: Arrays,
+    square_avgs: Arrays,
+    acc_deltas: Arrays,
+    *,
+    step: int | Sequence[int] | None = None,
+    lr: float,
+    rho: float = 0.9,
+    eps: float = 1e-06,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    clip_value: float | None = None,
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
+) -> Any:
+    """Adadelta: the gradient over its root mean square, times the root mean square of the updates so far.
+
+    Formula::
+
+        v <- rho * v + (1 - rho) * g**2
+        e <- sqrt((a + eps) / (v + eps)) * g
+        a <- rho * a + (1 - rho) * e**2
+        p <- p - lr * e
+
+    Paper: Zeiler 2012.
+
+    When to use it: where no learning rate is to be chosen, as updates have the parameter's own units. It starts slowly:
+    the first updates are of the size of ``sqrt(eps)``.
+
+    As :class:`torch.optim.Adadelta`, in rounding only different: the root of a quotient, not a quotient of two roots.
+
+    Args:
+        params, grads: arrays (see the module), ``params`` updated in place.
+        square_avgs: state, updated in place.
+        acc_deltas: state, updated in place.
+        step: 1 in the first call, one number or one per parameter; needed for bfloat16 state.
+        lr: learning rate, a finite number >= 0; default 1.0.
+        rho: factor of the running means of squares, 0 <= rho <= 1; default 0.9.
+        eps: added to both mean squares, a finite number >= 0; default 1e-06.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
         maximize: ascend instead of descend; default False.
         grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
         max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
@@ -606,6 +680,80 @@ def adopt(
             default 0.25.
         weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
         decouple: decay the parameter itself, by ``lr * weight_decay``, but not in the first step; default False.
+        maximize: ascend instead of descend; default False.
+        grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
+        max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
+        norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
+        per_tensor: clip each gradient to ``max_norm`` on its own, default False.
+        clip_value: bound on each element of the gradient, after ``max_norm``; not for complex ones, default None.
+        nonfinite: what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch's would
+            be; ``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed.
+            Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``, default 'propagate'.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
+        norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
+        stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
+
+    Returns:
+        None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
+    """
+
+def asgd(
+    params: Arrays,
+    grads: Arrays,
+    axs: Arrays,
+    etas: Arrays,
+    mus: Arrays,
+    *,
+    step: int | Sequence[int],
+    lr: float,
+    lambd: float = 0.0001,
+    alpha: float = 0.75,
+    t0: float = 1000000.0,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    clip_value: float | None = None,
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
+) -> Any:
+    """ASGD: gradient descent with a falling rate, and a running average of the parameters beside it.
+
+    Formula::
+
+        p <- p - (eta * lambd * p + eta * g)                    eta starts at lr
+        ax <- p if mu == 1 else ax + mu * (p - ax)              mu starts at 1
+        eta <- lr / (1 + lambd * lr * step)**alpha
+        mu <- 1 / max(1, step - t0)
+
+    Papers: Polyak & Juditsky 1992; the rates: Bottou 2010.
+
+    When to use it: on convex problems, with ``t0`` at the step from which parameters are to be averaged. The average is
+    the state ``ax``; the parameters themselves are those of SGD.
+
+    As :class:`torch.optim.ASGD`, in rounding only different. ``eta`` and ``mu`` are kept as torch keeps them, so that a
+    checkpoint goes both ways.
+
+    Args:
+        params, grads: arrays (see the module), ``params`` updated in place.
+        axs: state, updated in place.
+        etas: state of one number, float32 or float64, updated in place; starts at ``lr``, where its parameter is.
+        mus: state of one number, float32 or float64, updated in place; starts at 1.0, where its parameter is.
+        step: 1 in the first call, one number or one per parameter.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        lambd: decay of the parameters and of the rate, a finite number >= 0; default 0.0001.
+        alpha: power by which the rate falls, a finite number >= 0; default 0.75.
+        t0: the step after which averaging starts, a finite number; default 1000000.0.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
         maximize: ascend instead of descend; default False.
         grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
         max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.

@@ -8,17 +8,22 @@ from ._optimizer import Optimizer
 
 __all__ = [
     "ADOPT",
+    "ASGD",
     "SGD",
     "AdEMAMix",
     "AdaBelief",
+    "Adadelta",
     "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
     "Adan",
     "LaProp",
     "Lion",
     "NAdam",
+    "RAdam",
     "RMSprop",
+    "Rprop",
     "SignSGD",
     "Yogi",
 ]
@@ -75,6 +80,56 @@ class AdaBelief(Optimizer):
         fixed_decay: bool = False,
         rectify: bool = True,
         degenerated_to_sgd: bool = True,
+        *,
+        maximize: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
+        seed: int = 0,
+    ) -> None: ...
+
+class Adadelta(Optimizer):
+    """Adadelta: the gradient over its root mean square, times the root mean square of the updates so far.
+
+    Formula::
+
+        v <- rho * v + (1 - rho) * g**2
+        e <- sqrt((a + eps) / (v + eps)) * g
+        a <- rho * a + (1 - rho) * e**2
+        p <- p - lr * e
+
+    Paper: Zeiler 2012.
+
+    When to use it: where no learning rate is to be chosen, as updates have the parameter's own units. It starts slowly:
+    the first updates are of the size of ``sqrt(eps)``.
+
+    As :class:`torch.optim.Adadelta`, in rounding only different: the root of a quotient, not a quotient of two roots.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fusedstep.numpy.Adadelta([w], rho=0.75, eps=1.0)
+    >>> opt.step([np.array([2.0, -2.0])])
+    >>> w.round(6)
+    array([-0.414214,  3.414214])
+
+    Args:
+        params: one array, a list of arrays, or a list of dicts with ``params`` and options of their own.
+        lr: learning rate, a finite number >= 0; default 1.0.
+        rho: factor of the running means of squares, 0 <= rho <= 1; default 0.9.
+        eps: added to both mean squares, a finite number >= 0; default 1e-06.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        maximize: ascend instead of descend; default False.
+        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1.0,
+        rho: float = 0.9,
+        eps: float = 1e-06,
+        weight_decay: float = 0.0,
         *,
         maximize: bool = False,
         max_norm: float | None = None,
@@ -450,6 +505,60 @@ class ADOPT(Optimizer):
         decouple: bool = False,
         *,
         maximize: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
+        seed: int = 0,
+    ) -> None: ...
+
+class ASGD(Optimizer):
+    """ASGD: gradient descent with a falling rate, and a running average of the parameters beside it.
+
+    Formula::
+
+        p <- p - (eta * lambd * p + eta * g)                    eta starts at lr
+        ax <- p if mu == 1 else ax + mu * (p - ax)              mu starts at 1
+        eta <- lr / (1 + lambd * lr * step)**alpha
+        mu <- 1 / max(1, step - t0)
+
+    Papers: Polyak & Juditsky 1992; the rates: Bottou 2010.
+
+    When to use it: on convex problems, with ``t0`` at the step from which parameters are to be averaged. The average is
+    the state ``ax``; the parameters themselves are those of SGD.
+
+    As :class:`torch.optim.ASGD`, in rounding only different. ``eta`` and ``mu`` are kept as torch keeps them, so that a
+    checkpoint goes both ways.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fusedstep.numpy.ASGD([w], lr=0.5, lambd=0.0, t0=0)
+    >>> for _ in range(3):
+    ...     opt.step([np.array([1.0, -1.0])])
+    >>> w, opt.state[0]["ax"]
+    (array([-0.5,  3.5]), array([-0.25,  3.25]))
+
+    Args:
+        params: one array, a list of arrays, or a list of dicts with ``params`` and options of their own.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        lambd: decay of the parameters and of the rate, a finite number >= 0; default 0.0001.
+        alpha: power by which the rate falls, a finite number >= 0; default 0.75.
+        t0: the step after which averaging starts, a finite number; default 1000000.0.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        maximize: ascend instead of descend; default False.
+        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.01,
+        lambd: float = 0.0001,
+        alpha: float = 0.75,
+        t0: float = 1000000.0,
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+        *,
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",

@@ -5,16 +5,21 @@ from .._arithmetic import Array
 
 __all__ = [
     "adabelief",
+    "adadelta",
     "adagrad",
     "adam",
+    "adamax",
     "adamw",
     "adan",
     "ademamix",
     "adopt",
+    "asgd",
     "laprop",
     "lion",
     "nadam",
+    "radam",
     "rmsprop",
+    "rprop",
     "sgd",
     "signsgd",
     "yogi",
@@ -66,6 +71,49 @@ def adabelief(
     >>> fusedstep.numpy.AdaBelief([w], lr=0.5, rectify=False).step([np.array([0.1, -3.0])])
     >>> w.round(4)
     array([ 0.4444, -1.4444])
+    """
+
+def adadelta(
+    param: Array,
+    grad: Array,
+    square_avg: Array,
+    acc_delta: Array,
+    *,
+    step: int = 1,
+    lr: float,
+    rho: float,
+    eps: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """Adadelta: the gradient over its root mean square, times the root mean square of the updates so far.
+
+    Formula::
+
+        v <- rho * v + (1 - rho) * g**2
+        e <- sqrt((a + eps) / (v + eps)) * g
+        a <- rho * a + (1 - rho) * e**2
+        p <- p - lr * e
+
+    Paper: Zeiler 2012.
+
+    When to use it: where no learning rate is to be chosen, as updates have the parameter's own units. It starts slowly:
+    the first updates are of the size of ``sqrt(eps)``.
+
+    As :class:`torch.optim.Adadelta`, in rounding only different: the root of a quotient, not a quotient of two roots.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fusedstep.numpy.Adadelta([w], rho=0.75, eps=1.0)
+    >>> opt.step([np.array([2.0, -2.0])])
+    >>> w.round(6)
+    array([-0.414214,  3.414214])
     """
 
 def adagrad(
@@ -382,6 +430,53 @@ def adopt(
     ...     opt.step([np.array([0.1, -3.0])])
     >>> w.round(4)
     array([ 0.95, -1.95])
+    """
+
+def asgd(
+    param: Array,
+    grad: Array,
+    ax: Array,
+    eta: Any,
+    mu: Any,
+    *,
+    step: int,
+    lr: float,
+    lambd: float,
+    alpha: float,
+    t0: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """ASGD: gradient descent with a falling rate, and a running average of the parameters beside it.
+
+    Formula::
+
+        p <- p - (eta * lambd * p + eta * g)                    eta starts at lr
+        ax <- p if mu == 1 else ax + mu * (p - ax)              mu starts at 1
+        eta <- lr / (1 + lambd * lr * step)**alpha
+        mu <- 1 / max(1, step - t0)
+
+    Papers: Polyak & Juditsky 1992; the rates: Bottou 2010.
+
+    When to use it: on convex problems, with ``t0`` at the step from which parameters are to be averaged. The average is
+    the state ``ax``; the parameters themselves are those of SGD.
+
+    As :class:`torch.optim.ASGD`, in rounding only different. ``eta`` and ``mu`` are kept as torch keeps them, so that a
+    checkpoint goes both ways.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fusedstep.numpy.ASGD([w], lr=0.5, lambd=0.0, t0=0)
+    >>> for _ in range(3):
+    ...     opt.step([np.array([1.0, -1.0])])
+    >>> w, opt.state[0]["ax"]
+    (array([-0.5,  3.5]), array([-0.25,  3.25]))
     """
 
 def laprop(

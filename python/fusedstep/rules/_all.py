@@ -1,6 +1,7 @@
 # Written by tools/generate.py from the files of this folder.
 from .._rule import Rule
 from .adabelief import AdaBelief
+from .adadelta import Adadelta
 from .adagrad import Adagrad
 from .adam import Adam
 from .adamax import Adamax
@@ -8,6 +9,7 @@ from .adamw import AdamW
 from .adan import Adan
 from .ademamix import AdEMAMix
 from .adopt import ADOPT
+from .asgd import ASGD
 from .laprop import LaProp
 from .lion import Lion
 from .nadam import NAdam
@@ -20,6 +22,7 @@ from .yogi import Yogi
 
 ALL: tuple[type[Rule], ...] = (
     AdaBelief,
+    Adadelta,
     Adagrad,
     Adam,
     Adamax,
@@ -27,6 +30,7 @@ ALL: tuple[type[Rule], ...] = (
     Adan,
     AdEMAMix,
     ADOPT,
+    ASGD,
     LaProp,
     Lion,
     NAdam,
