@@ -60,6 +60,15 @@ def adadelta(
     stream: int | None = None,
     seed: int = 0,
     tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
 ) -> Any:
     """Adadelta: the gradient over its root mean square, times the root mean square of the updates so far.
 
@@ -101,6 +110,20 @@ def adadelta(
         seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
         tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
             same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -491,6 +514,15 @@ def asgd(
     stream: int | None = None,
     seed: int = 0,
     tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
 ) -> Any:
     """ASGD: gradient descent with a falling rate, and a running average of the parameters beside it.
 
@@ -535,6 +567,20 @@ def asgd(
         seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
         tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
             same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
@@ -933,6 +979,15 @@ def rprop(
     stream: int | None = None,
     seed: int = 0,
     tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
 ) -> Any:
     """Rprop: steps of a size of each element's own, which grows while the sign of its gradient stays.
 
@@ -974,6 +1029,20 @@ def rprop(
         seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
         tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
             same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
 
     Returns:
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.

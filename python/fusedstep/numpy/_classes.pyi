@@ -52,7 +52,8 @@ class Adadelta(Optimizer):
         eps: added to both mean squares, a finite number >= 0; default 1e-06.
         weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed, l1, mask, cautious, cautious_decay, decay_mode,
+            ema_decay, ema_warmup, stats, decay_lr: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -69,6 +70,15 @@ class Adadelta(Optimizer):
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
         seed: int = 0,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class Adagrad(Optimizer):
@@ -341,7 +351,8 @@ class ASGD(Optimizer):
         t0: the step after which averaging starts, a finite number; default 1000000.0.
         weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed, l1, mask, cautious, cautious_decay, decay_mode,
+            ema_decay, ema_warmup, stats, decay_lr: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -359,6 +370,15 @@ class ASGD(Optimizer):
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
         seed: int = 0,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class Lion(Optimizer):
@@ -639,7 +659,8 @@ class Rprop(Optimizer):
         etas: factors of a step size, 0 < etas[0] < 1; 1 < etas[1] < inf; default (0.5, 1.2).
         step_sizes: the least and the largest step size, a number >= 0; default (1e-06, 50).
         maximize: ascend instead of descend; default False.
-        max_norm, clip_value, nonfinite, state_dtype, seed: see :class:`Optimizer`.
+        max_norm, clip_value, nonfinite, state_dtype, seed, l1, mask, cautious, cautious_decay, decay_mode,
+            ema_decay, ema_warmup, stats, decay_lr: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -655,6 +676,15 @@ class Rprop(Optimizer):
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         state_dtype: DTypeLike | Mapping[str, DTypeLike] | None = None,
         seed: int = 0,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class SGD(Optimizer):

@@ -52,7 +52,8 @@ class Adadelta(FusedOptimizer, torch.optim.Adadelta):
         capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
         maximize: ascend instead of descend; default False.
         differentiable: refused if True; default False.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
             :class:`FusedOptimizer`.
     """
 
@@ -76,6 +77,15 @@ class Adadelta(FusedOptimizer, torch.optim.Adadelta):
         seed: int = 0,
         grad_attr: str = "grad",
         norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class Adagrad(FusedOptimizer, torch.optim.Adagrad):
@@ -359,7 +369,8 @@ class ASGD(FusedOptimizer, torch.optim.ASGD):
         maximize: ascend instead of descend; default False.
         differentiable: refused if True; default False.
         capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
             :class:`FusedOptimizer`.
     """
 
@@ -384,6 +395,15 @@ class ASGD(FusedOptimizer, torch.optim.ASGD):
         seed: int = 0,
         grad_attr: str = "grad",
         norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class Lion(FusedOptimizer):
@@ -665,7 +685,8 @@ class Rprop(FusedOptimizer, torch.optim.Rprop):
         foreach: refused if True: all tensors are updated in one pass here.
         maximize: ascend instead of descend; default False.
         differentiable: refused if True; default False.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group: see
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
             :class:`FusedOptimizer`.
     """
 
@@ -688,6 +709,15 @@ class Rprop(FusedOptimizer, torch.optim.Rprop):
         seed: int = 0,
         grad_attr: str = "grad",
         norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
     ) -> None: ...
 
 class SGD(FusedOptimizer, torch.optim.SGD):
