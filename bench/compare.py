@@ -6,6 +6,8 @@ share of the memory limit. bench/README.md explains the method and how to read t
 Examples:
   python bench/compare.py --quick                                   under two minutes
   python bench/compare.py --set 16bit --threads 2                   bfloat16 and float16 beside float32 and the peers
+  python bench/compare.py --set family --threads 2                  rules without fused kernels in torch, and packages
+  python bench/compare.py --set rides --threads 2                   EMA, masks, L1, statistics: in the step, after it
   python bench/compare.py --json results/mine.json                  everything, under 15 minutes on two cores
   python bench/compare.py --rules AdamW RMSprop --shapes gpt2 sb3 --clip on --dtypes float32 float64
   python bench/compare.py --rules AdamW --shapes 1x1000 10x1000 my-model.json --peers "torch fused" numpy
@@ -53,7 +55,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=about, epilog="examples:" + examples, formatter_class=raw)
     many: dict[str, Any] = {"nargs": "+", "default": None}
     parser.add_argument("--quick", action="store_true", help="a few rules and sets of shapes, without what compiles")
-    parser.add_argument("--set", choices=["16bit"], help="cases that are listed in harness/cases.py")
+    parser.add_argument("--set", choices=grid.SETS, help="cases that are listed in harness/cases.py")
     parser.add_argument("--rules", **many, choices=rules(), metavar="RULE", help="of: " + ", ".join(rules()))
     parser.add_argument("--shapes", **many, metavar="SET", help=f"{', '.join(shape_names())}, 300x1000, a .json file")
     parser.add_argument("--dtypes", **many, choices=DTYPES, help="default: float32")
@@ -109,7 +111,7 @@ def chosen(args: argparse.Namespace) -> list[Case]:
     cases: list[Case] = []
     for device in args.devices:
         if args.set:
-            cases += [case.but(threads=n) for n in args.threads or [None] for case in grid.sixteen(device)]
+            cases += [case.but(threads=n) for n in args.threads or [None] for case in grid.SETS[args.set](device)]
             continue
         if not args.selectors and not args.threads:
             cases += grid.quick(device) if args.quick else grid.full(device, targets)

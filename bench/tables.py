@@ -17,6 +17,7 @@ from harness.report import table_of
 from harness.results import (
     OURS,
     Entry,
+    besides,
     duration,
     formats,
     limit_share,
@@ -105,7 +106,7 @@ def named(entries: list[Entry]) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for entry, case in zip(entries, cases, strict=True):
         texts = [case[k] for k in keys] + [worded(k, case[k]) for k in extras if case.get(k) is not None]
-        found.setdefault(", ".join(texts) + " + clip" * case["clip"], entry)
+        found.setdefault(", ".join(texts) + besides(case), entry)
     return found
 
 

@@ -9,6 +9,9 @@ from typing import Any
 from fusedstep.rules import ALL, Rule
 
 RULES: dict[str, type[Rule]] = {rule.name(): rule for rule in ALL}
+SUITED = {  # what suits small models, where the default does not
+    "adamw": "lr=0.003 weight_decay=0.1",
+}
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
@@ -34,6 +37,8 @@ def parsed(rule: type[Rule], texts: list[str]) -> dict[str, Any]:
             if value not in ("true", "false"):
                 raise ValueError(f"{name} is {value!r}, expected true or false")
             found[name] = value == "true"
+        elif value == "none" and rule.own[name].none is not None:
+            found[name] = None
         else:
             numbers = tuple(map(float, value.split(",")))
             found[name] = numbers if kind == "several" else numbers[0]
@@ -41,14 +46,14 @@ def parsed(rule: type[Rule], texts: list[str]) -> dict[str, Any]:
     return found
 
 
-def add_to(parser: argparse.ArgumentParser, rules: dict[str, type[Rule]] = RULES) -> None:
-    """--optimizer and --options; with neither, AdamW with a rate that suits small models."""
-    parser.add_argument("--optimizer", choices=rules, default="adamw", help="default: %(default)s")
+def add_to(parser: argparse.ArgumentParser, *more: str) -> None:
+    """--optimizer, of the rules and of what else a script knows, and --options."""
+    parser.add_argument("--optimizer", choices=[*RULES, *more], default="adamw", help="default: %(default)s")
     parser.add_argument(
         "--options",
         nargs="+",
         metavar="NAME=VALUE",
-        help="of the optimizer, as lr=0.3 momentum=0.9; default: its own, for adamw lr=0.003 weight_decay=0.1",
+        help="of the optimizer, as lr=0.3 momentum=0.9; default: what suits small models",
     )
 
 
@@ -60,9 +65,7 @@ def add_formats(parser: argparse.ArgumentParser, dtypes: tuple[str, ...], states
 
 def chosen(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, Any]:
     """The options that --options asks for; a bad one ends the script with its name."""
-    texts = args.options if args.options is not None else []
-    if args.options is None and args.optimizer == "adamw":
-        texts = ["lr=0.003", "weight_decay=0.1"]
+    texts = args.options if args.options is not None else SUITED.get(args.optimizer, "").split()
     try:
         return parsed(RULES[args.optimizer], texts)
     except (ValueError, TypeError) as error:

@@ -1,13 +1,16 @@
-"""Trains small models twice from one seed: with fusedstep.torch and with torch.optim.
+"""Trains small models twice from one seed: with fusedstep.torch and with torch.optim, or with pytorch_optimizer.
 
 transformer  on the characters of the source of Python's standard library
 convnet      residual, with batch normalisation, on scikit-learn's digits
 embedding    a word predictor on the same source: large tables, of which a step uses few rows and updates all
 
 Model, dropout, warm-up and cosine schedule, validation and early stop are the same on both sides and know nothing of
-the optimizer, the only difference. fusedstep clips within its step, torch with clip_grad_norm_. The two take turns,
+the optimizer, the only difference. fusedstep clips within its step, the other with clip_grad_norm_. The two take turns,
 step by step, on the same batches and dropout masks. They round in different orders: the losses agree to float32's
 precision at first, and drift apart as training amplifies that.
+
+With --optimizer all every optimizer trains the model, each beside torch's class or pytorch_optimizer's. The table has
+their losses.
 
 With --dtype the model has parameters and gradients of 16 bits. fusedstep keeps its state in float32 then, or as
 --state-dtype says; torch keeps it in the dtype of the parameters. A third model is trained beside them: by fusedstep,
@@ -19,6 +22,7 @@ Examples:
   python examples/train.py
   python examples/train.py --model all --peer default
   python examples/train.py --model all --dtype bfloat16 --state-dtype bfloat16
+  python examples/train.py --optimizer all --size tiny --steps 300
   python examples/train.py --optimizer sgd --options lr=0.3 momentum=0.9 nesterov=true --size tiny --steps 300
   python examples/train.py --size tiny --chars 5000 --steps 2000   # little text, soon overfitted: stops early
 """
@@ -46,23 +50,10 @@ import fusedstep.torch
 from fusedstep import _core
 from models import MODELS, SIZES, Batch
 from options import RULES, add_formats, add_to, chosen, integer
+from originals import PEERS, has, original
 
 MAX_NORM = 1.0
 FEW = 20  # the first steps, before rounding is much amplified; the last ones, whose mean is the final loss
-
-BOTH = {name: rule for name, rule in RULES.items() if rule.torch_class}  # what torch has too
-PEERS: dict[str, dict[str, bool]] = {"fused": {"fused": True}, "foreach": {"foreach": True}, "default": {}}
-
-
-def has(peer: str, optimizer: str, device: str) -> bool:
-    """Whether torch can step that way: it has fused kernels for some optimizers on some devices only."""
-    parameter = nn.Parameter(torch.zeros(1, device=device))
-    parameter.grad = torch.zeros_like(parameter)
-    try:
-        getattr(torch.optim, BOTH[optimizer].torch_class)([parameter], **PEERS[peer]).step()
-    except (TypeError, RuntimeError):
-        return False
-    return True
 
 
 def rate(step: int, steps: int) -> float:
@@ -137,7 +128,7 @@ class FusedRun(Run):
 def make_runs(args: argparse.Namespace, model: str) -> list[Run]:
     torch.manual_seed(args.seed)
     first = MODELS[model].make(MODELS[model].sizes[args.size]).to(args.device)
-    name = BOTH[args.optimizer].torch_class
+    name = RULES[args.optimizer].__name__
 
     def fused(dtype: str, **state: str) -> Run:
         own = copy.deepcopy(first).to(getattr(torch, dtype))
@@ -150,10 +141,10 @@ def make_runs(args: argparse.Namespace, model: str) -> list[Run]:
     ours = fused(args.dtype, **({"state_dtype": args.state_dtype} if args.state_dtype else {}))
     theirs = copy.deepcopy(first).to(getattr(torch, args.dtype))
     how = ", ".join(f"{key}={value}" for key, value in PEERS[args.peer].items())
-    title = f"torch.optim\n{name}({how})\n+ clip_grad_norm_" + f"\n{args.dtype}, state {args.dtype}" * low
-    peer = getattr(torch.optim, name)(theirs.parameters(), **args.chosen, **PEERS[args.peer])
-    torchs = Run("torch", title, theirs, peer, args.steps)
-    return [ours, torchs, *([fused("float32")] if low else [])]
+    package, cls, options = original(RULES[args.optimizer], args.chosen, args.peer)
+    title = f"{package}\n{cls.__name__}({how})\n+ clip_grad_norm_" + f"\n{args.dtype}, state {args.dtype}" * low
+    other = Run(package.partition(".")[0], title, theirs, cls(theirs.parameters(), **options), args.steps)
+    return [ours, other, *([fused("float32")] if low else [])]
 
 
 def train(runs: list[Run], args: argparse.Namespace, model: str, console: Console) -> str:
@@ -213,7 +204,8 @@ def draw(runs: list[Run], title: str, unit: str, path: Path) -> None:
     curves, difference = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     losses = [[step.loss for step in run.steps] for run in runs]
     steps = range(1, len(losses[0]) + 1)
-    styles = ("fusedstep.torch", "tab:blue", "-", "o"), ("torch.optim", "tab:orange", "--", "x")
+    other = runs[1].title.partition("\n")[0]
+    styles = ("fusedstep.torch", "tab:blue", "-", "o"), (other, "tab:orange", "--", "x")
     styles += (("fusedstep.torch, float32", "tab:green", ":", "+"),)
     for run, values, (name, color, line, marker) in zip(runs, losses, styles, strict=False):
         curves.plot(steps, values, line, color=color, linewidth=1.2, label=f"{name}, training")
@@ -267,20 +259,33 @@ def parse() -> argparse.Namespace:
         if "type" in options and "choices" not in options:
             options.setdefault("metavar", "N")
         parser.add_argument(flag, help=what + "default: %(default)s" * ("default" in options), **options)
-    add_to(parser, BOTH)
+    add_to(parser, "all")
     add_formats(parser, ("float32", "bfloat16", "float16"), ("float32", "bfloat16"))
     args = parser.parse_args()
-    args.chosen = chosen(parser, args)
+    if args.chars and args.model != "all" and not MODELS[args.model].characters:
+        parser.error(f"argument --chars: {args.model} reads no text")
+    if args.optimizer != "all":
+        return with_optimizer(parser, args)
+    if args.model == "all" or args.options is not None or args.peer or args.state_dtype or args.dtype != "float32":
+        parser.error("argument --optimizer: all trains one model in float32, with options of its own")
+    args.every = [with_optimizer(parser, argparse.Namespace(**{**vars(args), "optimizer": name})) for name in RULES]
+    return args
+
+
+def with_optimizer(parser: argparse.ArgumentParser, args: argparse.Namespace) -> argparse.Namespace:
+    """With its options, and how the other side runs it."""
+    args.chosen, rule = chosen(parser, args), RULES[args.optimizer]
     try:
-        rule = BOTH[args.optimizer]
         rule.formats(rule.__name__, {**rule.defaults, **args.chosen, "state_dtype": args.state_dtype})
     except ValueError as error:
         parser.error(f"argument --state-dtype: {error}")
-    if args.chars and args.model != "all" and not MODELS[args.model].characters:
-        parser.error(f"argument --chars: {args.model} reads no text")
-    if args.peer and not has(args.peer, args.optimizer, args.device):
-        parser.error(f"argument --peer: torch has no {args.peer} {BOTH[args.optimizer].torch_class} on {args.device}")
-    args.peer = args.peer or next(peer for peer in PEERS if has(peer, args.optimizer, args.device))
+    if args.peer and not has(args.peer, rule, args.device):
+        parser.error(f"argument --peer: torch has no {args.peer} {rule.__name__} on {args.device}")
+    args.peer = args.peer or next(peer for peer in PEERS if has(peer, rule, args.device))
+    try:
+        original(rule, args.chosen, args.peer)
+    except ValueError as error:
+        parser.error(f"argument --optimizer: {error}")
     return args
 
 
@@ -302,14 +307,32 @@ def compare(args: argparse.Namespace, name: str, plot: Path, console: Console) -
     model = f"{args.size} {name}, {sum(p.numel() for p in parameters):,} parameters in {len(parameters)} tensors"
     where = f"threads: {args.threads}" if args.device == "cpu" else torch.cuda.get_device_name()
     print_table(runs, f"{model}\n{end}, {where}", console)
-    draw(runs, f"{BOTH[args.optimizer].__name__}, {model}", MODELS[name].unit, plot)
+    draw(runs, f"{RULES[args.optimizer].__name__}, {model}", MODELS[name].unit, plot)
     console.print(f"loss curves: {plot}")
     return status
+
+
+def all_optimizers(args: argparse.Namespace, console: Console) -> int:
+    table = Table(title=f"{args.size} {args.model}, {args.steps} steps: loss per {MODELS[args.model].unit}")
+    for header in ("", "options", "beside", "first", "fusedstep", "the other", f"largest gap, first {FEW}"):
+        table.add_column(header, justify="left" if header in ("", "options", "beside") else "right")
+    for own in args.every:
+        runs = make_runs(own, own.model)
+        train(runs, own, own.model, console)
+        losses = [[step.loss for step in run.steps] for run in runs]
+        apart = max(abs(a - b) for a, b in zip(*(some[:FEW] for some in losses), strict=True))
+        options = " ".join(f"{name}={value}" for name, value in own.chosen.items())
+        numbers = [f"{v:.3f}" for v in (losses[0][0], *(run.final_loss() for run in runs))]
+        table.add_row(RULES[own.optimizer].__name__, options, runs[1].name, *numbers, f"{apart:.1e}")
+    console.print(table)
+    return 0
 
 
 def main() -> int:
     args, console = parse(), Console()
     torch.set_num_threads(args.threads)  # fusedstep follows
+    if args.optimizer == "all":
+        return all_optimizers(args, console)
     if args.model != "all":
         return compare(args, args.model, args.plot, console)
     for name in MODELS:

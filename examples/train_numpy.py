@@ -87,10 +87,8 @@ class Reference(Side):
     def update(self, grads: list[Array], lr: float, step: int) -> float:
         norm = reference.total_norm(grads)
         names = self.rule.state_keys(self.options)
-        numbers = {**self.rule.hyper("", {**self.options, "lr": lr}), "step": step}
+        numbers = {**self.rule.specified("", {**self.options, "lr": lr}), "step": step}
         numbers["clip_coef"] = reference.clip_coefficient(norm, MAX_NORM)
-        numbers |= {name: self.options[name] for name in ("weight_decay", "maximize")}
-        numbers["decoupled"] = self.rule.is_decoupled(self.options)
         specified = getattr(reference, self.rule.name())
         for p, g, state in zip(self.params, grads, self.state, strict=True):
             given = {name: state[name] for name in names}

@@ -23,6 +23,15 @@ from fusedstep import reference
 SHAPES = Path(__file__).resolve().parents[1] / "shapes"
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 COMMON = ("SGD momentum", "RMSprop", "AdamW")
+WITH_FUSED = ("SGD", "Adagrad", "Adam", "AdamW")  # torch has kernels of these: the other sets measure them
+# What a step does besides, by the options of fusedstep that ask for it.
+RIDES: dict[str, dict[str, Any]] = {
+    "EMA": {"ema_decay": 0.999},
+    "mask": {},  # an array of its own
+    "nonzero": {"mask": "nonzero"},
+    "L1": {"l1": 0.1},
+    "stats": {"stats": True},
+}
 
 
 @dataclass(frozen=True)
@@ -47,10 +56,10 @@ class Rule:
         """All of them, defaults included: a peer's own defaults may be others."""
         return {**self.spec.defaults, **self.chosen}
 
-    def step(self, param: Any, grad: Any, state: dict[str, Any], count: int, coef: float = 1.0, tensor: int = 0) -> Any:
+    def step(self, param: Any, grad: Any, state: dict[str, Any], count: int, coef: float = 1.0, **more: Any) -> Any:
         """One step by the specification; the parameter is returned, the state, numbers included, replaced."""
         given = self.options
-        common = {"clip_coef": coef, "step": count, "tensor": tensor}
+        common = {"clip_coef": coef, "step": count, **more}
         specified = getattr(reference, self.spec.name())
         new, *states = specified(param, grad, **state, **common, **self.spec.specified(self.cls, given))
         state.update(zip(state, states, strict=True))
@@ -133,6 +142,7 @@ class Case:
     threads: int | None = None  # as torch has it
     target: str | None = None  # fusedstep's instruction set; None: the preferred one
     state: str | None = None  # dtype of fusedstep's state; None: float64 for float64 parameters, else float32
+    ride: str | None = None  # of RIDES
 
     def but(self, **changes: Any) -> Case:
         return replace(self, **changes)
@@ -153,6 +163,10 @@ class Case:
         return dtype
 
     @property
+    def ride_options(self) -> dict[str, Any]:
+        return RIDES[self.ride] if self.ride else {}
+
+    @property
     def low(self) -> bool:
         """Whether parameters or states have 16 bits."""
         return min(self.torch_dtype.itemsize, self.state_dtype.itemsize) == 2
@@ -162,6 +176,8 @@ class Case:
         fields = {k: getattr(self, k) for k in ("dtype", "clip", "device", "threads", "target")}
         if self.low and self.rule.states:
             fields["state"] = str(self.state_dtype).removeprefix("torch.")
+        if self.ride:
+            fields["ride"] = self.ride
         return {"rule": self.rule.label, "shapes": self.shapes.name, **fields}
 
 
@@ -185,6 +201,20 @@ def sixteen(device: str) -> list[Case]:
     cases += product(["SGD momentum", "RMSprop", "Adagrad", "Lion"], ["32M"], [False], state="bfloat16", **low)
     cases += product(["clip_grad_norm_"], ["32M"], [True], **low)
     return cases + product(["AdamW"], ["32M"], [False], dtype="float16", device=device)
+
+
+def family(device: str) -> list[Case]:
+    """The rules that torch has no fused kernel of, beside the packages that have them."""
+    names = [name for name, rule in rules().items() if rule.cls not in WITH_FUSED and not rule.clips_alone]
+    return product(names, ["32M"], [False], device=device)
+
+
+def rides(device: str) -> list[Case]:
+    """What rides along in the pass over memory, beside a pass of its own."""
+    return [case.but(ride=ride) for ride in RIDES for case in product(["AdamW"], ["32M"], [False], device=device)]
+
+
+SETS = {"16bit": sixteen, "family": family, "rides": rides}
 
 
 def full(device: str, targets: Sequence[str]) -> list[Case]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fusedstep import reference
 from harness.cases import Case, Shapes
-from harness.measure import TooLong
+from harness.measure import TooLong, mask_of
 from harness.peers import Peer, Unavailable, first_line
 
 # Awkward sizes. bitsandbytes quantises from 4,096 elements on: the first two. torchao quantises the second of them, a
@@ -51,6 +51,10 @@ class Specified:
     def __init__(self, case: Case) -> None:
         self._case, self._generator, self.step = case, torch.Generator().manual_seed(0), 0
         self.params = [array(t) for t in self.draw(1.0)]
+        # What a mask leaves out is zero already: else the update would be mostly that.
+        self.masks = [mask_of(p.shape).numpy() for p in self.params]
+        if case.ride in ("mask", "nonzero"):
+            self.params = [p * m for p, m in zip(self.params, self.masks, strict=True)]
         low = array(torch.empty(0, dtype=case.state_dtype)).dtype
         spec = case.rule.spec
         starts = spec.starts(case.rule.options)
@@ -73,7 +77,9 @@ class Specified:
             if rule.clips_alone:
                 self.params[i] = reference.clip(wide(grad), clip_coef=coefficient)[0].astype(grad.dtype)
             else:
-                self.params[i] = rule.step(self.params[i], grad, state, self.step, coefficient, i)
+                ride = {k: v for k, v in self._case.ride_options.items() if k in ("mask", "l1")}
+                ride |= {"mask": self.masks[i]} if self._case.ride == "mask" else {}
+                self.params[i] = rule.step(self.params[i], grad, state, self.step, coefficient, tensor=i, **ride)
 
     def in_torchs_format(self, params: list[Any]) -> dict[Any, dict[str, Any]]:
         """The states as a torch optimizer of these parameters has them."""

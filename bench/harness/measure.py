@@ -77,6 +77,11 @@ class Data:
             self._fill(p.grad, self._small)
 
 
+def mask_of(shape: tuple[int, ...]) -> torch.Tensor:
+    """Which elements of a tensor of this shape train: half of them."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.5
+
+
 class Sample(NamedTuple):
     """Seconds of a step; on a GPU of its device, beside those until the call returned and until all had ended."""
 
@@ -205,14 +210,15 @@ def bytes_by_format(arrays: list[Any]) -> dict[str, int]:
 def moved(case: Case, params: list[Any], state: list[Any]) -> dict[str, float]:
     """Bytes per element that a step cannot avoid, by format, of the tensors as they are stored.
 
-    Parameter and state are read and written, the gradient is read, twice for its norm. Clipping alone writes it.
+    Parameter and state are read and written, the gradient is read, twice for its norm, and masks are read. Clipping
+    alone writes the gradient.
     """
     total: dict[str, float] = defaultdict(float)
     alone = case.rule.clips_alone
     for passes, arrays in ((2 * (not alone), params), (1 + case.clip + alone, [p.grad for p in params]), (2, state)):
         for name, size in bytes_by_format(arrays).items():
             if passes:
-                total[name] += passes * size / case.shapes.elements
+                total[name] += (1 if name == "bool" else passes) * size / case.shapes.elements
     return {name: float(f"{size:.4g}") for name, size in total.items()}
 
 

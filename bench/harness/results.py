@@ -21,7 +21,7 @@ OURS, LIMIT = "fusedstep", "limit"
 LEAST = 0.03  # a difference below it is none, however still the machine
 BETWEEN = 0.1  # a ratio may differ by a tenth between runs: where arrays land in memory is in no spread of one run
 ERRORS = 2  # standard errors that a difference has to exceed
-CASE_KEYS = ("rule", "shapes", "dtype", "clip", "device", "threads", "target", "cache", "state")
+CASE_KEYS = ("rule", "shapes", "dtype", "clip", "device", "threads", "target", "cache", "state", "ride")
 # Those that a label leaves out unless asked, and how it words them.
 EXTRAS = {"device": "{}", "threads": "{} threads", "target": "{}", "cache": "{} cache"}
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
@@ -114,9 +114,14 @@ def formats(case: dict[str, Any]) -> str:
     return dtype if state in (None, dtype) else f"{dtype} with {state} state"
 
 
+def besides(case: dict[str, Any]) -> str:
+    """What a step does beside its rule."""
+    return " + clip" * case["clip"] + (f" + {case['ride']}" if case.get("ride") else "")
+
+
 def label(case: dict[str, Any], *extra_keys: str) -> str:
     """``AdamW, 32M, float32 + clip``; with extra keys ``AdamW, 32M, float32 (1 thread)``."""
-    text = f"{case['rule']}, {case['shapes']}, {formats(case)}{' + clip' if case['clip'] else ''}"
+    text = f"{case['rule']}, {case['shapes']}, {formats(case)}{besides(case)}"
     extras = [worded(k, case[k]) for k in extra_keys if case.get(k) is not None]  # a GPU has no threads
     return f"{text} ({', '.join(extras)})" if extras else text
 

@@ -20,6 +20,7 @@ T = TypeVar("T")
 Row = dict[str, Any]
 HOST_SECONDS = 0.05  # for the host's part of each contender
 LEAST_SECONDS = 1.0  # of a case, however late it is
+RIDE_BYTES = {"EMA": 8, "mask": 1}  # per element, for arrays that an optimizer makes at its first step
 OWN_STATE = 4  # arrays that a peer may need which says nothing of it: its own state, and temporaries
 SPARE = 2**30  # bytes that stay free: a machine that swaps, or kills, measures nothing
 
@@ -69,6 +70,8 @@ class Runner:
         home = {name: getattr(peer, "devices", ("cpu", "cuda")) for name, peer in all_peers().items()}
         here = [p for p in self.peers if p not in self.missing and case.device in home[p]]  # elsewhere it has no row
         here = [p for p in here if case.low or not getattr(all_peers()[p], "dtype", None)]
+        takes = ("both", "rides" if case.ride else "plain")
+        here = [p for p in here if getattr(all_peers()[p], "takes", "plain") in takes]
         rows: dict[str, Row] = {name: {"peer": name} for name in [*here, LIMIT]}
         try:
             self._measure(case, here, max(budget, LEAST_SECONDS), entry, rows)
@@ -95,7 +98,7 @@ class Runner:
         shared = data, data.state(case)
         arrays = [x for own in shared[1].values() for x in own.values() if x.dim()]
         entry["bytes_by_format"] = measure.moved(case, data.params, arrays)
-        entry["bytes_per_element"] = sum(entry["bytes_by_format"].values())
+        entry["bytes_per_element"] = sum(entry["bytes_by_format"].values()) + RIDE_BYTES.get(case.ride or "", 0)
         contenders: dict[str, tuple[Contender, Case, measure.Data]] = {}
         for name in names:
             row = rows[name]
@@ -149,10 +152,11 @@ class Runner:
             raise Unavailable(f"not ready after {self.setup:.0f} s with {less}")
         try:
             with measure.limited(self.setup):
-                error = _checked(name, case.but(shapes=None, threads=None))  # the check brings its shapes
-                if isinstance(error, str):
-                    raise Unavailable(error)
-                row["update_error"] = float(f"{error:.3g}")
+                if not getattr(peer, "is_part", False):
+                    error = _checked(name, case.but(shapes=None, threads=None))  # the check brings its shapes
+                    if isinstance(error, str):
+                        raise Unavailable(error)
+                    row["update_error"] = float(f"{error:.3g}")
                 if why := self._lacks(case, getattr(peer, "arrays", OWN_STATE)):
                     raise Unavailable(why)
                 data, state = shared

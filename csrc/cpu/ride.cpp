@@ -24,7 +24,8 @@ class Riding {
         step_(target.ride_step[w.rule][static_cast<int>(w.compute)]),
         tile_(target, w) {}
 
-  std::int64_t size() const { return tile_.size(); }
+  // Twice as much where nothing has to be decoded: a call costs as much as the squares of 100 elements.
+  std::int64_t size() const { return is_mixed(w_) || w_.strided ? tile_.size() : 2 * tile_.size(); }
 
   void step(std::int64_t begin, std::int64_t n, Sums* sums) {
     tile_.decode(begin, n);
@@ -46,8 +47,12 @@ class Riding {
     const bool averages = w_.average > 0 && !average_is_apart;
     step_(*w_.uniform, streams, {keep, averages ? streams[w_.average] : nullptr, sums ? direction_ : nullptr}, n);
     if (!sums) return;
-    const double all = ride_.add_squares(direction_, n, sums->lanes[kUpdateNorm]);
+    const double all = ride_.add_squares(direction_, n, sums->lanes[kUpdateNorm], after(streams[0], n));
     sums->largest = fold<Norm::inf>(all == all ? ride_.largest(direction_, n) : all, sums->largest);
+  }
+
+  const void* after(const void* stream, std::int64_t n) const {
+    return static_cast<const char*>(stream) + n * size_of(w_.compute);
   }
 
   // What is known before the step.
@@ -62,13 +67,13 @@ class Riding {
       ride_.mask(keep, g, n, gradient_);
       g = gradient_;
     }
-    ride_.add_squares(p, n, sums.lanes[kParamNorm]);
-    const double all = ride_.add_squares(g, n, sums.lanes[kGradNorm]);
+    ride_.add_squares(p, n, sums.lanes[kParamNorm], tile_.streams()[kFirstState]);
+    const double all = ride_.add_squares(g, n, sums.lanes[kGradNorm], tile_.streams()[kFirstState + 1]);
     if (w_.clips) ride_.add_clipped(*w_.uniform, g, n, &sums.counts[0]);
     if (all - all != 0.0) ride_.add_nonfinite(g, n, &sums.counts[1], &sums.counts[2]);
   }
 
-  using Memory = char[largest_tile() * sizeof(double)];
+  using Memory = char[2 * largest_tile() * sizeof(double)];
   const Tensor& w_;
   const RideTable& ride_;
   const RideFn step_;

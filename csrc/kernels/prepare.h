@@ -137,10 +137,12 @@ FS_INLINE void with_rule(TypeList<Rule, Rest...>, int rule, const F& f) {
 FS_INLINE void prepare(int rule, Compute compute, const StepOptions& options, double norm, std::int64_t step,
                        UniformBytes& out, Scalars* scalars = nullptr, const GroupScalars* group = nullptr) {
   with_rule(AllRules{}, rule, [&](auto of) {
-    prepare_rule<typename decltype(of)::type>(compute, options, norm, step, out.bytes, scalars, group);
+    using Rule = typename decltype(of)::type;
+    prepare_rule<Rule>(compute, options, norm, step, out.bytes, scalars, group);
+    out.ride = prepare_ride(options);
+    if (spares_first<Rule> && step == 1) out.ride.decay = 0.0;
   });
   out.step_key = step_key(options.seed, step);
-  out.ride = prepare_ride(options);
 }
 
 // Moves the scalars of a group one step on; of a rule without any nothing.

@@ -86,7 +86,7 @@ struct RideLoops {
     });
   }
 
-  static double add_squares(const void* x, std::int64_t n, double* lanes) {
+  static double add_squares(const void* x, std::int64_t n, double* lanes, const void* next) {
     constexpr int kGroups = kNormLanes / Wide::size;
     const T* const from = static_cast<const T*>(x);
     Wide sum[kGroups];
@@ -97,7 +97,11 @@ struct RideLoops {
       }
     };
     std::int64_t i = 0;
-    for (; i + kNormLanes <= n; i += kNormLanes) add(from + i);
+    constexpr int kLine = 64 / sizeof(T);
+    for (; i + kNormLanes <= n; i += kNormLanes) {
+      for (int line = 0; line < kNormLanes; line += kLine) fetch(static_cast<const T*>(next) + i + line);
+      add(from + i);
+    }
     if (i < n) {
       T rest[kNormLanes] = {};
       for (std::int64_t j = i; j < n; ++j) rest[j - i] = from[j];

@@ -63,7 +63,8 @@ struct RideTable {
   void (*average)(const UniformBytes& uniform, const void* p, std::int64_t n, void* e);
   // Of a norm block, tile by tile; all but the last tile of whole rows. Returns the sum of the lanes, in any order: it
   // tells whether anything was no number, or infinite.
-  double (*add_squares)(const void* x, std::int64_t n, double* lanes);
+  // Fetches as much from `next`, which is what will be read after that.
+  double (*add_squares)(const void* x, std::int64_t n, double* lanes, const void* next);
   double (*largest)(const void* x, std::int64_t n);  // |x| that is a number
   void (*add_clipped)(const UniformBytes& uniform, const void* g, std::int64_t n, double* count);
   void (*add_nonfinite)(const void* g, std::int64_t n, double* nans, double* infinite);

@@ -2,18 +2,25 @@
 #pragma once
 #include <type_traits>
 
+#include "adabelief.h"
 #include "adadelta.h"
 #include "adagrad.h"
 #include "adam.h"
 #include "adamax.h"
+#include "adan.h"
+#include "ademamix.h"
+#include "adopt.h"
 #include "asgd.h"
 #include "clip.h"
+#include "laprop.h"
 #include "lion.h"
 #include "nadam.h"
 #include "radam.h"
 #include "rmsprop.h"
 #include "rprop.h"
 #include "sgd.h"
+#include "signsgd.h"
+#include "yogi.h"
 
 #if defined(FS_EXTRA_RULES)  // a build for tests has more
 #include FS_EXTRA_RULES
@@ -25,8 +32,10 @@ using ExtraRules = TypeList<>;
 
 namespace fusedstep {
 
-using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, RAdamRules,
-                        AdamaxRules, AdadeltaRules, RpropRules, ASGDRules, ExtraRules>::type;
+using AllRules =
+    Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, RAdamRules, AdamaxRules,
+           AdadeltaRules, RpropRules, ASGDRules, AdEMAMixRules, AdoptRules, AdanRules, SignSgdRules, YogiRules,
+           AdaBeliefRules, LaPropRules, ExtraRules>::type;
 
 // Where a rule is among others.
 template <class Rule, class First, class... Rest>

@@ -63,6 +63,7 @@ SHRINKING = Range("0 < {name} < 1", lambda x: 0.0 < x < 1.0, (math.nan, math.inf
 GROWING = Range("1 < {name} < inf", lambda x: 1.0 < x < math.inf, (math.nan, math.inf, -math.inf, -2.0, 0.0, 1.0))
 FINITE = Range("a finite number", math.isfinite, (math.nan, math.inf, -math.inf))
 POSITIVE = Range("a finite number > 0", lambda x: 0.0 < x < math.inf, (0.0, math.nan, math.inf, -math.inf, -1.0))
+STEPS = Range("a number of steps >= 0", NON_NEGATIVE.holds, NON_NEGATIVE.bad)
 LIMIT = Range("a number >= 0", lambda x: x >= 0.0, (math.nan, -math.inf, -1.0))  # inf is no limit
 
 

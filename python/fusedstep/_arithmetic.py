@@ -90,12 +90,6 @@ def maximum_nan(a: Any, b: Array) -> Array:
     return np.where((a > b) | (a != a), a, b)
 
 
-def sign(x: Array) -> Array:
-    """-1, 0 or 1: a zero keeps its sign, and a NaN stays NaN, where torch.sign gives 0."""
-    one = rounded(1.0, x)
-    return np.where(x > 0, one, np.where(x < 0, -one, x))
-
-
 def kept(param: Array, mask: Any) -> Array | None:
     """The elements that take part; None for all. ``mask``: a bool array, ``"nonzero"`` (of the parameter before the
     step; a NaN takes part) or None."""
@@ -118,6 +112,12 @@ def decay_of(lr: float, weight_decay: float, mode: str = "lr", decay_lr: float |
         return lr * weight_decay
     assert decay_lr is not None
     return (lr if mode == "relative" else lr * lr) / decay_lr * weight_decay
+
+
+def sign(x: Array) -> Array:
+    """-1, 0 or 1: a zero keeps its sign, and a NaN stays NaN, where torch.sign gives 0."""
+    one = rounded(1.0, x)
+    return np.where(x > 0, one, np.where(x < 0, -one, x))
 
 
 def before(

@@ -29,7 +29,8 @@ def papers_of(rule: type[Rule]) -> str:
 
 def range_of(o: Option, name: str) -> str:
     if len(set(o.ranges)) < 2:
-        return "".join(r.text.format(name=f"each of {name}" if o.into else name) for r in o.ranges[:1])
+        text = "".join(r.text.format(name=f"each of {name}" if o.into else name) for r in o.ranges[:1])
+        return text if o.none is None else f"{text} or None"
     texts = [(r.text if "{name}" in r.text else "{name}: " + r.text) for r in o.ranges]
     return "; ".join(text.format(name=f"{name}[{k}]") for k, text in enumerate(texts))
 

@@ -12,12 +12,12 @@ from typing import Any, ClassVar, Literal
 from . import _arguments as check
 from . import _core
 from . import _rides as rides
-from ._arguments import FINITE, FRACTION, GROWING, LIMIT, NON_NEGATIVE, POSITIVE, SHRINKING, UNIT, Range
+from ._arguments import FINITE, FRACTION, GROWING, LIMIT, NON_NEGATIVE, POSITIVE, SHRINKING, STEPS, UNIT, Range
 
 # What declarations are written with.
 __all__ = ["CAPTURABLE", "DIFFERENTIABLE", "FINITE", "FOREACH", "FRACTION", "FUSED", "GROWING", "KEYWORD_ONLY"]
-__all__ += ["LIMIT", "MAXIMIZE", "NON_NEGATIVE", "POSITIVE", "SHRINKING", "UNIT", "Options", "Rule", "StateNumber"]
-__all__ += ["array", "decay", "flag", "learning_rate", "number", "several"]
+__all__ += ["LIMIT", "MAXIMIZE", "NON_NEGATIVE", "POSITIVE", "SHRINKING", "STEPS", "UNIT", "Options", "Rule"]
+__all__ += ["StateNumber", "array", "decay", "flag", "ignored", "learning_rate", "number", "several"]
 
 Options = Mapping[str, Any]
 Check = Callable[[str, str, Any], Any]  # label, name, value
@@ -37,6 +37,8 @@ class Option:
     name: str = ""
     keyword_only: bool = False
     checked: Check | None = None  # of a call
+    none: float | None = None  # of a number: what None is to the kernel, where it may be None
+    ignored: bool = False  # of a torch option: no group has it
 
     @property
     def kernel_names(self) -> tuple[str, ...]:
@@ -49,8 +51,15 @@ class Option:
         if self.kind == "several":
             values = zip(self.ranges, check.several(label, self.name, value, len(self.into)), strict=True)
             return tuple(r.check(label, f"{self.name}[{k}]", v) for k, (r, v) in enumerate(values))
+        if value is None and self.none is not None:
+            return (self.none,)
         (range,) = self.ranges
-        return (range.check(label, self.name, value),)
+        try:
+            return (range.check(label, self.name, value),)
+        except (ValueError, TypeError) as error:
+            if self.none is None:
+                raise
+            raise type(error)(f"{error} or None") from None
 
 
 def of_call(name: str, default: Any, annotation: str, text: str, checked: Check | None = None) -> Option:
@@ -143,9 +152,9 @@ _CHECKED = {o.name: o.checked for o in (*RUN_TIME.values(), DECAY_LR, SEED, GRAD
 ERROR_IF_NONFINITE = of_call("error_if_nonfinite", False, "bool", 'torch\'s word for ``nonfinite="raise"``')
 
 
-def number(default: float, range: Range, text: str) -> Any:
-    """An option that is a number."""
-    return Option(default, text, "number", (range,))
+def number(default: float | None, range: Range, text: str, none: float | None = None) -> Any:
+    """An option that is a number; or None, which the kernel knows by the number ``none``."""
+    return Option(default, text, "number", (range,), annotation="float" if none is None else "float | None", none=none)
 
 
 def several(default: tuple[float, ...], ranges: Range | tuple[Range, ...], into: tuple[str, ...], text: str) -> Any:
@@ -171,6 +180,11 @@ def learning_rate(default: float) -> Any:
 
 def decay(default: float = 0.0, text: str = "L2 decay: ``weight_decay * p`` is added to the gradient") -> Any:
     return number(default, NON_NEGATIVE, text)
+
+
+def ignored(default: Any, annotation: str, text: str) -> Any:
+    """An argument of another package's class that asks for nothing here."""
+    return Option(default, text, "torch", annotation=annotation, ignored=True)
 
 
 MAXIMIZE = flag(False, "ascend instead of descend")
@@ -404,7 +418,8 @@ class Rule:
         switches = list(dict.fromkeys(s.when for s in cls.states if s.when))
         found: dict[tuple[str, ...], dict[str, Any]] = {}
         for on in sorted(itertools.product([False, True], repeat=len(switches)), key=sum):
-            chosen = {n: True if cls.options[n].kind == "flag" else 0.9 for n in itertools.compress(switches, on)}
+            asked = {n: x if cls.options[n].kind == "flag" else 0.9 * x for n, x in zip(switches, on, strict=True)}
+            chosen = {n: x for n, x in asked.items() if bool(x) != bool(cls.options[n].default)}
             found.setdefault(cls.state_names({**cls.defaults, **chosen}), chosen)
         return found
 

@@ -12,17 +12,15 @@ import pytest
 torch = pytest.importorskip("torch")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 
+from harness import cases  # noqa: E402
 from harness.cases import Case, rules  # noqa: E402
 from harness.check import allowed, check, update_error  # noqa: E402
 from harness.peers import Contender, Unavailable, all_peers  # noqa: E402
 
 RULES = rules()
 PEERS = all_peers()
-OTHERS = [  # without fusedstep, and without what compiles for each shape
-    name
-    for name, peer in PEERS.items()
-    if not name.startswith("fusedstep") and "cpu" in peer.devices and not getattr(peer, "compiled", False)
-]
+PLAIN = {name: peer for name, peer in PEERS.items() if getattr(peer, "takes", "plain") == "plain"}  # not fusedstep
+OTHERS = [name for name, peer in PLAIN.items() if "cpu" in peer.devices and not getattr(peer, "compiled", False)]
 each_rule = pytest.mark.parametrize("label", RULES)
 # What packages warn of when they are imported, and how they compute, is not this suite's concern.
 foreign = pytest.mark.filterwarnings("ignore")
@@ -49,9 +47,12 @@ LOW = [("bfloat16", None), ("bfloat16", "bfloat16"), ("float16", None), ("float3
 @pytest.mark.parametrize(("dtype", "state"), [("float32", None), ("float64", None), *LOW])
 @each_rule
 def test_fusedstep_has_the_bits_of_the_specification(label, dtype, state, clip):
-    if state == "bfloat16" and "centered" in label:
-        pytest.skip("is refused")
-    one = case(label, dtype=dtype, state=state, clip=clip or RULES[label].clips_alone)
+    rule = RULES[label]
+    try:
+        rule.spec.formats(rule.cls, {**rule.options, "state_dtype": state})
+    except ValueError as error:
+        pytest.skip(str(error))
+    one = case(label, dtype=dtype, state=state, clip=clip or rule.clips_alone)
     assert update_error(PEERS["fusedstep"], one) == allowed(PEERS["fusedstep"], one) == 0
 
 
@@ -84,7 +85,7 @@ def test_what_runs_everywhere_is_available():
         one = case(label, clip=rule.clips_alone)
         if not rule.clips_alone:
             check(PEERS["numpy"], one)
-        if label != "Lion":  # torch has none
+        if rule.clips_alone or rule.spec.torch_class:
             check(PEERS["torch default"], one)
     for label in ("SGD", "SGD momentum", "Adagrad", "Adam", "AdamW"):
         check(PEERS["torch fused"], case(label))
@@ -135,13 +136,29 @@ def test_a_peer_that_clips_nothing_is_found():
         check(Planted(()), case("SGD momentum", clip=True))
 
 
+RIDES = [name for name, peer in PEERS.items() if getattr(peer, "takes", "") == "rides" and not peer.is_part]
+
+
+@pytest.mark.parametrize("ride", cases.RIDES)
+def test_what_rides_along_is_compared(ride):
+    one = case("AdamW", ride=ride)
+    assert update_error(PEERS["fusedstep"], one) == 0
+    for name in RIDES:
+        if "softshrink" not in name or ride == "L1":
+            assert 0 <= update_error(PEERS[name], one) <= allowed(PEERS[name], one)
+    if ride not in ("EMA", "stats"):  # which change no parameter
+        with pytest.raises(Unavailable, match="answer differs"):
+            check(Planted(()), one)
+
+
 @foreign
 def test_a_missing_package_is_told(monkeypatch):
-    for name in ("apex", "bitsandbytes", "flashoptim", "optimi", "torchao"):
+    for name in ("apex", "bitsandbytes", "flashoptim", "optimi", "pytorch_optimizer", "timm", "torchao"):
         for module in [m for m in sys.modules if m.partition(".")[0] == name]:
             monkeypatch.delitem(sys.modules, module)
     monkeypatch.setattr(sys, "meta_path", [])
-    for name in ("apex", "bitsandbytes 32-bit", "bitsandbytes 8-bit", "flashoptim", "optimi", "torchao 8-bit"):
+    names = ("apex", "bitsandbytes 32-bit", "flashoptim", "optimi", "pytorch_optimizer", "timm", "torchao 8-bit")
+    for name in names:
         with pytest.raises(Unavailable, match="not installed"):
             PEERS[name].prepare()
 

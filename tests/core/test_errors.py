@@ -376,11 +376,15 @@ def wrong(o: Option) -> list[tuple[Any, type[Exception]]]:
     return [(v, ValueError) for v in declared.bad_values(o)] + [(v, TypeError) for v in NOT_NUMBERS]
 
 
+def wrong_or_none(o: Option) -> list[tuple[Any, type[Exception]]]:
+    return wrong(o) + ([(None, TypeError)] if o.none is None else [])
+
+
 @pytest.mark.parametrize(("function", "option"), OWN, ids=lambda x: x if isinstance(x, str) else x.name)
 def test_own_number(function: str, option: Option) -> None:
     arrays = make(function)
-    for value, error in [*wrong(option), (None, TypeError)]:
-        parts = (f"{function}: {option.name} is ",)
+    for value, error in wrong_or_none(option):
+        parts = (f"{function}: {option.name} is ", "" if option.none is None else " or None")
         refuses(error, arrays, parts, invoke, function, arrays, **{option.name: value})
 
 
@@ -533,7 +537,7 @@ def test_class_options(cls: str) -> None:
     rule = declared.RULES[cls]
     opt = new(params, **list(rule.variants().values())[-1])
     data = [params, grads, opt.state]
-    numbers = {n: [*wrong(o), (None, TypeError)] for n, o in rule.own.items() if o.kind == "number"}
+    numbers = {n: wrong_or_none(o) for n, o in rule.own.items() if o.kind == "number"}
     for name, values in {**numbers, **{n: wrong_numbers(n) for n in ("max_norm", "clip_value")}}.items():
         for value, error in values:
             refuses(error, data, (f"{cls}: {name} is ",), new, params, **{name: value})

@@ -22,7 +22,7 @@ from numpy.lib.stride_tricks import as_strided
 import fusedstep
 from fusedstep import functional, reference
 from fusedstep import numpy as fnp
-from fusedstep._rule import FINITE, FRACTION, GROWING, LIMIT, NON_NEGATIVE, POSITIVE, SHRINKING, UNIT, Option
+from fusedstep._rule import FINITE, FRACTION, GROWING, LIMIT, NON_NEGATIVE, POSITIVE, SHRINKING, STEPS, UNIT, Option
 from fusedstep.functional._updates import options_of
 from fusedstep.rules import Rule
 from tests.helpers import declared
@@ -43,13 +43,15 @@ COMMON = {"weight_decay": rates, "maximize": flags, "grad_scale": st.floats(1e-6
 COMMON |= {"clip_value": limits}
 VALUES = {id(NON_NEGATIVE): rates, id(FRACTION): fractions, id(FINITE): rates, id(LIMIT): rates | st.just(inf)}
 VALUES |= {id(UNIT): st.floats(0, 1), id(SHRINKING): st.floats(1e-3, 0.999), id(GROWING): st.floats(1.001, 9)}
-VALUES |= {id(POSITIVE): st.floats(1e-3, 10)}
+VALUES |= {id(POSITIVE): st.floats(1e-3, 10), id(STEPS): st.floats(0, 1e6)}
 
 
 def strategy(o: Option) -> Any:
     if o.kind == "flag":
         return flags
     drawn = [VALUES[id(r)] for r in o.ranges]
+    if o.none is not None:
+        return st.none() | drawn[0]
     return st.tuples(*drawn) if o.kind == "several" else drawn[0]
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from fusedstep import _core
-from fusedstep._rule import FINITE, FRACTION, GROWING, LIMIT, NON_NEGATIVE, POSITIVE, SHRINKING, UNIT, Option
+from fusedstep._rule import FINITE, FRACTION, GROWING, LIMIT, NON_NEGATIVE, POSITIVE, SHRINKING, STEPS, UNIT, Option
 from fusedstep.rules import ALL, Rule
 
 RULES: dict[str, type[Rule]] = {rule.__name__: rule for rule in ALL}
 FUNCTIONS: dict[str, type[Rule]] = {rule.name(): rule for rule in ALL}
 # A value in each range that is no option's default.
 ALTERED = {id(FRACTION): 0.8, id(UNIT): 0.7, id(SHRINKING): 0.6, id(NON_NEGATIVE): 0.5, id(FINITE): 0.3}
-ALTERED |= {id(GROWING): 1.1, id(LIMIT): 0.04, id(POSITIVE): 0.4}
+ALTERED |= {id(GROWING): 1.1, id(LIMIT): 0.04, id(POSITIVE): 0.4, id(STEPS): 3.0}
 NOT_NUMBERS = ("x", (), {}, 1j, object())
 
 
@@ -46,7 +46,7 @@ def is_valid(rule: type[Rule], options: dict[str, Any]) -> bool:
 
 
 def cases(rule: type[Rule]) -> list[dict[str, Any]]:
-    """Options for every variant: alone, with all numbers altered and maximize, with each flag."""
+    """Options for every variant: alone, with all numbers altered and maximize, with each flag turned, each None."""
     found: list[dict[str, Any]] = []
     own = rule.own
     numbers = {n: altered(o) for n, o in own.items() if o.kind != "flag" and n not in {"lr", *switches(rule)}}
@@ -54,7 +54,10 @@ def cases(rule: type[Rule]) -> list[dict[str, Any]]:
         found += [chosen, {**chosen, **numbers, "maximize": True}]
         for name, o in own.items():
             if o.kind == "flag" and name not in {"maximize", *switches(rule)}:
-                found += [c for c in ({**chosen, name: True, "weight_decay": 0.1},) if is_valid(rule, c)]
+                other = {**chosen, name: not o.default, "weight_decay": 0.1}
+                found += [other] if is_valid(rule, other) else []
+            elif o.none is not None and o.default is not None:
+                found.append({**chosen, name: None})
     return found
 
 

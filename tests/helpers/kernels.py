@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fusedstep import _core, reference
+from fusedstep._rule import STEPS
 from tests.helpers import declared
 from tests.helpers.bits import BFLOAT16, SPECIAL, Array, Guarded, assert_same_bits
 from tests.helpers.covering import pairwise
@@ -69,7 +70,16 @@ STORED_KERNEL_IDS = [f"{rule_id(rule)}-{storage}" for rule, storage in STORED_KE
 
 
 def hyper_of(rule: dict[str, Any], kind: str) -> dict[str, float]:
-    return {name: 0.01 if name == "lr" else HYPER[kind] for name in rule["hyper"]}
+    """The learning rate is small, and a number of steps such that ``kind`` is in the midst of them or beyond."""
+    options = {n: o for d in declared.RULES.values() if d.kernel == rule["name"] for n, o in d.own.items()}
+    found = {name: 0.01 if name == "lr" else HYPER[kind] for name in rule["hyper"]}
+    for name in found.keys() & options.keys():
+        o = options[name]
+        if kind == "zero" and o.none is not None:
+            found[name] = o.none
+        elif STEPS in o.ranges:
+            found[name] *= 1e4
+    return found
 
 
 def apart(hyper: dict[str, float], common: dict[str, Any]) -> dict[str, float]:

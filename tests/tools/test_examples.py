@@ -86,6 +86,18 @@ def test_peer_and_options(tmp_path: Path, peer: str) -> None:
     assert (tmp_path / "train.png").exists()
 
 
+def test_every_optimizer_trains_beside_the_one_that_it_replaces(tmp_path: Path) -> None:
+    pytest.importorskip("pytorch_optimizer")
+    arguments = ("--optimizer", "all", "--size", "tiny", "--model", "convnet", "--steps", "60", "--threads", "1")
+    said = run("train.py", tmp_path, *arguments)
+    rows = re.findall(r"^│ (\w+) .*│ +(\S+) │ +(\S+) │ +(\S+) │ +(\S+) │$", said, re.MULTILINE)
+    assert [name for name, *_ in rows] == [rule.__name__ for rule in ALL]
+    for _, *numbers in rows:
+        untrained, ours, other, gap = map(float, numbers)
+        assert max(ours, other) < untrained - 0.3
+        assert gap < 0.01
+
+
 @pytest.mark.parametrize("rule", [rule.name() for rule in ALL])
 def test_numpy_trains_with_the_bits_of_the_specification(tmp_path: Path, rule: str) -> None:
     said = run("train_numpy.py", tmp_path, "--optimizer", rule, "--steps", "30", "--hidden", "50")
@@ -98,7 +110,7 @@ def test_numpy_trains_with_the_bits_of_the_specification(tmp_path: Path, rule: s
         ("train", ["--model", "mlp"], "invalid choice: 'mlp'"),
         ("train", ["--model", "convnet", "--chars", "5000"], "argument --chars: convnet reads no text"),
         ("train", ["--peer", "fused", "--optimizer", "rmsprop"], "torch has no fused RMSprop on cpu"),
-        ("train", ["--optimizer", "lion"], "invalid choice: 'lion'"),  # torch has none to stand beside it
+        ("train", ["--optimizer", "all", "--peer", "foreach"], "argument --optimizer: all trains one model"),
         ("train", ["--device", "tpu"], "invalid choice: 'tpu'"),
         ("train", ["--dtype", "float64"], "argument --dtype: invalid choice: 'float64'"),
         ("train", ["--state-dtype", "float16"], "argument --state-dtype: invalid choice: 'float16'"),

@@ -51,6 +51,8 @@ class Peer(Protocol):
     #   dtype: str                 takes part in cases of 16 bits, in this dtype and on memory of its own
     #   is_built(): bool           of a peer that takes minutes to build: --quick does without unless it is built
     #   version: str               where it comes from no installed distribution
+    #   takes: str                 whether with what rides along: "plain" cases, "rides", or "both". "plain"
+    #   is_part: bool              does a part of the work: its answer is not compared. False
     #   compiled: bool             compiles for each case: its host's part is not measured apart. False
 
     def prepare(self) -> None:

@@ -12,6 +12,7 @@ import torch
 import fusedstep.torch
 from fusedstep import _core
 from harness.cases import Case
+from harness.measure import mask_of
 from harness.peers import Contender, Unavailable
 from harness.peers.torch_ import adopt, capturable, captured, tensors_of
 
@@ -44,6 +45,7 @@ class FusedStep:
     dtype: str | None = None
     distribution: str | None = "fusedstep"
     tolerance: float = 0.0
+    takes: str = "both"
 
     def prepare(self) -> None: ...
 
@@ -53,9 +55,11 @@ class FusedStep:
                 raise Unavailable("clipping alone is measured without a graph")
             return Contender(lambda: fusedstep.torch.clip_grad_norm_(params, case.max_norm), list)
         cls = fusedstep.torch.get(case.rule.cls)
-        options = {**case.rule.chosen, **capturable(case, self.graph), "max_norm": case.max_norm}
+        options = {**case.rule.chosen, **capturable(case, self.graph), "max_norm": case.max_norm, **case.ride_options}
         optimizer = cls(params, **options, **({"state_dtype": case.state} if case.state else {}))
         adopt(optimizer, state, counts_on_device=self.graph)
+        if case.ride == "mask":
+            optimizer.set_mask({p: mask_of(p.shape).to(p.device) for p in params})
         draws = case.rule.spec.draws(case.rule.cls, {**case.rule.options, "state_dtype": case.state})
         for k, entry in enumerate(optimizer.state.values()):
             # A number beside the step count lies where its parameter does.
@@ -64,7 +68,7 @@ class FusedStep:
                 entry.update(tensor_id=k, step=entry["step"].double())
         if self.graph:
             return Contender(captured(optimizer.step, case), lambda: tensors_of(optimizer.state))
-        core = core_of(case, params, optimizer.state) if state else None
+        core = core_of(case, params, optimizer.state) if state and not case.ride else None
         return Contender(optimizer.step, lambda: tensors_of(optimizer.state), core)
 
 

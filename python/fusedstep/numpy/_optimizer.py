@@ -273,7 +273,8 @@ class Optimizer(RidesAlong):
         """A flat dict of copies, ready for ``numpy.savez(file, **opt.state_dict())``; parameters are not in it."""
         out: dict[str, Any] = {}
         for k, group in enumerate(self._follow_params()):
-            out |= {f"group.{k}.{n}": np.asarray(group[n]) for n in self._saved_options(group)}
+            saved = {n: group[n] for n in self._saved_options(group)}
+            out |= {f"group.{k}.{n}": np.asarray(() if x is None else x) for n, x in saved.items()}
         for k, state in enumerate(self.state):
             out |= {f"state.{k}.{n}": np.array(v) for n, v in state.items()}
         return out
@@ -307,7 +308,8 @@ class Optimizer(RidesAlong):
             if kind == "group" and name in RUN_TIME:
                 continue  # saved by an older version
             if kind == "group" or name in ("step", "tensor_id"):
-                target[int(index)][name] = value.item() if value.ndim == 0 else tuple(value.tolist())
+                item = value.item() if value.ndim == 0 else tuple(value.tolist())
+                target[int(index)][name] = None if item == () else item
             else:
                 target[int(index)][name] = value
         self._give_ids(state)

@@ -5,31 +5,37 @@ from typing import Any
 from .._arithmetic import Array
 
 __all__ = [
-    "adadelta",
+    "adabelief",
     "adagrad",
     "adam",
-    "adamax",
     "adamw",
-    "asgd",
+    "adan",
+    "ademamix",
+    "adopt",
+    "laprop",
     "lion",
     "nadam",
-    "radam",
     "rmsprop",
-    "rprop",
     "sgd",
+    "signsgd",
+    "yogi",
 ]
 
-def adadelta(
+def adabelief(
     param: Array,
     grad: Array,
-    square_avg: Array,
-    acc_delta: Array,
+    exp_avg: Array,
+    exp_avg_var: Array,
+    max_exp_avg_var: Array | None = None,
     *,
-    step: int = 1,
+    step: int,
     lr: float,
-    rho: float,
+    beta1: float,
+    beta2: float,
     eps: float,
-    weight_decay: float = 0.0,
+    weight_decay: float,
+    rectify: Any,
+    degenerated_to_sgd: Any,
     decoupled: bool = False,
     maximize: bool = False,
     grad_scale: float = 1.0,
@@ -41,6 +47,7 @@ def adadelta(
     decay_lr: float | None = None,
     l1: float = 0.0,
     cautious: Any = False,
+    decay_inside: bool = False,
     starts: Mapping[str, float] | None = None,
     ema: Array | None = None,
     ema_weight: float = 1.0,
@@ -48,28 +55,29 @@ def adadelta(
     seed: int = 0,
     tensor: int = 0,
 ) -> tuple[Array, ...]:
-    """Adadelta: the gradient over its root mean square, times the root mean square of the updates so far.
+    """AdaBelief: Adam that divides by how far gradients are from their running mean, and not by how large they are.
 
     Formula::
 
-        v <- rho * v + (1 - rho) * g**2
-        e <- sqrt((a + eps) / (v + eps)) * g
-        a <- rho * a + (1 - rho) * e**2
-        p <- p - lr * e
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * (g - m)**2 + eps                    with the new m
+        x <- max(x, v)                                                     amsgrad
+        p <- p - lr / c1 * m / (sqrt(v or x) / sqrt(c2) + eps)             without rectify; ci = 1 - betai**t
+        p <- p - lr / c1 * sqrt(c2 * R) * m / (sqrt(v) + eps)              rectify, N >= 5
+        p <- p - lr / c1 * m                                               rectify, N < 5, degenerated_to_sgd; else none
+        L = 2 / (1 - beta2) - 1,  N = L - 2 * t * beta2**t / c2,  R = (N - 4) (N - 2) L / ((L - 4) (L - 2) N)
 
-    Paper: Zeiler 2012.
+    Paper: Zhuang et al. 2020, "AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients".
 
-    When to use it: where no learning rate is to be chosen, as updates have the parameter's own units. It starts slowly:
-    the first updates are of the size of ``sqrt(eps)``.
-
-    As :class:`torch.optim.Adadelta`, in rounding only different: the root of a quotient, not a quotient of two roots.
+    As adabelief-pytorch, whose checkpoints load: eps is added into v each step; with ``rectify`` x is only kept.
+    Differs in rounding only. Where Adam converges faster than SGD and generalizes worse. Its authors advise an eps of
+    1e-16 for language models and GANs, of 1e-8 for convolutional networks.
 
     >>> import numpy as np, fusedstep.numpy
-    >>> w = np.array([1.0, 2.0])
-    >>> opt = fusedstep.numpy.Adadelta([w], rho=0.75, eps=1.0)
-    >>> opt.step([np.array([2.0, -2.0])])
-    >>> w.round(6)
-    array([-0.414214,  3.414214])
+    >>> w = np.array([1.0, -2.0])
+    >>> fusedstep.numpy.AdaBelief([w], lr=0.5, rectify=False).step([np.array([0.1, -3.0])])
+    >>> w.round(4)
+    array([ 0.4444, -1.4444])
     """
 
 def adagrad(
@@ -173,59 +181,6 @@ def adam(
     array([ 0.50000005, -1.5       ])
     """
 
-def adamax(
-    param: Array,
-    grad: Array,
-    exp_avg: Array,
-    exp_inf: Array,
-    *,
-    step: int,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float = 0.0,
-    decoupled: bool = False,
-    maximize: bool = False,
-    grad_scale: float = 1.0,
-    clip_coef: float = 1.0,
-    clip_value: float | None = None,
-    mask: Any = None,
-    cautious_decay: bool = False,
-    decay_mode: str = "lr",
-    decay_lr: float | None = None,
-    l1: float = 0.0,
-    cautious: Any = False,
-    starts: Mapping[str, float] | None = None,
-    ema: Array | None = None,
-    ema_weight: float = 1.0,
-    stats: Array | None = None,
-    seed: int = 0,
-    tensor: int = 0,
-) -> tuple[Array, ...]:
-    """Adamax: a running mean of the gradient over a decaying maximum of its size.
-
-    Formula::
-
-        m <- beta1 * m + (1 - beta1) * g
-        u <- max(beta2 * u, abs(g) + eps)
-        p <- p - lr / (1 - beta1**step) * m / u
-
-    Paper: Kingma & Ba 2015, algorithm 2.
-
-    When to use it: where gradients are sparse or have rare large values, as those of embeddings; no square is formed
-    that could overflow, and no update is larger than about ``lr``.
-
-    As :class:`torch.optim.Adamax`: eps is added within the maximum, which keeps a NaN. Differs in rounding only.
-
-    >>> import numpy as np, fusedstep.numpy
-    >>> w = np.array([1.0, -2.0])
-    >>> opt = fusedstep.numpy.Adamax([w], lr=0.5, eps=0.0)
-    >>> opt.step([np.array([0.5, -4.0])])
-    >>> w
-    array([ 0.5, -1.5])
-    """
-
 def adamw(
     param: Array,
     grad: Array,
@@ -275,18 +230,142 @@ def adamw(
     array([ 0.45000005, -1.4       ])
     """
 
-def asgd(
+def adan(
     param: Array,
     grad: Array,
-    ax: Array,
-    eta: Any,
-    mu: Any,
+    exp_avg: Array,
+    exp_avg_diff: Array,
+    exp_avg_sq: Array,
+    neg_pre_grad: Array,
     *,
     step: int,
     lr: float,
-    lambd: float,
+    beta1: float,
+    beta2: float,
+    beta3: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool = True,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    mask: Any = None,
+    cautious_decay: bool = False,
+    decay_mode: str = "lr",
+    decay_lr: float | None = None,
+    l1: float = 0.0,
+    cautious: Any = False,
+    decay_inside: bool = True,
+    starts: Mapping[str, float] | None = None,
+    ema: Array | None = None,
+    ema_weight: float = 1.0,
+    stats: Array | None = None,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """Adan: Adam with Nesterov's momentum, estimated from the differences of successive gradients.
+
+    Formula::
+
+        e <- g + q                                                 q: minus the gradient of before; first step: 0
+        m <- beta1 * m + (1 - beta1) * g
+        n <- beta2 * n + (1 - beta2) * e
+        v <- beta3 * v + (1 - beta3) * (g + beta2 * e)**2
+        q <- -g
+        d <- lr * (m / c1 + beta2 * n / c2) / (sqrt(v) / sqrt(c3) + eps)      ci = 1 - betai**step
+        p <- (p - d) / (1 + lr * weight_decay)
+
+    Paper: Xie et al. 2022, "Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimizing Deep Models".
+
+    As sail-sg's Adan, whose checkpoints load, where all parameters of a group had a gradient in each step: it counts
+    the steps of a group, and here each parameter counts its own. Its ``max_grad_norm`` is ``max_norm`` here. Differs in
+    rounding otherwise.
+
+    For training from scratch with large batches and large rates. It has the largest state of all: four arrays.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.Adan([w], lr=0.5)
+    >>> opt.step([np.array([0.1, -3.0])])
+    >>> w.round(4)
+    array([ 0.5, -1.5])
+    """
+
+def ademamix(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_slow: Array,
+    exp_avg_sq: Array,
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    beta3: float,
     alpha: float,
-    t0: float,
+    t_alpha: float,
+    t_beta3: float,
+    eps: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = True,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    mask: Any = None,
+    cautious_decay: bool = False,
+    decay_mode: str = "lr",
+    decay_lr: float | None = None,
+    l1: float = 0.0,
+    cautious: Any = False,
+    starts: Mapping[str, float] | None = None,
+    ema: Array | None = None,
+    ema_weight: float = 1.0,
+    stats: Array | None = None,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """AdEMAMix: Adam with a second, far longer running mean of the gradient beside the first.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        n <- B3 * n + (1 - B3) * g
+        v <- beta2 * v + (1 - beta2) * g**2
+        p <- p - lr * (m / c1 + A * n) / (sqrt(v) / sqrt(c2) + eps)          ci = 1 - betai**t
+        A = alpha * min(t / t_alpha, 1)
+        B3 = min(beta3, exp(1 / ((1 - T) / log(beta1) + T / log(beta3))))    T = t / t_beta3; beta3 from T = 1 on
+
+    Paper: Pagliardini, Ablin & Grangier 2024, "The AdEMAMix Optimizer: Better, Faster, Older".
+
+    As bitsandbytes' AdEMAMix on the CPU (its CUDA kernel decays after the step). Differs in rounding. Checkpoints of it
+    do not load: they have m and n in one array, ``exp_avg, exp_avg_slow = state1``, and v as ``state2``.
+
+    For long runs of language models, where gradients of ten thousand steps ago still tell something. Let ``t_alpha``
+    and ``t_beta3`` be the number of steps: without them the slow mean disturbs the start.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.AdEMAMix([w], lr=0.5, betas=(0.9, 0.999, 0.5), alpha=1.0, weight_decay=0.0)
+    >>> opt.step([np.array([0.1, -3.0])])
+    >>> w.round(4)
+    array([ 0.25, -1.25])
+    """
+
+def adopt(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    clip_exp: float,
     weight_decay: float = 0.0,
     decoupled: bool = False,
     maximize: bool = False,
@@ -306,30 +385,90 @@ def asgd(
     seed: int = 0,
     tensor: int = 0,
 ) -> tuple[Array, ...]:
-    """ASGD: gradient descent with a falling rate, and a running average of the parameters beside it.
+    """ADOPT: the gradient over the root of the mean square of the gradients before it, then momentum.
 
     Formula::
 
-        p <- p - (eta * lambd * p + eta * g)                    eta starts at lr
-        ax <- p if mu == 1 else ax + mu * (p - ax)              mu starts at 1
-        eta <- lr / (1 + lambd * lr * step)**alpha
-        mu <- 1 / max(1, step - t0)
+        v <- g**2                                             first step, which leaves p as it is
 
-    Papers: Polyak & Juditsky 1992; the rates: Bottou 2010.
+        x <- g / max(sqrt(v), eps)                            later steps, with the v of before
+        x <- clamp(x, -c, c)                                  c = (step - 1)**clip_exp
+        m <- beta1 * m + (1 - beta1) * x
+        v <- beta2 * v + (1 - beta2) * g**2
+        p <- p - lr * m
 
-    When to use it: on convex problems, with ``t0`` at the step from which parameters are to be averaged. The average is
-    the state ``ax``; the parameters themselves are those of SGD.
+    Paper: Taniguchi et al. 2024, "ADOPT: Modified Adam Can Converge with Any beta2 with the Optimal Rate".
 
-    As :class:`torch.optim.ASGD`, in rounding only different. ``eta`` and ``mu`` are kept as torch keeps them, so that a
-    checkpoint goes both ways.
+    As iShohei220/adopt, whose checkpoints load. Its ``clip_lambda`` is here an exponent: ``clip_exp=0.25`` is its
+    default, 0.333 that of timm, and None no clipping, as it was before November 2024. Differs in rounding only.
+
+    Where Adam is sensitive to beta2 or diverges, in small batches above all: it converges with any beta2.
 
     >>> import numpy as np, fusedstep.numpy
-    >>> w = np.array([1.0, 2.0])
-    >>> opt = fusedstep.numpy.ASGD([w], lr=0.5, lambd=0.0, t0=0)
-    >>> for _ in range(3):
-    ...     opt.step([np.array([1.0, -1.0])])
-    >>> w, opt.state[0]["ax"]
-    (array([-0.5,  3.5]), array([-0.25,  3.25]))
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.ADOPT([w], lr=0.5)
+    >>> for _ in range(2):
+    ...     opt.step([np.array([0.1, -3.0])])
+    >>> w.round(4)
+    array([ 0.95, -1.95])
+    """
+
+def laprop(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    exp_avg_lr_1: Any,
+    exp_avg_lr_2: Any,
+    *,
+    step: int = 1,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    mask: Any = None,
+    cautious_decay: bool = False,
+    decay_mode: str = "lr",
+    decay_lr: float | None = None,
+    l1: float = 0.0,
+    cautious: Any = False,
+    decay_inside: bool = True,
+    starts: Mapping[str, float] | None = None,
+    ema: Array | None = None,
+    ema_weight: float = 1.0,
+    stats: Array | None = None,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """LaProp: the gradient over the root of its running mean square, then momentum of that, with the rate inside.
+
+    Formula::
+
+        a <- beta1 * a + (1 - beta1) * lr                              a, b: exp_avg_lr_1, exp_avg_lr_2, from 0
+        b <- beta2 * b + 1 - beta2
+        v <- beta2 * v + (1 - beta2) * g**2
+        m <- beta1 * m + (1 - beta1) * lr * g / (sqrt(v / b) + eps)
+        p <- (p - lr / a * m) * (1 - lr * weight_decay)                no step while a is 0
+
+    Paper: Ziyin, Wang & Ueda 2020, "LaProp: Separating Momentum and Adaptivity in Adam".
+
+    As timm's LaProp, whose checkpoints load. Its ``exp_avg_lr_1`` has float64's bits, here float32's unless torch's
+    default dtype is float64. Differs in rounding only.
+
+    Where Adam wants a small beta2 or a large beta1: momentum and adaptivity do not disturb each other.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.LaProp([w], lr=0.5)
+    >>> opt.step([np.array([0.1, -3.0])])
+    >>> w
+    array([ 0.5, -1.5])
     """
 
 def lion(
@@ -435,62 +574,6 @@ def nadam(
     array([ 0.4718, -1.4718])
     """
 
-def radam(
-    param: Array,
-    grad: Array,
-    exp_avg: Array,
-    exp_avg_sq: Array,
-    *,
-    step: int,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float = 0.0,
-    decoupled: bool = False,
-    maximize: bool = False,
-    grad_scale: float = 1.0,
-    clip_coef: float = 1.0,
-    clip_value: float | None = None,
-    mask: Any = None,
-    cautious_decay: bool = False,
-    decay_mode: str = "lr",
-    decay_lr: float | None = None,
-    l1: float = 0.0,
-    cautious: Any = False,
-    starts: Mapping[str, float] | None = None,
-    ema: Array | None = None,
-    ema_weight: float = 1.0,
-    stats: Array | None = None,
-    seed: int = 0,
-    tensor: int = 0,
-) -> tuple[Array, ...]:
-    """RAdam: Adam that starts as SGD with momentum, until enough gradients are seen to divide by their size.
-
-    Formula::
-
-        m <- beta1 * m + (1 - beta1) * g
-        v <- beta2 * v + (1 - beta2) * g**2
-        R = 2 / (1 - beta2) - 1;  r = R - 2 * t * beta2**t / c2                       ci = 1 - betai**t
-        p <- p - lr / c1 * f * m * sqrt(c2) / (sqrt(v) + eps)                         if r > 5
-                 f = sqrt((r - 4) * (r - 2) * R / ((R - 4) * (R - 2) * r))
-        p <- p - lr / c1 * m                                                          otherwise
-
-    Paper: Liu et al. 2020.
-
-    When to use it: where Adam diverges without a warmup of the learning rate. The first steps (5 for beta2 = 0.999) are
-    of the whole ``lr`` and not divided by anything.
-
-    As :class:`torch.optim.RAdam`: eps is added to the root that is not corrected. Differs in rounding only.
-
-    >>> import numpy as np, fusedstep.numpy
-    >>> w = np.array([1.0, -2.0])
-    >>> opt = fusedstep.numpy.RAdam([w], lr=0.5)
-    >>> opt.step([np.array([0.5, -3.0])])
-    >>> w
-    array([ 0.75, -0.5 ])
-    """
-
 def rmsprop(
     param: Array,
     grad: Array,
@@ -545,64 +628,6 @@ def rmsprop(
     array([0.8       , 2.19999996])
     """
 
-def rprop(
-    param: Array,
-    grad: Array,
-    prev: Array,
-    step_size: Array,
-    *,
-    step: int = 1,
-    lr: float,
-    eta_minus: float,
-    eta_plus: float,
-    step_min: float,
-    step_max: float,
-    weight_decay: float = 0.0,
-    decoupled: bool = False,
-    maximize: bool = False,
-    grad_scale: float = 1.0,
-    clip_coef: float = 1.0,
-    clip_value: float | None = None,
-    mask: Any = None,
-    cautious_decay: bool = False,
-    decay_mode: str = "lr",
-    decay_lr: float | None = None,
-    l1: float = 0.0,
-    cautious: Any = False,
-    starts: Mapping[str, float] | None = None,
-    ema: Array | None = None,
-    ema_weight: float = 1.0,
-    stats: Array | None = None,
-    seed: int = 0,
-    tensor: int = 0,
-) -> tuple[Array, ...]:
-    """Rprop: steps of a size of each element's own, which grows while the sign of its gradient stays.
-
-    Formula::
-
-        zero, one = rounded(0.0, p), rounded(1.0, p)
-        x = g * prev
-        s <- min(step_sizes[1], max(step_sizes[0], s * f))      f = etas[1] if x > 0, etas[0] if x < 0, else 1
-        g <- 0 if x < 0;  prev <- g
-        p <- p - sign(g) * s                                    s starts at lr
-
-    Papers: Riedmiller & Braun 1993; without going back, iRprop-: Igel & Huesken 2000.
-
-    When to use it: with gradients of the whole data set, as it reads nothing but signs; not with small batches, whose
-    noise turns signs.
-
-    As :class:`torch.optim.Rprop`, with the same bits; so an element whose gradient is NaN stays for this step. ``lr``
-    counts when the state is made and not later.
-
-    >>> import numpy as np, fusedstep.numpy
-    >>> w = np.array([1.0, 2.0])
-    >>> opt = fusedstep.numpy.Rprop([w], lr=0.5)
-    >>> for g in ([3.0, -0.1], [1.0, 0.1]):
-    ...     opt.step([np.array(g)])
-    >>> w
-    array([-0.1,  2.5])
-    """
-
 def sgd(
     param: Array,
     grad: Array,
@@ -653,4 +678,111 @@ def sgd(
     ...     opt.step([np.array([1.0, -1.0])])
     >>> w
     array([-0.45,  3.45])
+    """
+
+def signsgd(
+    param: Array,
+    grad: Array,
+    momentum_buffer: Array | None = None,
+    *,
+    step: int = 1,
+    lr: float,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    mask: Any = None,
+    cautious_decay: bool = False,
+    decay_mode: str = "lr",
+    decay_lr: float | None = None,
+    l1: float = 0.0,
+    cautious: Any = False,
+    starts: Mapping[str, float] | None = None,
+    ema: Array | None = None,
+    ema_weight: float = 1.0,
+    stats: Array | None = None,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """SignSGD: steps of one size, in the direction of the sign of the gradient; with ``momentum`` it is Signum, which
+    takes the sign of the running mean.
+
+    Formula::
+
+        p <- p - lr * sign(g)                          without momentum
+
+        b <- momentum * b + (1 - momentum) * g
+        p <- p - lr * sign(b)                          with momentum
+
+    Paper: Bernstein et al. 2018, "signSGD: Compressed Optimisation for Non-Convex Problems".
+
+    As pytorch_optimizer's SignSGD, whose checkpoints load. Differs for a NaN, as :class:`Lion` does: sign(NaN) is NaN,
+    where torch.sign gives 0 and the weight would be frozen in silence. Differs for complex parameters: each part is a
+    number with a sign. sign(0) is 0.
+
+    Where memory counts, or to find out how much of Adam is its sign: no state, or one array. ``momentum=0.965`` and
+    ``weight_decay=0.01`` make it Tiger.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0, 3.0])
+    >>> opt = fusedstep.numpy.SignSGD([w], lr=0.5)
+    >>> opt.step([np.array([0.1, -3.0, 0.0])])
+    >>> w
+    array([ 0.5, -1.5,  3. ])
+    """
+
+def yogi(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    mask: Any = None,
+    cautious_decay: bool = False,
+    decay_mode: str = "lr",
+    decay_lr: float | None = None,
+    l1: float = 0.0,
+    cautious: Any = False,
+    starts: Mapping[str, float] | None = None,
+    ema: Array | None = None,
+    ema_weight: float = 1.0,
+    stats: Array | None = None,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """Yogi: Adam whose mean square moves by a part of the squared gradient, and not by a part of its own size.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        v <- v - (1 - beta2) * sign(v - g**2) * g**2
+        p <- p - lr / c1 * m / (sqrt(v) / sqrt(c2) + eps)                         ci = 1 - betai**step
+
+    Paper: Zaheer et al. 2018, "Adaptive Methods for Nonconvex Optimization".
+
+    As torch_optimizer's Yogi, whose checkpoints load: m and v both start at ``initial_accumulator``. Differs in
+    rounding only.
+
+    Where gradients are sparse or rarely large: v forgets a large gradient slowly, so that the rate does not jump up.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.Yogi([w], lr=0.5)
+    >>> opt.step([np.array([0.1, -3.0])])
+    >>> w.round(4)
+    array([ 0.5277, -1.5002])
     """

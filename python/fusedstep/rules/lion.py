@@ -2,9 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from .._arithmetic import Array, moving_average, rounded
+from .._arithmetic import Array, moving_average, rounded, sign
 from .._rule import *
 
 
@@ -43,7 +41,4 @@ class Lion(Rule):
 
     @staticmethod
     def specification(g: Array, p: Array, exp_avg: Array, *, lr: float, beta1: float, beta2: float) -> tuple[Any, ...]:
-        c = moving_average(exp_avg, g, beta1)
-        one = rounded(1.0, p)
-        sign = np.where(c > 0, one, np.where(c < 0, -one, c))
-        return rounded(lr, p) * sign, moving_average(exp_avg, g, beta2)
+        return rounded(lr, p) * sign(moving_average(exp_avg, g, beta1)), moving_average(exp_avg, g, beta2)

@@ -12,6 +12,7 @@ from .. import _core, _dtypes
 from .. import _rides as rides
 from .._rule import GRAD_ATTR, OF_A_RUN, RUN_TIME, Option, Rule
 from . import _groups, _loading, _ranks
+from ._loading import new_step
 from ._rides import RidesAlong, Riding
 from ._run import Run, on_gpu
 from ._warn import warn
@@ -114,7 +115,9 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
         self._decay_lr = rides.decay_lr(label, rides.DECAY_LR, options.pop(rides.DECAY_LR))
         self._next_tensor = 0
         for name, o in rule.options.items():
-            if o.kind == "several":
+            if o.ignored:
+                del options[name]
+            elif o.kind == "several":
                 options[name] = _several(label, o, options[name])
         # What torch's constructor does not take: an option that this torch is too old for (then groups, and so
         # checkpoints, are without the key unless it is used), and ``fused``, with which it would check for kernels of
@@ -239,6 +242,9 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
             for name, value in _UNUSED.items():
                 if name in group:
                     self.param_groups[k][name] = value
+            if not self._rule.torch_class:  # another package's options are fewer; torch's class has seen to it
+                kept = {**self.defaults, **(present[k] if k < len(present) else {})}
+                self.param_groups[k].update({name: kept[name] for name in self._keys if name not in group})
         self._follow_loaded()
 
     @property
@@ -485,12 +491,6 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
             self._after_riding(riding, skipped)
         if norm is not None and on_gpu(report):
             self._run.fill(norm, min(max_norms))
-
-
-def new_step(device: torch.device | str, exact: bool = False) -> torch.Tensor:
-    """A step count as torch keeps it, or one that counts further than to 2**24."""
-    wide = exact or torch.get_default_dtype() == torch.float64
-    return torch.zeros((), dtype=torch.float64 if wide else torch.float32, device=device)
 
 
 def _several(label: str, o: Option, value: Any) -> Any:

@@ -13,6 +13,12 @@ from . import _groups
 from ._warn import warn
 
 
+def new_step(device: torch.device | str, exact: bool = False) -> torch.Tensor:
+    """A step count as torch keeps it, or one that counts further than to 2**24."""
+    wide = exact or torch.get_default_dtype() == torch.float64
+    return torch.zeros((), dtype=torch.float64 if wide else torch.float32, device=device)
+
+
 class _Hidden:
     """A value that torch's ``load_state_dict`` passes on as it is."""
 
@@ -33,7 +39,7 @@ def hide(opt: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
 
     ValueError or TypeError, with nothing changed, for state that cannot be kept.
     """
-    label, saved, entries = type(opt).__name__, state_dict["param_groups"], dict(state_dict["state"])
+    label, saved, entries = type(opt).__name__, list(state_dict["param_groups"]), dict(state_dict["state"])
     if [len(group["params"]) for group in saved] != [len(group["params"]) for group in opt.param_groups]:
         return state_dict  # torch says so
     opt._run.tensor_ids = None
@@ -44,13 +50,15 @@ def hide(opt: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         check.step_count(label, f"ema_step of group {k} of the state_dict", new.get(rides.EMA_STEP, 0), 0)
         rides.decay_lr(label, f"decay_lr of group {k} of the state_dict", new.get(rides.DECAY_LR))
         keeper = _Keeper(opt, {**opt.defaults, **new, **_groups.run_time(group, opt._run_time)}, rounded)
+        if opt._rule.has_step:  # other packages count the steps of a group
+            saved[k] = {key: value for key, value in new.items() if key != "step"}
         for param, key in zip(group["params"], new["params"], strict=True):
             if isinstance(entry := entries.get(key), dict) and entry:
                 entries[key] = keeper.kept(entry, param, f"{label}: state[{index}]")
             index += 1
     if rounded:
         warn(_dtypes.rounding(rounded))
-    return {**state_dict, "state": entries}
+    return {**state_dict, "state": entries, "param_groups": saved}
 
 
 class _Keeper:
@@ -61,15 +69,21 @@ class _Keeper:
         self.formats = rule.formats(self.label, options)
         self.ids = opt._tensor_ids() if rule.draws(self.label, options) else None
         self.arrays, self.numbers = {s.name for s in rule.states} | {rides.EMA}, {n.name for n in rule.numbers}
+        self.steps = options.get("step") if rule.has_step else None  # of all parameters, where they have none
         self.step_beside = bool(options.get("capturable") or options.get("fused"))  # as torch has it
         self.rounded = rounded
 
     def kept(self, entry: dict[str, Any], param: torch.Tensor, where: str) -> dict[str, Any]:
+        entry = entry if self.steps is None else {"step": self.steps, **entry}
         out = dict(entry)
         for name, value in entry.items():
             if name in self.numbers and isinstance(value, torch.Tensor):
                 # torch has cast it to the dtype of the parameter where a checkpoint passed through its load_state_dict.
                 out[name] = _Hidden(value.to(param.device, torch.promote_types(value.dtype, torch.float32)))
+            elif name in self.numbers and type(value) in (float, int):
+                out[name] = _Hidden(torch.tensor(value, dtype=torch.float64, device=param.device))
+            elif name == "step" and type(value) in (float, int):
+                out[name] = _Hidden(new_step(param.device if self.step_beside else "cpu").fill_(value))
             elif name in self.arrays and isinstance(value, torch.Tensor):
                 out[name] = _Hidden(value.to(param.device, self._dtype(f"{where}.{name}", name, value, param)))
             elif name == rides.MASK:

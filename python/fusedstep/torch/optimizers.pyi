@@ -8,50 +8,60 @@ from torch import Tensor, dtype
 from .._rule import Option
 from ._base import FusedOptimizer
 
+# ruff: noqa: RUF022
 __all__ = [
-    "ASGD",
-    "SGD",
-    "Adadelta",
+    "AdaBelief",
     "Adagrad",
     "Adam",
     "AdamW",
-    "Adamax",
+    "Adan",
+    "AdEMAMix",
+    "ADOPT",
+    "LaProp",
     "Lion",
     "NAdam",
-    "RAdam",
     "RMSprop",
-    "Rprop",
+    "SGD",
+    "SignSGD",
+    "Yogi",
 ]
 
 OURS: dict[str, Option]
 
-class Adadelta(FusedOptimizer, torch.optim.Adadelta):
-    """Adadelta: the gradient over its root mean square, times the root mean square of the updates so far.
+class AdaBelief(FusedOptimizer):
+    """AdaBelief: Adam that divides by how far gradients are from their running mean, and not by how large they are.
 
     Formula::
 
-        v <- rho * v + (1 - rho) * g**2
-        e <- sqrt((a + eps) / (v + eps)) * g
-        a <- rho * a + (1 - rho) * e**2
-        p <- p - lr * e
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * (g - m)**2 + eps                    with the new m
+        x <- max(x, v)                                                     amsgrad
+        p <- p - lr / c1 * m / (sqrt(v or x) / sqrt(c2) + eps)             without rectify; ci = 1 - betai**t
+        p <- p - lr / c1 * sqrt(c2 * R) * m / (sqrt(v) + eps)              rectify, N >= 5
+        p <- p - lr / c1 * m                                               rectify, N < 5, degenerated_to_sgd; else none
+        L = 2 / (1 - beta2) - 1,  N = L - 2 * t * beta2**t / c2,  R = (N - 4) (N - 2) L / ((L - 4) (L - 2) N)
 
-    Paper: Zeiler 2012.
+    Paper: Zhuang et al. 2020, "AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients".
 
-    When to use it: where no learning rate is to be chosen, as updates have the parameter's own units. It starts slowly:
-    the first updates are of the size of ``sqrt(eps)``.
-
-    As :class:`torch.optim.Adadelta`, in rounding only different: the root of a quotient, not a quotient of two roots.
+    As adabelief-pytorch, whose checkpoints load: eps is added into v each step; with ``rectify`` x is only kept.
+    Differs in rounding only. Where Adam converges faster than SGD and generalizes worse. Its authors advise an eps of
+    1e-16 for language models and GANs, of 1e-8 for convolutional networks.
 
     Args:
         params: tensors, named tensors or groups, as torch.optim takes them.
-        lr: learning rate, a finite number >= 0; default 1.0.
-        rho: factor of the running means of squares, 0 <= rho <= 1; default 0.9.
-        eps: added to both mean squares, a finite number >= 0; default 1e-06.
-        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
-        foreach: refused if True: all tensors are updated in one pass here.
-        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        betas: factors of the running means of g and of (g - m)**2, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to v, and to the root, a finite number >= 0; default 1e-16.
+        weight_decay: decay of the parameter, as ``weight_decouple`` and ``fixed_decay`` say, a finite number >= 0;
+            default 0.0.
+        amsgrad: keep the largest v, and divide by its root unless ``rectify``; default False.
+        weight_decouple: multiply the parameter by ``1 - lr * weight_decay``; else L2; default True.
+        fixed_decay: multiply by ``1 - weight_decay`` instead, with ``weight_decouple``; default False.
+        rectify: correct the variance of the first steps, as RAdam does; default True.
+        degenerated_to_sgd: while N < 5, step by m alone rather than not at all; default True.
+        print_change_log: accepted and without effect: nothing is printed; default False.
         maximize: ascend instead of descend; default False.
-        differentiable: refused if True; default False.
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
         max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
             cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
             :class:`FusedOptimizer`.
@@ -60,15 +70,19 @@ class Adadelta(FusedOptimizer, torch.optim.Adadelta):
     def __init__(
         self,
         params: Any,
-        lr: float | Tensor = 1.0,
-        rho: float = 0.9,
-        eps: float = 1e-06,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-16,
         weight_decay: float = 0.0,
-        foreach: bool | None = None,
+        amsgrad: bool = False,
+        weight_decouple: bool = True,
+        fixed_decay: bool = False,
+        rectify: bool = True,
+        degenerated_to_sgd: bool = True,
+        print_change_log: bool = False,
         *,
-        capturable: bool = False,
         maximize: bool = False,
-        differentiable: bool = False,
+        capturable: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
@@ -216,68 +230,6 @@ class Adam(FusedOptimizer, torch.optim.Adam):
         decay_lr: float | None = None,
     ) -> None: ...
 
-class Adamax(FusedOptimizer, torch.optim.Adamax):
-    """Adamax: a running mean of the gradient over a decaying maximum of its size.
-
-    Formula::
-
-        m <- beta1 * m + (1 - beta1) * g
-        u <- max(beta2 * u, abs(g) + eps)
-        p <- p - lr / (1 - beta1**step) * m / u
-
-    Paper: Kingma & Ba 2015, algorithm 2.
-
-    When to use it: where gradients are sparse or have rare large values, as those of embeddings; no square is formed
-    that could overflow, and no update is larger than about ``lr``.
-
-    As :class:`torch.optim.Adamax`: eps is added within the maximum, which keeps a NaN. Differs in rounding only.
-
-    Args:
-        params: tensors, named tensors or groups, as torch.optim takes them.
-        lr: learning rate, a finite number >= 0; default 0.002.
-        betas: factors of the running mean and of the maximum, 0 <= each of betas < 1; default (0.9, 0.999).
-        eps: added to the gradient's size, a finite number >= 0; default 1e-08.
-        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
-        foreach: refused if True: all tensors are updated in one pass here.
-        maximize: ascend instead of descend; default False.
-        differentiable: refused if True; default False.
-        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
-            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
-            :class:`FusedOptimizer`.
-    """
-
-    def __init__(
-        self,
-        params: Any,
-        lr: float | Tensor = 0.002,
-        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
-        eps: float = 1e-08,
-        weight_decay: float = 0.0,
-        foreach: bool | None = None,
-        *,
-        maximize: bool = False,
-        differentiable: bool = False,
-        capturable: bool = False,
-        max_norm: float | None = None,
-        clip_value: float | None = None,
-        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
-        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
-        error_if_nonfinite: bool = False,
-        seed: int = 0,
-        grad_attr: str = "grad",
-        norm_group: Any = None,
-        l1: float = 0.0,
-        mask: Literal["nonzero"] | None = None,
-        cautious: Literal[False, "unscaled"] = False,
-        cautious_decay: bool = False,
-        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
-        ema_decay: float | None = None,
-        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
-        stats: bool = False,
-        decay_lr: float | None = None,
-    ) -> None: ...
-
 class AdamW(FusedOptimizer, torch.optim.AdamW):
     """:class:`Adam` with decoupled weight decay: the parameter itself shrinks, and no moment sees it.
 
@@ -340,34 +292,36 @@ class AdamW(FusedOptimizer, torch.optim.AdamW):
         decay_lr: float | None = None,
     ) -> None: ...
 
-class ASGD(FusedOptimizer, torch.optim.ASGD):
-    """ASGD: gradient descent with a falling rate, and a running average of the parameters beside it.
+class Adan(FusedOptimizer):
+    """Adan: Adam with Nesterov's momentum, estimated from the differences of successive gradients.
 
     Formula::
 
-        p <- p - (eta * lambd * p + eta * g)                    eta starts at lr
-        ax <- p if mu == 1 else ax + mu * (p - ax)              mu starts at 1
-        eta <- lr / (1 + lambd * lr * step)**alpha
-        mu <- 1 / max(1, step - t0)
+        e <- g + q                                                 q: minus the gradient of before; first step: 0
+        m <- beta1 * m + (1 - beta1) * g
+        n <- beta2 * n + (1 - beta2) * e
+        v <- beta3 * v + (1 - beta3) * (g + beta2 * e)**2
+        q <- -g
+        d <- lr * (m / c1 + beta2 * n / c2) / (sqrt(v) / sqrt(c3) + eps)      ci = 1 - betai**step
+        p <- (p - d) / (1 + lr * weight_decay)
 
-    Papers: Polyak & Juditsky 1992; the rates: Bottou 2010.
+    Paper: Xie et al. 2022, "Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimizing Deep Models".
 
-    When to use it: on convex problems, with ``t0`` at the step from which parameters are to be averaged. The average is
-    the state ``ax``; the parameters themselves are those of SGD.
+    As sail-sg's Adan, whose checkpoints load, where all parameters of a group had a gradient in each step: it counts
+    the steps of a group, and here each parameter counts its own. Its ``max_grad_norm`` is ``max_norm`` here. Differs in
+    rounding otherwise.
 
-    As :class:`torch.optim.ASGD`, in rounding only different. ``eta`` and ``mu`` are kept as torch keeps them, so that a
-    checkpoint goes both ways.
+    For training from scratch with large batches and large rates. It has the largest state of all: four arrays.
 
     Args:
         params: tensors, named tensors or groups, as torch.optim takes them.
-        lr: learning rate, a finite number >= 0; default 0.01.
-        lambd: decay of the parameters and of the rate, a finite number >= 0; default 0.0001.
-        alpha: power by which the rate falls, a finite number >= 0; default 0.75.
-        t0: the step after which averaging starts, a finite number; default 1000000.0.
-        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
-        foreach: refused if True: all tensors are updated in one pass here.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        betas: factors of m, n and v, 0 <= each of betas < 1; default (0.98, 0.92, 0.99).
+        eps: added to the root, a finite number >= 0; default 1e-08.
+        weight_decay: the parameter is divided by ``1 + lr * weight_decay`` after the step, a finite number >= 0;
+            default 0.0.
+        no_prox: multiply the parameter by ``1 - lr * weight_decay`` before the step instead; default False.
         maximize: ascend instead of descend; default False.
-        differentiable: refused if True; default False.
         capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
         max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
             cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
@@ -377,16 +331,220 @@ class ASGD(FusedOptimizer, torch.optim.ASGD):
     def __init__(
         self,
         params: Any,
-        lr: float | Tensor = 0.01,
-        lambd: float = 0.0001,
-        alpha: float = 0.75,
-        t0: float = 1000000.0,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float | Tensor, float | Tensor, float | Tensor] = (0.98, 0.92, 0.99),
+        eps: float = 1e-08,
         weight_decay: float = 0.0,
+        *,
+        no_prox: bool = False,
+        maximize: bool = False,
+        capturable: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
+        error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
+        norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
+    ) -> None: ...
+
+class AdEMAMix(FusedOptimizer):
+    """AdEMAMix: Adam with a second, far longer running mean of the gradient beside the first.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        n <- B3 * n + (1 - B3) * g
+        v <- beta2 * v + (1 - beta2) * g**2
+        p <- p - lr * (m / c1 + A * n) / (sqrt(v) / sqrt(c2) + eps)          ci = 1 - betai**t
+        A = alpha * min(t / t_alpha, 1)
+        B3 = min(beta3, exp(1 / ((1 - T) / log(beta1) + T / log(beta3))))    T = t / t_beta3; beta3 from T = 1 on
+
+    Paper: Pagliardini, Ablin & Grangier 2024, "The AdEMAMix Optimizer: Better, Faster, Older".
+
+    As bitsandbytes' AdEMAMix on the CPU (its CUDA kernel decays after the step). Differs in rounding. Checkpoints of it
+    do not load: they have m and n in one array, ``exp_avg, exp_avg_slow = state1``, and v as ``state2``.
+
+    For long runs of language models, where gradients of ten thousand steps ago still tell something. Let ``t_alpha``
+    and ``t_beta3`` be the number of steps: without them the slow mean disturbs the start.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        betas: factors of m, v and n, 0 <= each of betas < 1; default (0.9, 0.999, 0.9999).
+        alpha: weight of the slow mean, a finite number >= 0; default 5.0.
+        t_alpha: in how many steps the weight grows to ``alpha``; None: at once, a number of steps >= 0 or None.
+        t_beta3: in how many steps the factor of n grows from beta1 to beta3; None: at once, a number of steps >= 0
+            or None.
+        eps: added to the root, a finite number >= 0; default 1e-08.
+        weight_decay: decoupled decay: the parameter is multiplied by ``1 - lr * weight_decay``, a finite number >=
+            0; default 0.01.
+        maximize: ascend instead of descend; default False.
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
+            :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float | Tensor, float | Tensor, float | Tensor] = (0.9, 0.999, 0.9999),
+        alpha: float = 5.0,
+        t_alpha: float | None = None,
+        t_beta3: float | None = None,
+        eps: float = 1e-08,
+        weight_decay: float = 0.01,
+        *,
+        maximize: bool = False,
+        capturable: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
+        error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
+        norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
+    ) -> None: ...
+
+class ADOPT(FusedOptimizer):
+    """ADOPT: the gradient over the root of the mean square of the gradients before it, then momentum.
+
+    Formula::
+
+        v <- g**2                                             first step, which leaves p as it is
+
+        x <- g / max(sqrt(v), eps)                            later steps, with the v of before
+        x <- clamp(x, -c, c)                                  c = (step - 1)**clip_exp
+        m <- beta1 * m + (1 - beta1) * x
+        v <- beta2 * v + (1 - beta2) * g**2
+        p <- p - lr * m
+
+    Paper: Taniguchi et al. 2024, "ADOPT: Modified Adam Can Converge with Any beta2 with the Optimal Rate".
+
+    As iShohei220/adopt, whose checkpoints load. Its ``clip_lambda`` is here an exponent: ``clip_exp=0.25`` is its
+    default, 0.333 that of timm, and None no clipping, as it was before November 2024. Differs in rounding only.
+
+    Where Adam is sensitive to beta2 or diverges, in small batches above all: it converges with any beta2.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        betas: factors of the running means of x and of g**2, 0 <= each of betas < 1; default (0.9, 0.9999).
+        eps: the least that is divided by, a finite number >= 0; default 1e-06.
+        clip_exp: the bound on x is ``(step - 1)**clip_exp``; None: there is none, a finite number >= 0 or None;
+            default 0.25.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        decouple: decay the parameter itself, by ``lr * weight_decay``, but not in the first step; default False.
+        foreach: refused if True: all tensors are updated in one pass here.
+        maximize: ascend instead of descend; default False.
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        differentiable: refused if True; default False.
+        fused: True leaves unscaling and skipped steps of a GradScaler to the step.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
+            :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.9999),
+        eps: float = 1e-06,
+        clip_exp: float | None = 0.25,
+        weight_decay: float = 0.0,
+        decouple: bool = False,
+        *,
         foreach: bool | None = None,
         maximize: bool = False,
-        differentiable: bool = False,
         capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
+        error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
+        norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
+    ) -> None: ...
+
+class LaProp(FusedOptimizer):
+    """LaProp: the gradient over the root of its running mean square, then momentum of that, with the rate inside.
+
+    Formula::
+
+        a <- beta1 * a + (1 - beta1) * lr                              a, b: exp_avg_lr_1, exp_avg_lr_2, from 0
+        b <- beta2 * b + 1 - beta2
+        v <- beta2 * v + (1 - beta2) * g**2
+        m <- beta1 * m + (1 - beta1) * lr * g / (sqrt(v / b) + eps)
+        p <- (p - lr / a * m) * (1 - lr * weight_decay)                no step while a is 0
+
+    Paper: Ziyin, Wang & Ueda 2020, "LaProp: Separating Momentum and Adaptivity in Adam".
+
+    As timm's LaProp, whose checkpoints load. Its ``exp_avg_lr_1`` has float64's bits, here float32's unless torch's
+    default dtype is float64. Differs in rounding only.
+
+    Where Adam wants a small beta2 or a large beta1: momentum and adaptivity do not disturb each other.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.0004.
+        betas: factors of m, and of the running mean of g**2, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the root, a finite number >= 0; default 1e-15.
+        weight_decay: the parameter is multiplied by ``1 - lr * weight_decay`` after the step, a finite number >= 0;
+            default 0.0.
+        foreach: refused if True: all tensors are updated in one pass here.
+        maximize: ascend instead of descend; default False.
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
+            :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.0004,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-15,
+        weight_decay: float = 0.0,
         *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
@@ -524,73 +682,6 @@ class NAdam(FusedOptimizer, torch.optim.NAdam):
         decay_lr: float | None = None,
     ) -> None: ...
 
-class RAdam(FusedOptimizer, torch.optim.RAdam):
-    """RAdam: Adam that starts as SGD with momentum, until enough gradients are seen to divide by their size.
-
-    Formula::
-
-        m <- beta1 * m + (1 - beta1) * g
-        v <- beta2 * v + (1 - beta2) * g**2
-        R = 2 / (1 - beta2) - 1;  r = R - 2 * t * beta2**t / c2                       ci = 1 - betai**t
-        p <- p - lr / c1 * f * m * sqrt(c2) / (sqrt(v) + eps)                         if r > 5
-                 f = sqrt((r - 4) * (r - 2) * R / ((R - 4) * (R - 2) * r))
-        p <- p - lr / c1 * m                                                          otherwise
-
-    Paper: Liu et al. 2020.
-
-    When to use it: where Adam diverges without a warmup of the learning rate. The first steps (5 for beta2 = 0.999) are
-    of the whole ``lr`` and not divided by anything.
-
-    As :class:`torch.optim.RAdam`: eps is added to the root that is not corrected. Differs in rounding only.
-
-    Args:
-        params: tensors, named tensors or groups, as torch.optim takes them.
-        lr: learning rate, a finite number >= 0; default 0.001.
-        betas: factors of the running means of g and of g**2, 0 <= each of betas < 1; default (0.9, 0.999).
-        eps: added to the root, a finite number >= 0; default 1e-08.
-        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
-        decoupled_weight_decay: decay the parameter itself, by ``lr * weight_decay``, as AdamW does; default False.
-        foreach: refused if True: all tensors are updated in one pass here.
-        maximize: ascend instead of descend; default False.
-        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
-        differentiable: refused if True; default False.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
-            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
-            :class:`FusedOptimizer`.
-    """
-
-    def __init__(
-        self,
-        params: Any,
-        lr: float | Tensor = 0.001,
-        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
-        eps: float = 1e-08,
-        weight_decay: float = 0.0,
-        decoupled_weight_decay: bool = False,
-        *,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        capturable: bool = False,
-        differentiable: bool = False,
-        max_norm: float | None = None,
-        clip_value: float | None = None,
-        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
-        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
-        error_if_nonfinite: bool = False,
-        seed: int = 0,
-        grad_attr: str = "grad",
-        norm_group: Any = None,
-        l1: float = 0.0,
-        mask: Literal["nonzero"] | None = None,
-        cautious: Literal[False, "unscaled"] = False,
-        cautious_decay: bool = False,
-        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
-        ema_decay: float | None = None,
-        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
-        stats: bool = False,
-        decay_lr: float | None = None,
-    ) -> None: ...
-
 class RMSprop(FusedOptimizer, torch.optim.RMSprop):
     """RMSprop: the gradient over the root of its running mean square; centered, with momentum.
 
@@ -657,69 +748,6 @@ class RMSprop(FusedOptimizer, torch.optim.RMSprop):
         decay_lr: float | None = None,
     ) -> None: ...
 
-class Rprop(FusedOptimizer, torch.optim.Rprop):
-    """Rprop: steps of a size of each element's own, which grows while the sign of its gradient stays.
-
-    Formula::
-
-        zero, one = rounded(0.0, p), rounded(1.0, p)
-        x = g * prev
-        s <- min(step_sizes[1], max(step_sizes[0], s * f))      f = etas[1] if x > 0, etas[0] if x < 0, else 1
-        g <- 0 if x < 0;  prev <- g
-        p <- p - sign(g) * s                                    s starts at lr
-
-    Papers: Riedmiller & Braun 1993; without going back, iRprop-: Igel & Huesken 2000.
-
-    When to use it: with gradients of the whole data set, as it reads nothing but signs; not with small batches, whose
-    noise turns signs.
-
-    As :class:`torch.optim.Rprop`, with the same bits; so an element whose gradient is NaN stays for this step. ``lr``
-    counts when the state is made and not later.
-
-    Args:
-        params: tensors, named tensors or groups, as torch.optim takes them.
-        lr: learning rate, a finite number >= 0; default 0.01.
-        etas: factors of a step size, 0 < etas[0] < 1; 1 < etas[1] < inf; default (0.5, 1.2).
-        step_sizes: the least and the largest step size, a number >= 0; default (1e-06, 50).
-        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
-        foreach: refused if True: all tensors are updated in one pass here.
-        maximize: ascend instead of descend; default False.
-        differentiable: refused if True; default False.
-        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
-            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
-            :class:`FusedOptimizer`.
-    """
-
-    def __init__(
-        self,
-        params: Any,
-        lr: float | Tensor = 0.01,
-        etas: tuple[float | Tensor, float | Tensor] = (0.5, 1.2),
-        step_sizes: tuple[float | Tensor, float | Tensor] = (1e-06, 50),
-        *,
-        capturable: bool = False,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        differentiable: bool = False,
-        max_norm: float | None = None,
-        clip_value: float | None = None,
-        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
-        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
-        error_if_nonfinite: bool = False,
-        seed: int = 0,
-        grad_attr: str = "grad",
-        norm_group: Any = None,
-        l1: float = 0.0,
-        mask: Literal["nonzero"] | None = None,
-        cautious: Literal[False, "unscaled"] = False,
-        cautious_decay: bool = False,
-        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
-        ema_decay: float | None = None,
-        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
-        stats: bool = False,
-        decay_lr: float | None = None,
-    ) -> None: ...
-
 class SGD(FusedOptimizer, torch.optim.SGD):
     """Gradient descent; with ``momentum``, SGD with momentum, dampening and Nesterov's variant.
 
@@ -764,6 +792,131 @@ class SGD(FusedOptimizer, torch.optim.SGD):
         foreach: bool | None = None,
         differentiable: bool = False,
         fused: bool | None = None,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
+        error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
+        norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
+    ) -> None: ...
+
+class SignSGD(FusedOptimizer):
+    """SignSGD: steps of one size, in the direction of the sign of the gradient; with ``momentum`` it is Signum, which
+    takes the sign of the running mean.
+
+    Formula::
+
+        p <- p - lr * sign(g)                          without momentum
+
+        b <- momentum * b + (1 - momentum) * g
+        p <- p - lr * sign(b)                          with momentum
+
+    Paper: Bernstein et al. 2018, "signSGD: Compressed Optimisation for Non-Convex Problems".
+
+    As pytorch_optimizer's SignSGD, whose checkpoints load. Differs for a NaN, as :class:`Lion` does: sign(NaN) is NaN,
+    where torch.sign gives 0 and the weight would be frozen in silence. Differs for complex parameters: each part is a
+    number with a sign. sign(0) is 0.
+
+    Where memory counts, or to find out how much of Adam is its sign: no state, or one array. ``momentum=0.965`` and
+    ``weight_decay=0.01`` make it Tiger.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        momentum: factor of the running mean; 0: none, and no state, 0 <= momentum < 1; default 0.9.
+        weight_decay: decay of the parameter, by ``lr * weight_decay``; L2 without ``weight_decouple``, a finite
+            number >= 0; default 0.0.
+        weight_decouple: decay the parameter itself, as AdamW does; else ``weight_decay * p`` is added to g; default
+            True.
+        foreach: refused if True: all tensors are updated in one pass here.
+        maximize: ascend instead of descend; default False.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
+            :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.001,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        weight_decouple: bool = True,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        *,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
+        error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
+        norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
+    ) -> None: ...
+
+class Yogi(FusedOptimizer):
+    """Yogi: Adam whose mean square moves by a part of the squared gradient, and not by a part of its own size.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        v <- v - (1 - beta2) * sign(v - g**2) * g**2
+        p <- p - lr / c1 * m / (sqrt(v) / sqrt(c2) + eps)                         ci = 1 - betai**step
+
+    Paper: Zaheer et al. 2018, "Adaptive Methods for Nonconvex Optimization".
+
+    As torch_optimizer's Yogi, whose checkpoints load: m and v both start at ``initial_accumulator``. Differs in
+    rounding only.
+
+    Where gradients are sparse or rarely large: v forgets a large gradient slowly, so that the rate does not jump up.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        betas: factor of the mean of g; 1 - beta2 is v's share of g**2, 0 <= each of betas < 1; default (0.9,
+            0.999).
+        eps: added to the root, a finite number >= 0; default 0.001.
+        initial_accumulator: what m and v start from, a finite number >= 0; default 1e-06.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        maximize: ascend instead of descend; default False.
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
+            :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.01,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 0.001,
+        initial_accumulator: float = 1e-06,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+        capturable: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
