@@ -47,7 +47,9 @@ def all_options(name, **options):
     found = {"l1": 0.3, "cautious": "unscaled", "ema_decay": 0.9, "stats": True, "max_norm": 1.0, "clip_value": 0.01}
     if rule.is_decoupled(rule.defaults):
         found |= {"decay_mode": "squared", "cautious_decay": True}
-    return {**found, "weight_decay": 0.1, **options}
+    if "weight_decay" in rule.own:
+        found["weight_decay"] = 0.1
+    return {**found, **options}
 
 
 def specified_stats(opt):
