@@ -77,11 +77,15 @@ class clip_grad_norm_(fusedstep.rules.Rule):
 GENTLE = {"RMSprop": {"lr": 1e-4}}
 
 
+def labelled(name: str, chosen: dict[str, Any]) -> str:
+    return " ".join([name, *(option if value else f"no {option}" for option, value in chosen.items())])
+
+
 @cache
 def rules() -> dict[str, Rule]:
     """Every kernel of every optimizer: the fewest options that select each set of state arrays; and clipping alone."""
     found = [
-        Rule(" ".join([spec.__name__, *chosen]), spec, {**GENTLE.get(spec.__name__, {}), **chosen}, states)
+        Rule(labelled(spec.__name__, chosen), spec, {**GENTLE.get(spec.__name__, {}), **chosen}, states)
         for spec in fusedstep.rules.ALL
         for states, chosen in spec.variants().items()
     ]
