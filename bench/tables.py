@@ -66,8 +66,8 @@ SECTIONS = (
     Section(
         "Two cores, the family",
         "epyc-2core-family-0.1.0.json",
-        "Rules that torch has no fused kernel of. pytorch_optimizer by `torch._foreach` functions, its default, and as a "
-        "loop. The machine is that of the figures in 16 bits.",
+        "Rules that torch has no fused kernel of. pytorch_optimizer by `torch._foreach` functions, its default, and as "
+        "a loop. The machine is that of the figures in 16 bits.",
     ),
     Section(
         "Two cores, what rides along",
