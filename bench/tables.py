@@ -64,6 +64,17 @@ SECTIONS = (
         "whose second moments are float16 are refused for their answer.",
     ),
     Section(
+        "Two cores, the family",
+        "epyc-2core-family-0.1.0.json",
+        "Rules that torch has no fused kernel of. pytorch_optimizer by `torch._foreach` functions, its default, and as "
+        "a loop. The machine is that of the figures in 16 bits.",
+    ),
+    Section(
+        "Two cores, what rides along",
+        "epyc-2core-rides-0.1.0.json",
+        "AdamW. `without` is the step alone and `passes` are torch's alone: 1 less `without` is what the ride costs.",
+    ),
+    Section(
         "H100",
         "h100-0.1.0.json",
         "A quick run: 300 tensors have three to eight samples. Times are of the device; `host` is the time until the "

@@ -10,7 +10,24 @@ from fusedstep.rules import ALL, Rule
 
 RULES: dict[str, type[Rule]] = {rule.name(): rule for rule in ALL}
 SUITED = {  # what suits small models, where the default does not
+    "adabelief": "lr=0.003",
+    "adadelta": "lr=3",
+    "adagrad": "lr=0.03",
+    "adam": "lr=0.003",
+    "adamax": "lr=0.01",
     "adamw": "lr=0.003 weight_decay=0.1",
+    "adan": "lr=0.01",
+    "ademamix": "lr=0.003",
+    "adopt": "lr=0.01",
+    "asgd": "lr=1",
+    "laprop": "lr=0.003",
+    "lion": "lr=0.001",
+    "nadam": "lr=0.005",
+    "radam": "lr=0.01",
+    "rmsprop": "lr=0.003",
+    "rprop": "lr=0.001",
+    "sgd": "lr=0.3 momentum=0.9 nesterov=true",
+    "yogi": "lr=0.03",
 }
 
 

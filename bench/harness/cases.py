@@ -23,7 +23,7 @@ from fusedstep import reference
 SHAPES = Path(__file__).resolve().parents[1] / "shapes"
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 COMMON = ("SGD momentum", "RMSprop", "AdamW")
-WITH_FUSED = ("SGD", "Adagrad", "Adam", "AdamW")  # torch has kernels of these: the other sets measure them
+OLDER = ("SGD", "Adagrad", "Adam", "AdamW", "RMSprop")  # measured by the other sets
 # What a step does besides, by the options of fusedstep that ask for it.
 RIDES: dict[str, dict[str, Any]] = {
     "EMA": {"ema_decay": 0.999},
@@ -77,11 +77,15 @@ class clip_grad_norm_(fusedstep.rules.Rule):
 GENTLE = {"RMSprop": {"lr": 1e-4}}
 
 
+def labelled(name: str, chosen: dict[str, Any]) -> str:
+    return " ".join([name, *(option if value else f"no {option}" for option, value in chosen.items())])
+
+
 @cache
 def rules() -> dict[str, Rule]:
     """Every kernel of every optimizer: the fewest options that select each set of state arrays; and clipping alone."""
     found = [
-        Rule(" ".join([spec.__name__, *chosen]), spec, {**GENTLE.get(spec.__name__, {}), **chosen}, states)
+        Rule(labelled(spec.__name__, chosen), spec, {**GENTLE.get(spec.__name__, {}), **chosen}, states)
         for spec in fusedstep.rules.ALL
         for states, chosen in spec.variants().items()
     ]
@@ -205,7 +209,7 @@ def sixteen(device: str) -> list[Case]:
 
 def family(device: str) -> list[Case]:
     """The rules that torch has no fused kernel of, beside the packages that have them."""
-    names = [name for name, rule in rules().items() if rule.cls not in WITH_FUSED and not rule.clips_alone]
+    names = [name for name, rule in rules().items() if rule.cls not in OLDER and not rule.clips_alone]
     return product(names, ["32M"], [False], device=device)
 
 
