@@ -402,8 +402,8 @@ CALL = (
     Mutant(
         "alias: states of one number are left out",
         "csrc/call/given.cpp",
-        "    for (int k = 0; k < g.group->scalars() && g.scalars[k].at; ++k) alias.add(g.scalars[k], g.where_number(k));\n",
-        "",
+        "g.scalars[k].at; ++k) alias.add(g.scalars[k], g.where_number(k));",
+        "g.scalars[k].at; ++k) continue;",
         "torch/test_state.py -k number_of_the_state",
     ),
     Mutant(
