@@ -20,7 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "python/fusedstep"
-OPTIONS = "Every class also has the [options of clipping](../clipping.md), `state_dtype` and `seed`."
+OPTIONS = "Every class also has the [options of clipping](../clipping.md), those of [what rides along]"
+OPTIONS += "(../ride-alongs.md), `state_dtype` and `seed`."
 BY = "# Written by tools/generate.py from fusedstep.rules."
 
 
@@ -79,7 +80,7 @@ def stubs() -> Iterator[tuple[Path, str]]:
     yield PACKAGE / "functional/_updates.pyi", f"{BY}\n{imports}{every}{call}{step}{text}"
 
     text = "".join(function_stub(getattr(reference, n), n, getattr(reference, n).__doc__) for n in functions)
-    typing = "from typing import Any\n\n" if ": Any" in text else ""
+    typing = "from collections.abc import Mapping\nfrom typing import Any\n\n"
     yield PACKAGE / "reference/_specified.pyi", f"{BY}\n{typing}from .._arithmetic import Array\n\n{every}{text}"
 
     classes = [rule.__name__ for rule in rules.ALL]

@@ -2,11 +2,12 @@
 
     python tools/machine_code.py [--arch 80 --arch 90]
 
-Needs nvcc, cuobjdump and nvdisasm: ``pip install ".[nvcc]"`` brings them. For each kernel of a step, a norm or a first
-pass (of the rules in ``extras/``, since no shipped one has sums): nothing is kept in local memory; each stream of a
-step is loaded and stored 16 bytes at a time; the loop that does so has, for float32, no float64 arithmetic; and no
-multiply-add is contracted: there is none in the PTX, nor, in the machine code, in the rules that neither divide nor
-take roots (those two are made of multiply-adds). Nor does the PTX flush or approximate.
+Needs nvcc, cuobjdump and nvdisasm: ``pip install ".[nvcc]"`` brings them. For each kernel of a step, with what rides
+along or without, of a norm or a first pass (of the rules in ``extras/``, since no shipped one has sums): nothing is
+kept in local memory; each stream of a plain step is loaded and stored 16 bytes at a time; its loop has, for
+float32, no float64 arithmetic; and no multiply-add is contracted: there is none in the PTX, nor, in the machine code,
+in the rules that neither divide nor take roots (those two are made of multiply-adds). Nor does the PTX flush or
+approximate.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ CONTRACT = ("-O3", "-std=c++20", "-fmad=false", "-prec-div=true", "-prec-sqrt=tr
 FILES: dict[str, tuple[str, ...]] = {
     "step.cu": (),
     "norm.cu": (),
+    "ride.cu": (),
     "measure.cu": (f'-DFS_EXTRA_RULES="{ROOT}/tests/extras/rules.h"',),
 }
 EXACT_RULES = ("Clip", "Sgd", "SgdMomentum")  # neither division nor root
@@ -112,7 +114,7 @@ def check(arch: str, file: str, folder: Path) -> tuple[int, list[str]]:
             wrong.append(f"{file}: no multiplication in the PTX: what has been read?")
     seen = 0
     for name, code in functions(run(tool("cuobjdump"), "-sass", cubin)):
-        if re.search(r"(step|norm|measure)_kernel", name):
+        if re.search(r"(step|norm|measure|ride|stats)_kernel", name):
             seen += 1
             wrong += [f"sm_{arch}: {name} {fault}" for fault in faults(name, code)]
     return seen, wrong

@@ -32,10 +32,9 @@ using ExtraRules = TypeList<>;
 
 namespace fusedstep {
 
-using AllRules =
-    Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, RAdamRules, AdamaxRules,
-           AdadeltaRules, RpropRules, ASGDRules, AdEMAMixRules, AdoptRules, AdanRules, SignSgdRules, YogiRules,
-           AdaBeliefRules, LaPropRules, ExtraRules>::type;
+using AllRules = Concat<ClipRules, SgdRules, AdagradRules, RmspropRules, AdamRules, LionRules, NAdamRules, RAdamRules,
+                        AdamaxRules, AdadeltaRules, RpropRules, ASGDRules, AdEMAMixRules, AdoptRules, AdanRules,
+                        SignSgdRules, YogiRules, AdaBeliefRules, LaPropRules, ExtraRules>::type;
 
 // Where a rule is among others.
 template <class Rule, class First, class... Rest>

@@ -67,13 +67,7 @@ struct Wide {
 
   friend FS_INLINE Wide operator+(Wide a, Wide b) { return {a.r + b.r}; }
   friend FS_INLINE Wide operator*(Wide a, Wide b) { return {a.r * b.r}; }
-  friend FS_INLINE Wide add_exact_square(Wide acc, Wide x) {
-#if defined(__CUDA_ARCH__)
-    return {__fma_rn(x.r, x.r, acc.r)};
-#else
-    return acc + x * x;
-#endif
-  }
+  friend FS_INLINE Wide add_exact_square(Wide acc, Wide x) { return acc + x * x; }
   friend FS_INLINE Wide abs(Wide a) { return {__builtin_fabs(a.r)}; }
   friend FS_INLINE Wide max_nan(Wide a, Wide b) { return a.r > b.r || a.r != a.r ? a : b; }
 };

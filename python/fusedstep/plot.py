@@ -33,7 +33,7 @@ def stats(steps: Figures | Sequence[Figures], *, names: Sequence[str] | None = N
     if unknown := [name for name in chosen if name not in known]:
         raise ValueError(f"plot.stats: names has {unknown[0]!r}, expected of {', '.join(known) or 'none'}")
     values = {s: {n: [row[n][s] if n in row else math.nan for row in rows] for n in chosen} for s in STATISTICS}
-    drawn = [s for s in STATISTICS if any(v != 0 for line in values[s].values() for v in line)]
+    drawn = [s for s in STATISTICS if any(row[n][s] != 0 for row in rows for n in chosen if n in row)]
     figure = Figure(figsize=(7, 1 + 2.2 * max(len(drawn), 1)), layout="constrained")
     panels = figure.subplots(max(len(drawn), 1), sharex=True, squeeze=False)[:, 0]
     for panel, s in zip(panels, drawn, strict=False):

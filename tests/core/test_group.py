@@ -88,7 +88,8 @@ def test_torch_groups() -> None:
     param.grad = torch.arange(7.0)
     state: dict[Any, dict[str, Any]] = {}
 
-    def init(p: Any, o: Any) -> dict[str, Any]:
+    def init(p: Any, o: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+        assert {*keys} == {"step", *ADAM["states"]}
         given.append((p, o))
         return {"step": torch.zeros(()), **{name: torch.zeros(7) for name in ADAM["states"]}}
 

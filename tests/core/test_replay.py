@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 
 from fusedstep import _core
-from tests.helpers.kernels import DTYPES, NORMS, STORED_KERNEL_IDS, STORED_KERNELS, random_arrays, rule_id
+from tests.helpers import declared
+from tests.helpers.kernels import (
+    DTYPES,
+    NORMS,
+    STORED_KERNEL_IDS,
+    STORED_KERNELS,
+    random_arrays,
+    rule_id,
+    storages,
+)
 from tests.helpers.replays import Machine, assert_all_equal, norm_calls, replay, step_call, step_calls, stored_calls
 from tests.helpers.riding import riding_calls
 from tests.helpers.tools import built_replay, need, replay_with
@@ -32,9 +41,11 @@ def test_every_rule_with_formats(machine: Machine, rule: dict[str, Any], storage
     assert_all_equal(machine, stored_calls(rule, storage), tmp_path)
 
 
-@pytest.mark.parametrize(("rule", "storage"), STORED_KERNELS, ids=STORED_KERNEL_IDS)
-def test_every_rule_with_rides(machine: Machine, rule: dict[str, Any], storage: str, tmp_path: Path) -> None:
-    assert_all_equal(machine, riding_calls(rule, storage, 3), tmp_path)
+@pytest.mark.parametrize("rule", declared.KERNELS, ids=rule_id)
+def test_every_rule_with_rides(machine: Machine, rule: dict[str, Any], tmp_path: Path) -> None:
+    """With all arrays in float32, in float64, in bfloat16 as far as they may be, and of one mixture."""
+    calls = [call for storage in storages(rule)[:4] for call in riding_calls(rule, storage, 2)]
+    assert_all_equal(machine, calls, tmp_path)
 
 
 @pytest.mark.parametrize("norm_type", NORMS)

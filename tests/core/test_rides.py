@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from fusedstep import functional, reference
 from tests.helpers.bits import BFLOAT16, Array, assert_same_bits
+from tests.helpers.covering import pairwise
 from tests.helpers.declared import FUNCTIONS
 
 STORED = {"float32": np.dtype("f4"), "float64": np.dtype("f8"), "bfloat16": BFLOAT16, "float16": np.dtype("f2")}
@@ -22,8 +24,10 @@ LAWS = {"lr": {}, "fixed": {"decay_mode": "fixed"}, "relative": {"decay_mode": "
 LAWS["squared"] = {"decay_mode": "squared", "decay_lr": 0.03}
 # Each rule, decoupled where it can be.
 DECOUPLED = {
-    name: {} if rule.decoupled else {rule.decoupled_by: True} if rule.decoupled_by in rule.own else None
+    name: options
     for name, rule in FUNCTIONS.items()
+    for options in ({}, {rule.decoupled_by: True})
+    if options.keys() <= rule.own.keys() and rule.is_decoupled({**rule.defaults, **options})
 }
 
 
@@ -37,6 +41,13 @@ def arrays(rng: np.random.Generator, dtype: Any, special: bool) -> list[Array]:
         return [v.astype(dtype) for v in values]
 
 
+def every_other(a: Array) -> Array:
+    """The same, with as many elements of other arrays between."""
+    between = np.zeros((a.size, 2), a.dtype)[:, 0]
+    between[...] = a
+    return between
+
+
 def check(
     name: str,
     dtype: Any,
@@ -47,10 +58,12 @@ def check(
     ema: float | None = None,
     stats: bool = False,
     special: bool = False,
+    strided: bool = False,
 ) -> None:
     rule, step, rng = FUNCTIONS[name], 3, np.random.default_rng(len(name))
     params, grads = arrays(rng, dtype, special), arrays(rng, dtype, special)
     state_dtype = dtype if dtype == np.float64 else np.float32
+    options = {n: v for n, v in options.items() if n in rule.own or n != "weight_decay"}
     full = {**rule.defaults, **options, "lr": 0.05}
     names = rule.state_of(full)
     states = [[np.abs(a) for a in arrays(rng, state_dtype, False)] for _ in names]
@@ -87,6 +100,10 @@ def check(
         )
         want.append(new)
 
+    if strided:
+        params, grads, *states = ([every_other(a) for a in own] for own in (params, grads, *states))
+        masks = [m if m is None else every_other(m) for m in masks] if isinstance(masks, list) else masks
+        emas = emas and [every_other(a) for a in emas]
     lists = {s.argument: states[i] for i, s in enumerate(names)} | {
         n.argument: numbers[i] for i, n in enumerate(rule.numbers)
     }
@@ -120,37 +137,42 @@ VARIANTS = [(name, v) for name, rule in FUNCTIONS.items() for v in rule.variants
 IDS = ["-".join([name, *map(str, v)]) for name, v in VARIANTS]
 
 
-@pytest.mark.pairwise("backend", "dtype", "mask", "ema", "l1", "cautious", "common", "special", each=["name"])
-@pytest.mark.parametrize("special", [False, True], ids=["tame", "special"])
-@pytest.mark.parametrize("common", COMMON)
-@pytest.mark.parametrize("cautious", ["", "unscaled"])
-@pytest.mark.parametrize("l1", ["0", "0.4"])
-@pytest.mark.parametrize("ema", ["", "1", "0.01"])
-@pytest.mark.parametrize("mask", ["", "nonzero", "array"])
+RIDES = {
+    "-".join(map(str, ride)): ride
+    for ride in sorted(
+        pairwise(
+            list(
+                itertools.product(
+                    ["plain", "nonzero", "array"],
+                    ["none", "copy", "average"],
+                    ["no_l1", "l1"],
+                    ["bold", "unscaled"],
+                    COMMON,
+                    ["tame", "special"],
+                    ["flat", "strided"],
+                )
+            )
+        )
+    )
+}
+
+
+@pytest.mark.pairwise("backend", "dtype", "ride", each=["name", "options"])
+@pytest.mark.parametrize("ride", RIDES)
 @pytest.mark.parametrize("dtype", STORED)
 @pytest.mark.parametrize(("name", "options"), VARIANTS, ids=IDS)
-def test_rides(
-    backend: str,
-    name: str,
-    options: dict[str, Any],
-    dtype: str,
-    mask: str,
-    ema: str,
-    l1: str,
-    cautious: str,
-    common: str,
-    special: bool,
-) -> None:
-    ride: dict[str, Any] = {"l1": float(l1), "cautious": cautious or False}
+def test_rides(backend: str, name: str, options: dict[str, Any], dtype: str, ride: str) -> None:
+    mask, ema, l1, cautious, common, special, layout = RIDES[ride]
     check(
         name,
         STORED[dtype],
         {**options, **COMMON[common]},
-        ride,
-        mask=mask,
-        ema=float(ema) if ema else None,
+        {"l1": 0.4 if l1 == "l1" else 0.0, "cautious": cautious == "unscaled" and "unscaled"},
+        mask="" if mask == "plain" else mask,
+        ema={"none": None, "copy": 1.0, "average": 0.01}[ema],
         stats=common != "decay",
-        special=special,
+        special=special == "special",
+        strided=layout == "strided",
     )
 
 
@@ -159,10 +181,10 @@ def test_rides(
 @pytest.mark.parametrize("cautious_decay", [False, True])
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("dtype", STORED)
-@pytest.mark.parametrize("name", [name for name, options in DECOUPLED.items() if options is not None])
+@pytest.mark.parametrize("name", DECOUPLED)
 def test_decay(backend: str, name: str, dtype: str, law: str, cautious_decay: bool, cautious: str) -> None:
     ride = {**LAWS[law], "cautious_decay": cautious_decay, "cautious": cautious or False}
-    options = {**(DECOUPLED[name] or {}), "weight_decay": 0.2}
+    options = {**DECOUPLED[name], "weight_decay": 0.2}
     check(name, STORED[dtype], options, ride, stats=True, special=True)
 
 

@@ -19,7 +19,7 @@ from torch import nn
 
 import fusedstep.torch as fst
 from fusedstep import _core, functional, reference
-from fusedstep.torch import _base, _run
+from fusedstep.torch import _base, _rides, _run
 from tests.helpers import declared
 from tests.helpers.bits import Array, assert_same_bits
 from tests.helpers.declared import KERNELS
@@ -210,7 +210,7 @@ def test_numbers_on_a_device_that_no_parameter_is_on(name: str, monkeypatch: pyt
                 host.place(t.data_ptr(), max(t.numel(), 1) * 4, -1)
         number = torch.tensor(1.0)
         setattr(opt, name, number)
-        for module in (_base, _run):
+        for module in (_base, _rides, _run):
             monkeypatch.setattr(module, "on_gpu", lambda x: x is number)
         with pytest.raises(ValueError, match=rf"{name} is on device cuda:0, expected cpu as the parameters are: pass"):
             opt.step()

@@ -111,3 +111,43 @@ def test_16_bit_state_is_saved_and_loaded_bit_for_bit(tmp_path, state_dtype, fla
         assert {k: v.dtype for k, v in opt.state[p].items() if k != "tensor_id"} == {
             k: v.dtype for k, v in loaded.state[q].items() if k != "tensor_id"
         }
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["nested", "flattened"])
+@pytest.mark.parametrize("fresh", [False, True], ids=["stepped", "fresh"])
+@pytest.mark.filterwarnings("ignore:torch.distributed is")
+def test_what_rides_along_is_saved_and_loaded(tmp_path, flat, fresh):
+    """Masks, averages and their count, and the rate that decay is relative to; masks of any kind are there before."""
+    layout = StateDictOptions(flatten_optimizer_state_dict=flat)
+
+    def make(seed):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+        opt = fst.AdamW(model.parameters(), lr=0.1 + seed, ema_decay=0.9, decay_mode="relative")
+        get_optimizer_state_dict(model, opt)  # makes the state, where there is none
+        opt.set_mask({layer.weight: torch.rand(layer.weight.shape) < 0.5 for layer in model})
+        return model, opt
+
+    def step(model, opt):
+        opt.zero_grad()
+        model(torch.ones(1, 3)).square().sum().backward()
+        opt.step()
+
+    model, opt = make(0)
+    for _ in range(2):
+        step(model, opt)
+    dcp.save({"opt": get_optimizer_state_dict(model, opt, options=layout)}, checkpoint_id=tmp_path)
+    other, loaded = make(1)
+    if not fresh:
+        step(other, loaded)
+    state = {"opt": get_optimizer_state_dict(other, loaded, options=layout)}
+    dcp.load(state, checkpoint_id=tmp_path)
+    set_optimizer_state_dict(other, loaded, state["opt"], options=layout)
+    other.load_state_dict(model.state_dict())
+    group = loaded.param_groups[0]
+    assert (group["ema_step"], group["decay_lr"], group["lr"]) == (3, 0.1, 0.1)
+    for each in ((model, opt), (other, loaded)):
+        step(*each)
+    assert values_of(other, loaded) == values_of(model, opt)
+    assert [p.tolist() for p in other.parameters()] == [p.tolist() for p in model.parameters()]
+    assert loaded.state[other[0].weight]["mask"].dtype == torch.bool

@@ -132,7 +132,7 @@ def torch_pretending(scalars: bool = False) -> Iterator[Any]:
     """
     import torch
 
-    from fusedstep.torch import _base, _run, clip
+    from fusedstep.torch import _base, _rides, _run, clip
 
     def on_gpu(x: Any) -> bool:
         return isinstance(x, torch.Tensor)
@@ -140,6 +140,7 @@ def torch_pretending(scalars: bool = False) -> Iterator[Any]:
     with (
         mock.patch.object(_base, "on_gpu", on_gpu),
         mock.patch.object(_run, "on_gpu", on_gpu),
+        mock.patch.object(_rides, "on_gpu", on_gpu),
         mock.patch.object(clip, "on_gpu", on_gpu),
         mock.patch.multiple(_core, **{name: synchronized(getattr(_core, name)) for name in ARRAY_CALLS[1:]}),
         pretending(scalars) as host,

@@ -194,7 +194,7 @@ def expect(opt, grad_scale=1.0):
                     expected[p] = {"param": reals(p), **old, "ema": new}
                 continue
             if draws:
-                options |= {"seed": group["seed"], "tensor": state["tensor_id"] if state else opt._tensor_ids()[id(p)]}
+                options |= {"seed": group["seed"], "tensor": state.get("tensor_id", opt._tensor_ids()[id(p)])}
             arrays = {}
             for s in states:
                 value = reals(p)
@@ -210,6 +210,8 @@ def expect(opt, grad_scale=1.0):
             expected[p] = dict(zip(["param", *arrays, *average], new, strict=True))
             if "mask" in state:
                 expected[p]["mask"] = state["mask"].numpy()
+            if "ema" in state and not average:
+                expected[p]["ema"] = reals(state["ema"])  # of a checkpoint
             if rule.has_step:
                 expected[p]["step"] = (np.float64 if draws else np.float32)(step)
             if draws:

@@ -252,7 +252,9 @@ def test_signature(cls: str) -> None:
     parameters = inspect.signature(getattr(fnp, cls)).parameters
     assert next(iter(parameters)) == "params"
     shown = {k: p.default for k, p in parameters.items() if k != "params"}
-    assert shown == RULES[cls].defaults
+    rides = {"l1": 0.0, "mask": None, "cautious": False, "cautious_decay": False, "decay_mode": "lr", "ema_decay": None}
+    rides |= {"ema_warmup": None, "stats": False, "decay_lr": None}
+    assert shown == RULES[cls].defaults | rides
 
 
 # ------------------------------------------------------------------------------------------------------------- state

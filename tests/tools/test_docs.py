@@ -39,7 +39,7 @@ def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/formats.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/formats.md", "docs/ride-alongs.md"])
 def test_code_runs(document: str, tmp_path: Path) -> None:
     snippets = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
     assert len(snippets) >= 2

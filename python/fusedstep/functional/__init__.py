@@ -12,6 +12,9 @@ In bfloat16 running means of squares are rounded stochastically, by random numbe
 the place of the element; everything else is rounded to nearest. Where the difference of two state arrays counts
 (``rmsprop`` with ``grad_avgs``), they have to be float32.
 
+What rides along is explained in docs/ride-alongs.md: ``l1``, ``cautious``, ``cautious_decay``, ``decay_mode``,
+``masks``, ``emas`` and ``stats_out``. With ``emas`` a gradient may be None; that parameter's average follows it.
+
 An array that is written must be known to be mutable: JAX's arrays and read-only ones are refused there. Masked arrays
 are refused everywhere.
 

@@ -9,16 +9,21 @@ from ..rules import Rule
 Arrays = Any
 __all__ = [
     "adabelief",
+    "adadelta",
     "adagrad",
     "adam",
+    "adamax",
     "adamw",
     "adan",
     "ademamix",
     "adopt",
+    "asgd",
     "laprop",
     "lion",
     "nadam",
+    "radam",
     "rmsprop",
+    "rprop",
     "sgd",
     "signsgd",
     "yogi",
@@ -91,9 +96,8 @@ def adabelief(
 
     Paper: Zhuang et al. 2020, "AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients".
 
-    As adabelief-pytorch, whose checkpoints load: eps is added into v each step; with ``rectify`` x is only kept.
-    Differs in rounding only. Where Adam converges faster than SGD and generalizes worse. Its authors advise an eps of
-    1e-16 for language models and GANs, of 1e-8 for convolutional networks.
+    As adabelief-pytorch, whose checkpoints load; with ``rectify`` x is only kept. Differs in rounding only. For models
+    on which Adam generalizes worse than SGD: with an eps of 1e-16 for transformers and GANs, of 1e-8 for convolutions.
 
     Args:
         params, grads: arrays (see the module), ``params`` updated in place.
@@ -110,6 +114,98 @@ def adabelief(
         fixed_decay: multiply by ``1 - weight_decay`` instead, with ``weight_decouple``; default False.
         rectify: correct the variance of the first steps, as RAdam does; default True.
         degenerated_to_sgd: while N < 5, step by m alone rather than not at all; default True.
+        maximize: ascend instead of descend; default False.
+        grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
+        max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
+        norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
+        per_tensor: clip each gradient to ``max_norm`` on its own, default False.
+        clip_value: bound on each element of the gradient, after ``max_norm``; not for complex ones, default None.
+        nonfinite: what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch's would
+            be; ``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed.
+            Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``, default 'propagate'.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
+        norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
+        stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
+
+    Returns:
+        None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
+    """
+
+def adadelta(
+    params: Arrays,
+    grads: Arrays,
+    square_avgs: Arrays,
+    acc_deltas: Arrays,
+    *,
+    step: int | Sequence[int] | None = None,
+    lr: float,
+    rho: float = 0.9,
+    eps: float = 1e-06,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    clip_value: float | None = None,
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
+) -> Any:
+    """Adadelta: the gradient over its root mean square, times the root mean square of the updates so far.
+
+    Formula::
+
+        v <- rho * v + (1 - rho) * g**2
+        e <- sqrt((a + eps) / (v + eps)) * g
+        a <- rho * a + (1 - rho) * e**2
+        p <- p - lr * e
+
+    Paper: Zeiler 2012.
+
+    When to use it: where no learning rate is to be chosen, as updates have the parameter's own units. It starts slowly:
+    the first updates are of the size of ``sqrt(eps)``.
+
+    As :class:`torch.optim.Adadelta`, in rounding only different: the root of a quotient, not a quotient of two roots.
+
+    Args:
+        params, grads: arrays (see the module), ``params`` updated in place.
+        square_avgs: state, updated in place.
+        acc_deltas: state, updated in place.
+        step: 1 in the first call, one number or one per parameter; needed for bfloat16 state.
+        lr: learning rate, a finite number >= 0; default 1.0.
+        rho: factor of the running means of squares, 0 <= rho <= 1; default 0.9.
+        eps: added to both mean squares, a finite number >= 0; default 1e-06.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
         maximize: ascend instead of descend; default False.
         grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
         max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
@@ -291,6 +387,97 @@ def adam(
         weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
         maximize: ascend instead of descend; default False.
         decoupled_weight_decay: decay the parameter itself, by ``lr * weight_decay``, as AdamW does; default False.
+        grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
+        max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
+        norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
+        per_tensor: clip each gradient to ``max_norm`` on its own, default False.
+        clip_value: bound on each element of the gradient, after ``max_norm``; not for complex ones, default None.
+        nonfinite: what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch's would
+            be; ``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed.
+            Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``, default 'propagate'.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
+        norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
+        stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
+
+    Returns:
+        None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
+    """
+
+def adamax(
+    params: Arrays,
+    grads: Arrays,
+    exp_avgs: Arrays,
+    exp_infs: Arrays,
+    *,
+    step: int | Sequence[int],
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-08,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    clip_value: float | None = None,
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
+) -> Any:
+    """Adamax: a running mean of the gradient over a decaying maximum of its size.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        u <- max(beta2 * u, abs(g) + eps)
+        p <- p - lr / (1 - beta1**step) * m / u
+
+    Paper: Kingma & Ba 2015, algorithm 2.
+
+    When to use it: where gradients are sparse or have rare large values, as those of embeddings; no square is formed
+    that could overflow, and no update is larger than about ``lr``.
+
+    As :class:`torch.optim.Adamax`: eps is added within the maximum, which keeps a NaN. Differs in rounding only.
+
+    Args:
+        params, grads: arrays (see the module), ``params`` updated in place.
+        exp_avgs: state, updated in place.
+        exp_infs: state, updated in place.
+        step: 1 in the first call, one number or one per parameter.
+        lr: learning rate, a finite number >= 0; default 0.002.
+        betas: factors of the running mean and of the maximum, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the gradient's size, a finite number >= 0; default 1e-08.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        maximize: ascend instead of descend; default False.
         grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
         max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
         norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
@@ -721,6 +908,103 @@ def adopt(
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
     """
 
+def asgd(
+    params: Arrays,
+    grads: Arrays,
+    axs: Arrays,
+    etas: Arrays,
+    mus: Arrays,
+    *,
+    step: int | Sequence[int],
+    lr: float,
+    lambd: float = 0.0001,
+    alpha: float = 0.75,
+    t0: float = 1000000.0,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    clip_value: float | None = None,
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
+) -> Any:
+    """ASGD: gradient descent with a falling rate, and a running average of the parameters beside it.
+
+    Formula::
+
+        p <- p - (eta * lambd * p + eta * g)                    eta starts at lr
+        ax <- p if mu == 1 else ax + mu * (p - ax)              mu starts at 1
+        eta <- lr / (1 + lambd * lr * step)**alpha
+        mu <- 1 / max(1, step - t0)
+
+    Papers: Polyak & Juditsky 1992; the rates: Bottou 2010.
+
+    When to use it: on convex problems, with ``t0`` at the step from which parameters are to be averaged. The average is
+    the state ``ax``; the parameters themselves are those of SGD.
+
+    As :class:`torch.optim.ASGD`, in rounding only different. ``eta`` and ``mu`` are kept as torch keeps them, so that a
+    checkpoint goes both ways.
+
+    Args:
+        params, grads: arrays (see the module), ``params`` updated in place.
+        axs: state, updated in place.
+        etas: state of one number, float32 or float64, updated in place; starts at ``lr``, where its parameter is.
+        mus: state of one number, float32 or float64, updated in place; starts at 1.0, where its parameter is.
+        step: 1 in the first call, one number or one per parameter.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        lambd: decay of the parameters and of the rate, a finite number >= 0; default 0.0001.
+        alpha: power by which the rate falls, a finite number >= 0; default 0.75.
+        t0: the step after which averaging starts, a finite number; default 1000000.0.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        maximize: ascend instead of descend; default False.
+        grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
+        max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
+        norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
+        per_tensor: clip each gradient to ``max_norm`` on its own, default False.
+        clip_value: bound on each element of the gradient, after ``max_norm``; not for complex ones, default None.
+        nonfinite: what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch's would
+            be; ``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed.
+            Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``, default 'propagate'.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
+        norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
+        stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
+
+    Returns:
+        None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
+    """
+
 def laprop(
     params: Arrays,
     grads: Arrays,
@@ -1002,6 +1286,102 @@ def nadam(
         None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
     """
 
+def radam(
+    params: Arrays,
+    grads: Arrays,
+    exp_avgs: Arrays,
+    exp_avg_sqs: Arrays,
+    *,
+    step: int | Sequence[int],
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-08,
+    weight_decay: float = 0.0,
+    decoupled_weight_decay: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    clip_value: float | None = None,
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
+) -> Any:
+    """RAdam: Adam that starts as SGD with momentum, until enough gradients are seen to divide by their size.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * g**2
+        R = 2 / (1 - beta2) - 1;  r = R - 2 * t * beta2**t / c2                       ci = 1 - betai**t
+        p <- p - lr / c1 * f * m * sqrt(c2) / (sqrt(v) + eps)                         if r > 5
+                 f = sqrt((r - 4) * (r - 2) * R / ((R - 4) * (R - 2) * r))
+        p <- p - lr / c1 * m                                                          otherwise
+
+    Paper: Liu et al. 2020.
+
+    When to use it: where Adam diverges without a warmup of the learning rate. The first steps (5 for beta2 = 0.999) are
+    of the whole ``lr`` and not divided by anything.
+
+    As :class:`torch.optim.RAdam`: eps is added to the root that is not corrected. Differs in rounding only.
+
+    Args:
+        params, grads: arrays (see the module), ``params`` updated in place.
+        exp_avgs: state, updated in place.
+        exp_avg_sqs: state, updated in place.
+        step: 1 in the first call, one number or one per parameter.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        betas: factors of the running means of g and of g**2, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the root, a finite number >= 0; default 1e-08.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        decoupled_weight_decay: decay the parameter itself, by ``lr * weight_decay``, as AdamW does; default False.
+        maximize: ascend instead of descend; default False.
+        grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
+        max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
+        norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
+        per_tensor: clip each gradient to ``max_norm`` on its own, default False.
+        clip_value: bound on each element of the gradient, after ``max_norm``; not for complex ones, default None.
+        nonfinite: what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch's would
+            be; ``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed.
+            Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``, default 'propagate'.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
+        norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
+        stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
+
+    Returns:
+        None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
+    """
+
 def rmsprop(
     params: Arrays,
     grads: Arrays,
@@ -1063,6 +1443,96 @@ def rmsprop(
         eps: added to the root, a finite number >= 0; default 1e-08.
         weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
         momentum: factor of the running direction; 0: none, and no state for it, a finite number >= 0; default 0.0.
+        maximize: ascend instead of descend; default False.
+        grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
+        max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.
+        norm_type: order of that norm: 1, 2, inf, or any p > 0, default 2.0.
+        per_tensor: clip each gradient to ``max_norm`` on its own, default False.
+        clip_value: bound on each element of the gradient, after ``max_norm``; not for complex ones, default None.
+        nonfinite: what a norm that is infinite or NaN does: ``"propagate"``: the update is NaN where torch's would
+            be; ``"skip"``: nothing is changed, the norm tells; ``"raise"``: RuntimeError, with nothing changed.
+            Needs a ``max_norm``; not ``"skip"`` with ``per_tensor``, default 'propagate'.
+        error_if_nonfinite: torch's word for ``nonfinite="raise"``, default False.
+        norm_out: on CUDA devices: where to leave the norm, instead of returning it, default None.
+        stream: on CUDA devices: the stream to work on, default None.
+        seed: of the random numbers that bfloat16 state is rounded with, modulo 2**64, default 0.
+        tensor: what these random numbers tell parameters apart by: a number of one parameter, or one for each, the
+            same in every step; None is 0, 1, ... in the order of ``params``, default None.
+        l1: L1: after each step the parameter goes by ``lr * l1`` towards zero (soft thresholding), and stays there,
+            default 0.0.
+        cautious: ``"unscaled"``: elements that would move against their gradient stay where they are, default
+            False.
+        cautious_decay: decay acts only where the step goes towards zero too, default False.
+        decay_mode: what decoupled decay takes away: ``lr * weight_decay``, ``weight_decay``, ``lr / decay_lr *
+            weight_decay`` or ``lr * lr / decay_lr * weight_decay``, default 'lr'.
+        decay_lr: the learning rate of that, default None.
+        masks: bool arrays, or None for a parameter without one: where False, the parameter and its state become
+            zero (what state starts from, if that is another number); ``"nonzero"`` keeps zeros zero, default None.
+        emas: moving averages of ``params``: float32, or float64 or complex as they are, default None.
+        ema_weight: what those take of the parameters: ``ema += ema_weight * (param - ema)``, from 0 to 1; a
+            gradient may then be None, default None.
+        stats_out: a float64 array of a row of 7 for each parameter: ``reference.statistics``, default None.
+
+    Returns:
+        None; with ``max_norm``, the norm of the gradients before clipping, or a list with ``per_tensor``.
+    """
+
+def rprop(
+    params: Arrays,
+    grads: Arrays,
+    prevs: Arrays,
+    sizes: Arrays,
+    *,
+    lr: float,
+    etas: tuple[float, float] = (0.5, 1.2),
+    step_sizes: tuple[float, float] = (1e-06, 50),
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    per_tensor: bool = False,
+    clip_value: float | None = None,
+    nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+    error_if_nonfinite: bool = False,
+    norm_out: Any = None,
+    stream: int | None = None,
+    seed: int = 0,
+    tensor: int | Sequence[int] | None = None,
+    l1: float = 0.0,
+    cautious: Literal[False, "unscaled"] = False,
+    cautious_decay: bool = False,
+    decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+    decay_lr: float | None = None,
+    masks: Arrays | Literal["nonzero"] | None = None,
+    emas: Arrays | None = None,
+    ema_weight: float | None = None,
+    stats_out: Any = None,
+) -> Any:
+    """Rprop: steps of a size of each element's own, which grows while the sign of its gradient stays.
+
+    Formula::
+
+        zero, one = rounded(0.0, p), rounded(1.0, p)
+        x = g * prev
+        s <- min(step_sizes[1], max(step_sizes[0], s * f))      f = etas[1] if x > 0, etas[0] if x < 0, else 1
+        g <- 0 if x < 0;  prev <- g
+        p <- p - sign(g) * s                                    s starts at lr
+
+    Papers: Riedmiller & Braun 1993; without going back, iRprop-: Igel & Huesken 2000.
+
+    When to use it: with gradients of the whole data set, as it reads nothing but signs; not with small batches, whose
+    noise turns signs.
+
+    As :class:`torch.optim.Rprop`, with the same bits; so an element whose gradient is NaN stays for this step. ``lr``
+    counts when the state is made and not later.
+
+    Args:
+        params, grads: arrays (see the module), ``params`` updated in place.
+        prevs: state, updated in place.
+        sizes: state, updated in place; starts at ``lr``.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        etas: factors of a step size, 0 < etas[0] < 1; 1 < etas[1] < inf; default (0.5, 1.2).
+        step_sizes: the least and the largest step size, a number >= 0; default (1e-06, 50).
         maximize: ascend instead of descend; default False.
         grad_scale: what the gradients were multiplied by (loss scaling), > 0; they are divided by it, default 1.0.
         max_norm: clip the gradients, as one vector, to this norm, in the same pass over memory, default None.

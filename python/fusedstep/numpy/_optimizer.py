@@ -63,6 +63,7 @@ class Optimizer(RidesAlong):
 
     def __init__(self, params: Any, **options: Any) -> None:
         self._label = type(self).__name__
+        self._known = {"params", rides.EMA_STEP, DECAY_LR.name, *self._rule.defaults, *RIDES}  # what a group may have
         self._check_names(options)
         self._rule.check(self._label, {**self._rule.defaults, **options})
         self.defaults = {**self._rule.defaults, **without_off(options)}
@@ -88,9 +89,9 @@ class Optimizer(RidesAlong):
             self.add_param_group(group)
 
     def _check_names(self, options: Mapping[str, Any]) -> None:
-        known = {*self._rule.defaults, *RIDES, DECAY_LR.name}
-        if unknown := options.keys() - known:
-            raise TypeError(f"{self._label}: unexpected option {min(unknown)!r}, expected {sorted(known)}")
+        if unknown := options.keys() - self._known:
+            expected = sorted(self._known - {"params", rides.EMA_STEP})
+            raise TypeError(f"{self._label}: unexpected option {min(unknown)!r}, expected {expected}")
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add a dict of ``params`` and options; options that are left out are the optimizer's."""
@@ -131,7 +132,7 @@ class Optimizer(RidesAlong):
         for group in self.param_groups:
             if not isinstance(group, Mapping) or "params" not in group:
                 raise ValueError(f"{self._label}: a group without 'params'")
-            self._check_names({k: v for k, v in group.items() if k not in ("params", rides.EMA_STEP)})
+            self._check_names(group)
             groups.append({**self.defaults, **group, "params": check.arrays(group["params"])})
         params = [p for group in groups for p in group["params"]]
         if self.state and len(self.state) != len(self._owners):
@@ -244,7 +245,8 @@ class Optimizer(RidesAlong):
                 ids = [check.tensor_id(self._label, f"state[{k}].tensor_id", self.state[k]["tensor_id"]) for k in live]
             of_group = (core, [params[k] for k in live], [given[k] for k in live], arrays, steps, live, ids)
             groups.append((*of_group, self._beside(live, masked, average)) if masked or average else of_group)
-            counts |= ((k, count) for k, count in zip(live, steps, strict=True) if given[k] is not None)
+            moved = zip(live, steps, strict=True)
+            counts |= ((k, count) for k, count in moved if given[k] is not None) if average else moved
             followed += live
         nonfinite = check.strictest(all_groups)
         has_norm = any(g["max_norm"] is not None for g in all_groups)

@@ -6,16 +6,21 @@ from .._arithmetic import Array
 
 __all__ = [
     "adabelief",
+    "adadelta",
     "adagrad",
     "adam",
+    "adamax",
     "adamw",
     "adan",
     "ademamix",
     "adopt",
+    "asgd",
     "laprop",
     "lion",
     "nadam",
+    "radam",
     "rmsprop",
+    "rprop",
     "sgd",
     "signsgd",
     "yogi",
@@ -69,15 +74,67 @@ def adabelief(
 
     Paper: Zhuang et al. 2020, "AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients".
 
-    As adabelief-pytorch, whose checkpoints load: eps is added into v each step; with ``rectify`` x is only kept.
-    Differs in rounding only. Where Adam converges faster than SGD and generalizes worse. Its authors advise an eps of
-    1e-16 for language models and GANs, of 1e-8 for convolutional networks.
+    As adabelief-pytorch, whose checkpoints load; with ``rectify`` x is only kept. Differs in rounding only. For models
+    on which Adam generalizes worse than SGD: with an eps of 1e-16 for transformers and GANs, of 1e-8 for convolutions.
 
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, -2.0])
     >>> fusedstep.numpy.AdaBelief([w], lr=0.5, rectify=False).step([np.array([0.1, -3.0])])
     >>> w.round(4)
     array([ 0.4444, -1.4444])
+    """
+
+def adadelta(
+    param: Array,
+    grad: Array,
+    square_avg: Array,
+    acc_delta: Array,
+    *,
+    step: int = 1,
+    lr: float,
+    rho: float,
+    eps: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    mask: Any = None,
+    cautious_decay: bool = False,
+    decay_mode: str = "lr",
+    decay_lr: float | None = None,
+    l1: float = 0.0,
+    cautious: Any = False,
+    starts: Mapping[str, float] | None = None,
+    ema: Array | None = None,
+    ema_weight: float = 1.0,
+    stats: Array | None = None,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """Adadelta: the gradient over its root mean square, times the root mean square of the updates so far.
+
+    Formula::
+
+        v <- rho * v + (1 - rho) * g**2
+        e <- sqrt((a + eps) / (v + eps)) * g
+        a <- rho * a + (1 - rho) * e**2
+        p <- p - lr * e
+
+    Paper: Zeiler 2012.
+
+    When to use it: where no learning rate is to be chosen, as updates have the parameter's own units. It starts slowly:
+    the first updates are of the size of ``sqrt(eps)``.
+
+    As :class:`torch.optim.Adadelta`, in rounding only different: the root of a quotient, not a quotient of two roots.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fusedstep.numpy.Adadelta([w], rho=0.75, eps=1.0)
+    >>> opt.step([np.array([2.0, -2.0])])
+    >>> w.round(6)
+    array([-0.414214,  3.414214])
     """
 
 def adagrad(
@@ -179,6 +236,59 @@ def adam(
     >>> opt.step([np.array([0.1, -3.0])])
     >>> w
     array([ 0.50000005, -1.5       ])
+    """
+
+def adamax(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_inf: Array,
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    mask: Any = None,
+    cautious_decay: bool = False,
+    decay_mode: str = "lr",
+    decay_lr: float | None = None,
+    l1: float = 0.0,
+    cautious: Any = False,
+    starts: Mapping[str, float] | None = None,
+    ema: Array | None = None,
+    ema_weight: float = 1.0,
+    stats: Array | None = None,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """Adamax: a running mean of the gradient over a decaying maximum of its size.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        u <- max(beta2 * u, abs(g) + eps)
+        p <- p - lr / (1 - beta1**step) * m / u
+
+    Paper: Kingma & Ba 2015, algorithm 2.
+
+    When to use it: where gradients are sparse or have rare large values, as those of embeddings; no square is formed
+    that could overflow, and no update is larger than about ``lr``.
+
+    As :class:`torch.optim.Adamax`: eps is added within the maximum, which keeps a NaN. Differs in rounding only.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.Adamax([w], lr=0.5, eps=0.0)
+    >>> opt.step([np.array([0.5, -4.0])])
+    >>> w
+    array([ 0.5, -1.5])
     """
 
 def adamw(
@@ -413,6 +523,63 @@ def adopt(
     array([ 0.95, -1.95])
     """
 
+def asgd(
+    param: Array,
+    grad: Array,
+    ax: Array,
+    eta: Any,
+    mu: Any,
+    *,
+    step: int,
+    lr: float,
+    lambd: float,
+    alpha: float,
+    t0: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    mask: Any = None,
+    cautious_decay: bool = False,
+    decay_mode: str = "lr",
+    decay_lr: float | None = None,
+    l1: float = 0.0,
+    cautious: Any = False,
+    starts: Mapping[str, float] | None = None,
+    ema: Array | None = None,
+    ema_weight: float = 1.0,
+    stats: Array | None = None,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """ASGD: gradient descent with a falling rate, and a running average of the parameters beside it.
+
+    Formula::
+
+        p <- p - (eta * lambd * p + eta * g)                    eta starts at lr
+        ax <- p if mu == 1 else ax + mu * (p - ax)              mu starts at 1
+        eta <- lr / (1 + lambd * lr * step)**alpha
+        mu <- 1 / max(1, step - t0)
+
+    Papers: Polyak & Juditsky 1992; the rates: Bottou 2010.
+
+    When to use it: on convex problems, with ``t0`` at the step from which parameters are to be averaged. The average is
+    the state ``ax``; the parameters themselves are those of SGD.
+
+    As :class:`torch.optim.ASGD`, in rounding only different. ``eta`` and ``mu`` are kept as torch keeps them, so that a
+    checkpoint goes both ways.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fusedstep.numpy.ASGD([w], lr=0.5, lambd=0.0, t0=0)
+    >>> for _ in range(3):
+    ...     opt.step([np.array([1.0, -1.0])])
+    >>> w, opt.state[0]["ax"]
+    (array([-0.5,  3.5]), array([-0.25,  3.25]))
+    """
+
 def laprop(
     param: Array,
     grad: Array,
@@ -574,6 +741,62 @@ def nadam(
     array([ 0.4718, -1.4718])
     """
 
+def radam(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    mask: Any = None,
+    cautious_decay: bool = False,
+    decay_mode: str = "lr",
+    decay_lr: float | None = None,
+    l1: float = 0.0,
+    cautious: Any = False,
+    starts: Mapping[str, float] | None = None,
+    ema: Array | None = None,
+    ema_weight: float = 1.0,
+    stats: Array | None = None,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """RAdam: Adam that starts as SGD with momentum, until enough gradients are seen to divide by their size.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * g**2
+        R = 2 / (1 - beta2) - 1;  r = R - 2 * t * beta2**t / c2                       ci = 1 - betai**t
+        p <- p - lr / c1 * f * m * sqrt(c2) / (sqrt(v) + eps)                         if r > 5
+                 f = sqrt((r - 4) * (r - 2) * R / ((R - 4) * (R - 2) * r))
+        p <- p - lr / c1 * m                                                          otherwise
+
+    Paper: Liu et al. 2020.
+
+    When to use it: where Adam diverges without a warmup of the learning rate. The first steps (5 for beta2 = 0.999) are
+    of the whole ``lr`` and not divided by anything.
+
+    As :class:`torch.optim.RAdam`: eps is added to the root that is not corrected. Differs in rounding only.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fusedstep.numpy.RAdam([w], lr=0.5)
+    >>> opt.step([np.array([0.5, -3.0])])
+    >>> w
+    array([ 0.75, -0.5 ])
+    """
+
 def rmsprop(
     param: Array,
     grad: Array,
@@ -626,6 +849,64 @@ def rmsprop(
     >>> opt.step([np.array([3.0, -0.1])])
     >>> w
     array([0.8       , 2.19999996])
+    """
+
+def rprop(
+    param: Array,
+    grad: Array,
+    prev: Array,
+    step_size: Array,
+    *,
+    step: int = 1,
+    lr: float,
+    eta_minus: float,
+    eta_plus: float,
+    step_min: float,
+    step_max: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_coef: float = 1.0,
+    clip_value: float | None = None,
+    mask: Any = None,
+    cautious_decay: bool = False,
+    decay_mode: str = "lr",
+    decay_lr: float | None = None,
+    l1: float = 0.0,
+    cautious: Any = False,
+    starts: Mapping[str, float] | None = None,
+    ema: Array | None = None,
+    ema_weight: float = 1.0,
+    stats: Array | None = None,
+    seed: int = 0,
+    tensor: int = 0,
+) -> tuple[Array, ...]:
+    """Rprop: steps of a size of each element's own, which grows while the sign of its gradient stays.
+
+    Formula::
+
+        zero, one = rounded(0.0, p), rounded(1.0, p)
+        x = g * prev
+        s <- min(step_sizes[1], max(step_sizes[0], s * f))      f = etas[1] if x > 0, etas[0] if x < 0, else 1
+        g <- 0 if x < 0;  prev <- g
+        p <- p - sign(g) * s                                    s starts at lr
+
+    Papers: Riedmiller & Braun 1993; without going back, iRprop-: Igel & Huesken 2000.
+
+    When to use it: with gradients of the whole data set, as it reads nothing but signs; not with small batches, whose
+    noise turns signs.
+
+    As :class:`torch.optim.Rprop`, with the same bits; so an element whose gradient is NaN stays for this step. ``lr``
+    counts when the state is made and not later.
+
+    >>> import numpy as np, fusedstep.numpy
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fusedstep.numpy.Rprop([w], lr=0.5)
+    >>> for g in ([3.0, -0.1], [1.0, 0.1]):
+    ...     opt.step([np.array(g)])
+    >>> w
+    array([-0.1,  2.5])
     """
 
 def sgd(

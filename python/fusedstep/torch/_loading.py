@@ -70,6 +70,7 @@ class _Keeper:
         self.ids = opt._tensor_ids() if rule.draws(self.label, options) else None
         self.arrays, self.numbers = {s.name for s in rule.states} | {rides.EMA}, {n.name for n in rule.numbers}
         self.steps = options.get("step") if rule.has_step else None  # of all parameters, where they have none
+        self.by_torch = bool(rule.torch_class)  # whose class makes tensors of plain numbers
         self.step_beside = bool(options.get("capturable") or options.get("fused"))  # as torch has it
         self.rounded = rounded
 
@@ -77,17 +78,19 @@ class _Keeper:
         entry = entry if self.steps is None else {"step": self.steps, **entry}
         out = dict(entry)
         for name, value in entry.items():
-            if name in self.numbers and isinstance(value, torch.Tensor):
-                # torch has cast it to the dtype of the parameter where a checkpoint passed through its load_state_dict.
-                out[name] = _Hidden(value.to(param.device, torch.promote_types(value.dtype, torch.float32)))
-            elif name in self.numbers and type(value) in (float, int):
-                out[name] = _Hidden(torch.tensor(value, dtype=torch.float64, device=param.device))
-            elif name == "step" and type(value) in (float, int):
-                out[name] = _Hidden(new_step(param.device if self.step_beside else "cpu").fill_(value))
-            elif name in self.arrays and isinstance(value, torch.Tensor):
-                out[name] = _Hidden(value.to(param.device, self._dtype(f"{where}.{name}", name, value, param)))
-            elif name == rides.MASK:
+            if name == rides.MASK:
                 out[name] = _Hidden(self._mask(f"{where}.{name}", value, param))
+            elif isinstance(value, torch.Tensor):
+                if name in self.numbers:
+                    # torch has cast it to the parameter's dtype where a checkpoint passed through its load_state_dict.
+                    out[name] = _Hidden(value.to(param.device, torch.promote_types(value.dtype, torch.float32)))
+                elif name in self.arrays:
+                    out[name] = _Hidden(value.to(param.device, self._dtype(f"{where}.{name}", name, value, param)))
+            elif type(value) in (float, int) and not self.by_torch:
+                if name in self.numbers:
+                    out[name] = _Hidden(torch.tensor(value, dtype=torch.float64, device=param.device))
+                elif name == "step":
+                    out[name] = _Hidden(new_step(param.device if self.step_beside else "cpu").fill_(value))
         number = out.pop("tensor_id", None)
         if self.ids is not None and entry.keys() - rides.ARRAYS:
             number = self.ids[id(param)] if number is None else number
@@ -106,7 +109,9 @@ class _Keeper:
 
     @staticmethod
     def _mask(where: str, value: Any, param: torch.Tensor) -> torch.Tensor:
-        got = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
-        if got != torch.bool:
-            raise ValueError(f"{where} of the state_dict is {got}, expected a tensor of torch.bool")
-        return cast(torch.Tensor, value.to(param.device))
+        """torch's own optimizers cast a mask that they load to the parameter's dtype."""
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(f"{where} of the state_dict is a {type(value).__name__}, expected a tensor of torch.bool")
+        if value.dtype != torch.bool and not ((value == 0) | (value == 1)).all():
+            raise ValueError(f"{where} of the state_dict is {value.dtype}, expected torch.bool (or zeros and ones)")
+        return value.to(param.device, torch.bool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -10,7 +10,6 @@ import torch
 
 from .. import _core, _dtypes
 from .. import _rides as rides
-from .._rule import Rule
 from ..reference import STATISTICS
 from . import _groups
 from ._run import Run, on_gpu
@@ -26,15 +25,9 @@ class RidesAlong:
     param_groups: list[dict[str, Any]]
     state: Any
     defaults: dict[str, Any]
-    _rule: type[Rule]
     _run: Run
     _run_time: dict[str, Any]
     _decay_lr: float | None
-
-    def _new_state(
-        self, param: torch.Tensor, group: dict[str, Any], keys: Collection[str] | None = None
-    ) -> dict[str, Any]:
-        raise NotImplementedError
 
     # ---------------------------------------------------------------------------------------------------------- masks
 
@@ -61,7 +54,7 @@ class RidesAlong:
         for p, mask in given:
             if mask is not None:
                 kept = torch.empty_like(p, dtype=torch.bool, memory_format=torch.preserve_format, requires_grad=False)
-                self._started(p, places[id(p)][1])[rides.MASK] = kept.copy_(mask)
+                self.state.setdefault(p, {})[rides.MASK] = kept.copy_(mask)
             elif isinstance(state := self.state.get(p), dict):
                 state.pop(rides.MASK, None)
                 if not state:
@@ -100,7 +93,7 @@ class RidesAlong:
         These are the tensors that steps go on writing, in float32 (in the parameter's dtype if that is float64 or
         complex). Before the first step they equal the parameters.
         """
-        return [self._average(p, group) for p, group in self._averaged("ema_parameters()")]
+        return [self._average(p) for p in self._averaged("ema_parameters()")]
 
     @contextmanager
     def swap_ema(self) -> Iterator[None]:
@@ -111,8 +104,8 @@ class RidesAlong:
         label = type(self).__name__
         if self._run.swapped:
             raise RuntimeError(f"{label}: swap_ema() within swap_ema()")
-        averaged = self._averaged("swap_ema()")
-        params, averages = [p for p, _ in averaged], [self._average(p, group) for p, group in averaged]
+        params = self._averaged("swap_ema()")
+        averages = [self._average(p) for p in params]
         kept = [p.detach().clone() for p in params]
         self._run.swapped = True
         try:
@@ -139,8 +132,7 @@ class RidesAlong:
                 f"{label}: attach_ema has a {type(averaged_model).__name__}, expected an AveragedModel of "
                 "torch.optim.swa_utils"
             )
-        averaged = self._averaged("attach_ema()")
-        params = [p for p, _ in averaged]
+        params = self._averaged("attach_ema()")
         pairs = list(zip(params, self._matching(label, params, averaged_model.module, model), strict=True))
         for k, (p, average) in enumerate(pairs):
             where = f"{label}: attach_ema: parameter {k} of the averaged model"
@@ -154,8 +146,8 @@ class RidesAlong:
             if average.device != p.device:
                 raise ValueError(f"{where} is on device {average.device}, expected {p.device} as the parameter is")
         attached = {p: average.detach() for p, average in pairs}
-        for p, group in averaged:
-            self._started(p, group)[rides.EMA] = attached[p]
+        for p, average in attached.items():
+            self.state.setdefault(p, {})[rides.EMA] = average
         self._run.attached = averaged_model, attached
         count = int(averaged_model.n_averaged)
         for group in self.param_groups:
@@ -185,14 +177,14 @@ class RidesAlong:
                 raise ValueError(f"{label}: attach_ema: the averaged model has no parameter for the averaged one {k}")
         return [named[names[id(p)]] for p in params]
 
-    def _averaged(self, what: str) -> list[tuple[torch.Tensor, dict[str, Any]]]:
+    def _averaged(self, what: str) -> list[torch.Tensor]:
         found = [g for g in self.param_groups if self._own(g)["ema_decay"] is not None]
         if not found:
             raise ValueError(f"{type(self).__name__}: {what} without ema_decay, expected it in a group")
-        return [(p, group) for group in found for p in group["params"]]
+        return [p for group in found for p in group["params"]]
 
-    def _average(self, param: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
-        state = self._started(param, group)
+    def _average(self, param: torch.Tensor) -> torch.Tensor:
+        state = self.state.setdefault(param, {})
         if rides.EMA not in state:
             state[rides.EMA] = self._new_average(param)
         return cast(torch.Tensor, state[rides.EMA])
@@ -272,18 +264,7 @@ class RidesAlong:
                 "the first step before, without ema_warmup"
             )
 
-    # ------------------------------------------------------------------------------------------------ state and groups
-
-    def _started(self, param: torch.Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        """The state of a parameter, to put something beside that of the rule.
-
-        Something that holds a part of it alone would not be taken for state that is still to be made (by
-        ``torch.distributed.checkpoint``, for one). But SGD knows its first step by the momentum that is not there.
-        """
-        state: dict[str, Any] = self.state.setdefault(param, {})
-        if not state.keys() - rides.ARRAYS and (self._rule.has_step or not self._rule.needs_step):
-            state.update(self._new_state(param, group))
-        return state
+    # ------------------------------------------------------------------------------------------------- keys of a group
 
     def _own(self, group: dict[str, Any]) -> dict[str, Any]:
         return _groups.run_time(group, self._run_time)

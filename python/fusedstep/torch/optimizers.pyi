@@ -8,20 +8,24 @@ from torch import Tensor, dtype
 from .._rule import Option
 from ._base import FusedOptimizer
 
-# ruff: noqa: RUF022
 __all__ = [
+    "ADOPT",
+    "ASGD",
+    "SGD",
+    "AdEMAMix",
     "AdaBelief",
+    "Adadelta",
     "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
     "Adan",
-    "AdEMAMix",
-    "ADOPT",
     "LaProp",
     "Lion",
     "NAdam",
+    "RAdam",
     "RMSprop",
-    "SGD",
+    "Rprop",
     "SignSGD",
     "Yogi",
 ]
@@ -43,9 +47,8 @@ class AdaBelief(FusedOptimizer):
 
     Paper: Zhuang et al. 2020, "AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients".
 
-    As adabelief-pytorch, whose checkpoints load: eps is added into v each step; with ``rectify`` x is only kept.
-    Differs in rounding only. Where Adam converges faster than SGD and generalizes worse. Its authors advise an eps of
-    1e-16 for language models and GANs, of 1e-8 for convolutional networks.
+    As adabelief-pytorch, whose checkpoints load; with ``rectify`` x is only kept. Differs in rounding only. For models
+    on which Adam generalizes worse than SGD: with an eps of 1e-16 for transformers and GANs, of 1e-8 for convolutions.
 
     Args:
         params: tensors, named tensors or groups, as torch.optim takes them.
@@ -83,6 +86,69 @@ class AdaBelief(FusedOptimizer):
         *,
         maximize: bool = False,
         capturable: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
+        error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
+        norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
+    ) -> None: ...
+
+class Adadelta(FusedOptimizer, torch.optim.Adadelta):
+    """Adadelta: the gradient over its root mean square, times the root mean square of the updates so far.
+
+    Formula::
+
+        v <- rho * v + (1 - rho) * g**2
+        e <- sqrt((a + eps) / (v + eps)) * g
+        a <- rho * a + (1 - rho) * e**2
+        p <- p - lr * e
+
+    Paper: Zeiler 2012.
+
+    When to use it: where no learning rate is to be chosen, as updates have the parameter's own units. It starts slowly:
+    the first updates are of the size of ``sqrt(eps)``.
+
+    As :class:`torch.optim.Adadelta`, in rounding only different: the root of a quotient, not a quotient of two roots.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 1.0.
+        rho: factor of the running means of squares, 0 <= rho <= 1; default 0.9.
+        eps: added to both mean squares, a finite number >= 0; default 1e-06.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        foreach: refused if True: all tensors are updated in one pass here.
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        maximize: ascend instead of descend; default False.
+        differentiable: refused if True; default False.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
+            :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1.0,
+        rho: float = 0.9,
+        eps: float = 1e-06,
+        weight_decay: float = 0.0,
+        foreach: bool | None = None,
+        *,
+        capturable: bool = False,
+        maximize: bool = False,
+        differentiable: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
@@ -211,6 +277,68 @@ class Adam(FusedOptimizer, torch.optim.Adam):
         differentiable: bool = False,
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
+        error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
+        norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
+    ) -> None: ...
+
+class Adamax(FusedOptimizer, torch.optim.Adamax):
+    """Adamax: a running mean of the gradient over a decaying maximum of its size.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        u <- max(beta2 * u, abs(g) + eps)
+        p <- p - lr / (1 - beta1**step) * m / u
+
+    Paper: Kingma & Ba 2015, algorithm 2.
+
+    When to use it: where gradients are sparse or have rare large values, as those of embeddings; no square is formed
+    that could overflow, and no update is larger than about ``lr``.
+
+    As :class:`torch.optim.Adamax`: eps is added within the maximum, which keeps a NaN. Differs in rounding only.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.002.
+        betas: factors of the running mean and of the maximum, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the gradient's size, a finite number >= 0; default 1e-08.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        foreach: refused if True: all tensors are updated in one pass here.
+        maximize: ascend instead of descend; default False.
+        differentiable: refused if True; default False.
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
+            :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.002,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        capturable: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
@@ -501,6 +629,72 @@ class ADOPT(FusedOptimizer):
         decay_lr: float | None = None,
     ) -> None: ...
 
+class ASGD(FusedOptimizer, torch.optim.ASGD):
+    """ASGD: gradient descent with a falling rate, and a running average of the parameters beside it.
+
+    Formula::
+
+        p <- p - (eta * lambd * p + eta * g)                    eta starts at lr
+        ax <- p if mu == 1 else ax + mu * (p - ax)              mu starts at 1
+        eta <- lr / (1 + lambd * lr * step)**alpha
+        mu <- 1 / max(1, step - t0)
+
+    Papers: Polyak & Juditsky 1992; the rates: Bottou 2010.
+
+    When to use it: on convex problems, with ``t0`` at the step from which parameters are to be averaged. The average is
+    the state ``ax``; the parameters themselves are those of SGD.
+
+    As :class:`torch.optim.ASGD`, in rounding only different. ``eta`` and ``mu`` are kept as torch keeps them, so that a
+    checkpoint goes both ways.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        lambd: decay of the parameters and of the rate, a finite number >= 0; default 0.0001.
+        alpha: power by which the rate falls, a finite number >= 0; default 0.75.
+        t0: the step after which averaging starts, a finite number; default 1000000.0.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        foreach: refused if True: all tensors are updated in one pass here.
+        maximize: ascend instead of descend; default False.
+        differentiable: refused if True; default False.
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
+            :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.01,
+        lambd: float = 0.0001,
+        alpha: float = 0.75,
+        t0: float = 1000000.0,
+        weight_decay: float = 0.0,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+        capturable: bool = False,
+        *,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
+        error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
+        norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
+    ) -> None: ...
+
 class LaProp(FusedOptimizer):
     """LaProp: the gradient over the root of its running mean square, then momentum of that, with the rate inside.
 
@@ -682,6 +876,73 @@ class NAdam(FusedOptimizer, torch.optim.NAdam):
         decay_lr: float | None = None,
     ) -> None: ...
 
+class RAdam(FusedOptimizer, torch.optim.RAdam):
+    """RAdam: Adam that starts as SGD with momentum, until enough gradients are seen to divide by their size.
+
+    Formula::
+
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * g**2
+        R = 2 / (1 - beta2) - 1;  r = R - 2 * t * beta2**t / c2                       ci = 1 - betai**t
+        p <- p - lr / c1 * f * m * sqrt(c2) / (sqrt(v) + eps)                         if r > 5
+                 f = sqrt((r - 4) * (r - 2) * R / ((R - 4) * (R - 2) * r))
+        p <- p - lr / c1 * m                                                          otherwise
+
+    Paper: Liu et al. 2020.
+
+    When to use it: where Adam diverges without a warmup of the learning rate. The first steps (5 for beta2 = 0.999) are
+    of the whole ``lr`` and not divided by anything.
+
+    As :class:`torch.optim.RAdam`: eps is added to the root that is not corrected. Differs in rounding only.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.001.
+        betas: factors of the running means of g and of g**2, 0 <= each of betas < 1; default (0.9, 0.999).
+        eps: added to the root, a finite number >= 0; default 1e-08.
+        weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
+        decoupled_weight_decay: decay the parameter itself, by ``lr * weight_decay``, as AdamW does; default False.
+        foreach: refused if True: all tensors are updated in one pass here.
+        maximize: ascend instead of descend; default False.
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        differentiable: refused if True; default False.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
+            :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        decoupled_weight_decay: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
+        error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
+        norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
+    ) -> None: ...
+
 class RMSprop(FusedOptimizer, torch.optim.RMSprop):
     """RMSprop: the gradient over the root of its running mean square; centered, with momentum.
 
@@ -729,6 +990,69 @@ class RMSprop(FusedOptimizer, torch.optim.RMSprop):
         maximize: bool = False,
         differentiable: bool = False,
         *,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        state_dtype: str | dtype | Mapping[str, str | dtype] | None = None,
+        error_if_nonfinite: bool = False,
+        seed: int = 0,
+        grad_attr: str = "grad",
+        norm_group: Any = None,
+        l1: float = 0.0,
+        mask: Literal["nonzero"] | None = None,
+        cautious: Literal[False, "unscaled"] = False,
+        cautious_decay: bool = False,
+        decay_mode: Literal["lr", "fixed", "relative", "squared"] = "lr",
+        ema_decay: float | None = None,
+        ema_warmup: Literal["linear", "mean", "power"] | Mapping[str, Any] | None = None,
+        stats: bool = False,
+        decay_lr: float | None = None,
+    ) -> None: ...
+
+class Rprop(FusedOptimizer, torch.optim.Rprop):
+    """Rprop: steps of a size of each element's own, which grows while the sign of its gradient stays.
+
+    Formula::
+
+        zero, one = rounded(0.0, p), rounded(1.0, p)
+        x = g * prev
+        s <- min(step_sizes[1], max(step_sizes[0], s * f))      f = etas[1] if x > 0, etas[0] if x < 0, else 1
+        g <- 0 if x < 0;  prev <- g
+        p <- p - sign(g) * s                                    s starts at lr
+
+    Papers: Riedmiller & Braun 1993; without going back, iRprop-: Igel & Huesken 2000.
+
+    When to use it: with gradients of the whole data set, as it reads nothing but signs; not with small batches, whose
+    noise turns signs.
+
+    As :class:`torch.optim.Rprop`, with the same bits; so an element whose gradient is NaN stays for this step. ``lr``
+    counts when the state is made and not later.
+
+    Args:
+        params: tensors, named tensors or groups, as torch.optim takes them.
+        lr: learning rate, a finite number >= 0; default 0.01.
+        etas: factors of a step size, 0 < etas[0] < 1; 1 < etas[1] < inf; default (0.5, 1.2).
+        step_sizes: the least and the largest step size, a number >= 0; default (1e-06, 50).
+        capturable: step counts live on the device, so that CUDA graphs can hold a step; default False.
+        foreach: refused if True: all tensors are updated in one pass here.
+        maximize: ascend instead of descend; default False.
+        differentiable: refused if True; default False.
+        max_norm, clip_value, nonfinite, state_dtype, error_if_nonfinite, seed, grad_attr, norm_group, l1, mask,
+            cautious, cautious_decay, decay_mode, ema_decay, ema_warmup, stats, decay_lr: see
+            :class:`FusedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.01,
+        etas: tuple[float | Tensor, float | Tensor] = (0.5, 1.2),
+        step_sizes: tuple[float | Tensor, float | Tensor] = (1e-06, 50),
+        *,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
         max_norm: float | None = None,
         clip_value: float | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
