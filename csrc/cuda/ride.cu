@@ -181,7 +181,11 @@ __device__ __forceinline__ void ride_all(const A& args, std::index_sequence<S...
 
 // Of Clip that of tensors without a gradient, which update their averages alone.
 template <class Rule, class T>
-__global__ void __launch_bounds__(kThreads, 2) ride_kernel(const __grid_constant__ Args<StepHead, kLargeArgs> args) {
+constexpr int kBlocks = sizeof(T) == 8 && Rule::state.size > 3 ? 1 : 2;  // per multiprocessor: with more, Adan's spills
+
+template <class Rule, class T>
+__global__ void __launch_bounds__(kThreads, kBlocks<Rule, T>)
+    ride_kernel(const __grid_constant__ Args<StepHead, kLargeArgs> args) {
   ride_all<Rule, T>(args, std::make_index_sequence<Rule::state.size>{});
 }
 

@@ -141,14 +141,14 @@ __device__ __forceinline__ void step_all(const A& args, std::index_sequence<S...
 }
 
 // Blocks per multiprocessor that registers are to leave room for. With three, five streams of eight elements would
-// spill; and on sm_100 and later those of Lion.
+// spill, and on sm_100 and later those of Lion; and six of four, which Adan has.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
 constexpr int kMostStates = 0;
 #else
 constexpr int kMostStates = 2;
 #endif
 template <class Rule, class T, bool kMixed>
-constexpr int kBlocks = sizeof(T) == 8 || (kMixed && Rule::state.size > kMostStates) ? 2 : 3;
+constexpr int kBlocks = sizeof(T) == 8 || Rule::state.size > (kMixed ? kMostStates : 3) ? 2 : 3;
 
 template <class Rule, class T, bool kMixed, int kBytes>
 __global__ void __launch_bounds__(kThreads, kBlocks<Rule, T, kMixed>)
