@@ -10,8 +10,7 @@ from fusedstep.rules import ALL, Rule
 
 RULES: dict[str, type[Rule]] = {rule.name(): rule for rule in ALL}
 SUITED = {  # what suits small models, where the default does not
-    "adabelief": "lr=0.003",
-    "adadelta": "lr=3",
+    "adabelief": "lr=0.01",
     "adagrad": "lr=0.03",
     "adam": "lr=0.003",
     "adamax": "lr=0.01",

@@ -27,7 +27,8 @@ WARM = 2  # steps of the specification before, for peers that are given a state
 GRADIENT = 1e-3
 # An update has to be large against the rounding of parameters of about 1. The default of SGD would make it 1e-6, a few
 # ulp of float32, that of ASGD 1e-5, that of Lion 1e-4; the others make it 1e-3, too small for 16 bits only.
-LR, LR_16 = {"SGD": 1e3, "ASGD": 1e3, "Lion": 1e-2}, {"SGD": 1e3, "ASGD": 1e3}
+LR = {"SGD": 1e3, "ASGD": 1e3, "Lion": 1e-2}
+LR_16 = {"SGD": 1e3, "ASGD": 1e3, "Adadelta": 1e2}  # Adadelta's first updates are smaller still
 ROUNDING = 0.06  # by rounding parameters and states of 16 bits in other places: up to 2.5% of the update (Adagrad)
 
 Array = NDArray[Any]
