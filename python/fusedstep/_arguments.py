@@ -71,7 +71,7 @@ def several(label: str, name: str, value: Any, count: int) -> tuple[Any, ...]:
     """Any sequence of so many."""
     try:
         if len(value) == count and not isinstance(value, (str, bytes, Mapping)):
-            return tuple(value[k] for k in range(count))
+            return tuple([value[k] for k in range(count)])
     except Exception:  # whatever an object's __len__ or __getitem__ raises
         pass
     many = {2: "two", 3: "three", 4: "four"}.get(count, str(count))

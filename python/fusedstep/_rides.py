@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import _arguments as check
@@ -94,7 +94,7 @@ def check_together(label: str, options: Mapping[str, Any], decoupled: bool, swit
 
 
 def of_core(
-    label: str, options: Mapping[str, Any], starts: Mapping[str, float], masks: bool, ema: bool
+    label: str, options: Mapping[str, Any], starts: Callable[[], dict[str, float]], masks: bool, ema: bool
 ) -> dict[str, Any]:
     """The keywords of the core's group that say what rides along: none where nothing does."""
     found: dict[str, Any] = {}
@@ -105,7 +105,7 @@ def of_core(
             f"{label}: mask is 'nonzero' for parameters that have masks of their own, expected one of both"
         )
     if masks or options.get("mask") is not None:
-        found |= {"mask": "array" if masks else "nonzero", "starts": list(starts.values())}
+        found |= {"mask": "array" if masks else "nonzero", "starts": list(starts().values())}
     if options.get("cautious"):
         found["cautious"] = True
     if options.get("cautious_decay"):
