@@ -80,7 +80,8 @@ def stubs() -> Iterator[tuple[Path, str]]:
     yield PACKAGE / "functional/_updates.pyi", f"{BY}\n{imports}{every}{call}{step}{text}"
 
     text = "".join(function_stub(getattr(reference, n), n, getattr(reference, n).__doc__) for n in functions)
-    typing = "from typing import Any\n\n" if ": Any" in text else ""
+    typing = "from collections.abc import Mapping\n" if "Mapping[" in text else ""
+    typing += "from typing import Any\n\n" if ": Any" in text else ""
     yield PACKAGE / "reference/_specified.pyi", f"{BY}\n{typing}from .._arithmetic import Array\n\n{every}{text}"
 
     classes = [rule.__name__ for rule in rules.ALL]

@@ -1,4 +1,5 @@
 # Written by tools/generate.py from fusedstep.rules.
+from collections.abc import Mapping
 from typing import Any
 
 from .._arithmetic import Array
