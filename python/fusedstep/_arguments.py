@@ -130,6 +130,12 @@ def stream(label: str, value: Any) -> int | None:
     return address
 
 
+def mapping(label: str, name: str, value: Any, of: str) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{label}: {name} is a {type(value).__name__}, expected a dict of {of}")
+    return value
+
+
 LARGEST_STEP = _core.most_steps - 1  # a count that a step can still advance
 
 

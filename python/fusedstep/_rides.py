@@ -122,6 +122,16 @@ def of_core(
     return found
 
 
+def late_decay_lr(label: str, options: Mapping[str, Any], first_lr: Any, given: float | None) -> dict[str, float]:
+    """The key of a group that got its law of decay after construction; none where it is there or not needed.
+
+    ``first_lr``: what a scheduler has kept of its learning rate; ``given``: the ``decay_lr`` of the constructor."""
+    if not needs_decay_lr(options.get("decay_mode", "lr")) or options.get(DECAY_LR) is not None:
+        return {}
+    lr = next(x for x in (given, first_lr, options["lr"]) if x is not None)
+    return {DECAY_LR: check.POSITIVE.check(label, DECAY_LR, lr)}
+
+
 def keys_of(label: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that a group has for what rides along, from all its options."""
     keys: dict[str, Any] = {}

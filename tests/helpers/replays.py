@@ -66,8 +66,8 @@ AS_THEY_ARE = ("float32", "float64", "bool", "bool_wide")
 
 
 def header(kind: int, dtype: type, arrays: Sequence[Array]) -> bytes:
-    """`kind`: 0 a step, 1 a norm, 2 and 3 the same of streams that are stored in some way, 4 a step of such streams with
-    which something rides along."""
+    """`kind`: 0 a step, 1 a norm, 2 and 3 the same of streams that are stored in some way, 4 a step of such
+    streams with which something rides along."""
     return np.array([kind, DTYPES.index(dtype), len(arrays), *(a.size for a in arrays)], np.int64).tobytes()
 
 

@@ -112,7 +112,7 @@ def riding_step(rng: np.random.Generator, rule: dict[str, Any], formats: list[st
             bodies.append(average.part(strided, average.written(after, average.memory)))
         rows.append(row if ride["stats"] else np.zeros(7))
     scalars = [x for n in numbers for x in (float(n), 0.0)] + moved
-    head = header(4, np.float64 if wide else np.float32, [g for g in grads])
+    head = header(4, np.float64 if wide else np.float32, list(grads))
     asked = rule_part(rule_id(rule), t, hyper, common, norm, scalars, SEED)
     return b"".join([head, asked, ride_part(ride, start, len(rule["state"])), *bodies, *(r.tobytes() for r in rows)])
 
