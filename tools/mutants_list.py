@@ -1107,8 +1107,8 @@ RIDES = (
     Mutant(
         "rides: cautious steps go against the gradient",
         "csrc/kernels/ride.h",
-        "return select(h > zero<V>(), d, h - h);",
-        "return select(zero<V>() > h, d, h - h);",
+        "return select(h > zero<V>(), d, select(zero<V>() > h, zero<V>(), h));",
+        "return select(zero<V>() > h, d, select(h > zero<V>(), zero<V>(), h));",
         "core/test_rides.py",
         KERNEL,
     ),

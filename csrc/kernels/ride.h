@@ -92,12 +92,13 @@ FS_INLINE V turned(V x, V d, V if_zero) {
 template <class V>
 FS_INLINE V agreeing(V d, V g) {
   const V h = turned(g, d, d);
-  return select(h > zero<V>(), d, h - h);
+  return select(h > zero<V>(), d, select(zero<V>() > h, zero<V>(), h));
 }
 
 // p after cautious decay.
 template <class T, class V>
 FS_INLINE V decayed_with(const Ride<T>& r, V p, V d) {
+  if (r.decay == T(0)) return p;
   return p - select(zero<V>() > turned(p, d, zero<V>()), zero<V>(), r.decay * p);
 }
 

@@ -71,7 +71,7 @@ def several(label: str, name: str, value: Any, count: int) -> tuple[Any, ...]:
     """Any sequence of so many."""
     try:
         if len(value) == count and not isinstance(value, (str, bytes, Mapping)):
-            return tuple(value[k] for k in range(count))
+            return tuple([value[k] for k in range(count)])
     except Exception:  # whatever an object's __len__ or __getitem__ raises
         pass
     many = {2: "two", 3: "three", 4: "four"}.get(count, str(count))
@@ -128,6 +128,12 @@ def stream(label: str, value: Any) -> int | None:
     if address is not None and not 0 <= address < 2**64:
         raise ValueError(f"{label}: stream is {value!r}, expected the address of a CUDA stream or None")
     return address
+
+
+def mapping(label: str, name: str, value: Any, of: str) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{label}: {name} is a {type(value).__name__}, expected a dict of {of}")
+    return value
 
 
 LARGEST_STEP = _core.most_steps - 1  # a count that a step can still advance

@@ -179,11 +179,11 @@ def after(
     """
     if cautious:
         agreement = np.where(d > 0, grad, np.where(d < 0, -grad, d))
-        d = np.where(agreement > 0, d, agreement - agreement)  # a NaN stays
+        d = np.where(agreement > 0, d, np.where(agreement < 0, rounded(0.0, d), agreement))  # a NaN stays
     if cautious_decay:
         agreement = np.where(d > 0, param, np.where(d < 0, -param, rounded(0.0, param)))
         share = rounded(decay_of(lr, weight_decay, decay_mode, decay_lr), param)
-        shrunk = param - np.where(agreement < 0, rounded(0.0, param), share * param)
+        shrunk = param if share == 0 else param - np.where(agreement < 0, rounded(0.0, param), share * param)
     new = shrunk - d
     if l1 != 0:
         threshold = rounded(lr * l1, new)

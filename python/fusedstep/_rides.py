@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import _arguments as check
@@ -94,7 +94,7 @@ def check_together(label: str, options: Mapping[str, Any], decoupled: bool, swit
 
 
 def of_core(
-    label: str, options: Mapping[str, Any], starts: Mapping[str, float], masks: bool, ema: bool
+    label: str, options: Mapping[str, Any], starts: Callable[[], dict[str, float]], masks: bool, ema: bool
 ) -> dict[str, Any]:
     """The keywords of the core's group that say what rides along: none where nothing does."""
     found: dict[str, Any] = {}
@@ -105,7 +105,7 @@ def of_core(
             f"{label}: mask is 'nonzero' for parameters that have masks of their own, expected one of both"
         )
     if masks or options.get("mask") is not None:
-        found |= {"mask": "array" if masks else "nonzero", "starts": list(starts.values())}
+        found |= {"mask": "array" if masks else "nonzero", "starts": list(starts().values())}
     if options.get("cautious"):
         found["cautious"] = True
     if options.get("cautious_decay"):
@@ -120,6 +120,16 @@ def of_core(
     if options.get("stats"):
         found["stats"] = True
     return found
+
+
+def late_decay_lr(label: str, options: Mapping[str, Any], first_lr: Any, given: float | None) -> dict[str, float]:
+    """The key of a group that got its law of decay after construction; none where it is there or not needed.
+
+    ``first_lr``: what a scheduler has kept of its learning rate; ``given``: the ``decay_lr`` of the constructor."""
+    if not needs_decay_lr(options.get("decay_mode", "lr")) or options.get(DECAY_LR) is not None:
+        return {}
+    lr = next(x for x in (given, first_lr, options["lr"]) if x is not None)
+    return {DECAY_LR: check.POSITIVE.check(label, DECAY_LR, lr)}
 
 
 def keys_of(label: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import operator
@@ -221,7 +222,7 @@ class StateArray:
         """What happens where it is stored as bfloat16."""
         return "exact" if self.exact_when and options[self.exact_when] else _ROUNDING[self.kind]
 
-    @property
+    @functools.cached_property
     def argument(self) -> str:
         """Of the function, for a list of them."""
         return self.plural or f"{self.name}s"
@@ -276,6 +277,7 @@ class Rule:
     defaults: ClassVar[dict[str, Any]]  # of these, of the options of the run, and of the seed
     needs_step: ClassVar[bool]  # the specification's keywords have ``step``
     hyper_names: ClassVar[tuple[str, ...]]  # the others
+    of_kernel: ClassVar[dict[str, Option]]  # whose numbers they are
 
     def __init_subclass__(cls) -> None:
         options, keyword_only = dict(cls.options), False
@@ -294,6 +296,7 @@ class Rule:
         arguments = inspect.signature(cls.specification).parameters
         cls.needs_step = "step" in arguments
         cls.hyper_names = tuple(n for n, a in arguments.items() if a.kind is a.KEYWORD_ONLY and n != "step")
+        cls.of_kernel = {n: o for n, o in cls.own.items() if {*o.kernel_names} <= {*cls.hyper_names}}
 
     @classmethod
     def check_together(cls, label: str, options: Options) -> None:
@@ -322,8 +325,9 @@ class Rule:
                 checked(label, name, options[name])
         if cls.own.keys() <= options.keys():
             cls.check_together(label, options)
-            switch = cls.decoupled_by if cls.decoupled_by in cls.own and not cls.decay_inside(options) else ""
-            rides.check_together(label, options, cls.is_decoupled(options), switch)
+            if not RIDES.keys().isdisjoint(options):
+                switch = cls.decoupled_by if cls.decoupled_by in cls.own and not cls.decay_inside(options) else ""
+                rides.check_together(label, options, cls.is_decoupled(options), switch)
             if options.get("state_dtype") is not None:
                 cls.formats(label, options)
 
@@ -397,9 +401,8 @@ class Rule:
     def hyper(cls, label: str, options: Options) -> dict[str, float]:
         """The kernel's hyper-parameters by its names."""
         found: dict[str, float] = {}
-        for name, o in cls.own.items():
-            if set(o.kernel_names) <= set(cls.hyper_names):
-                found |= zip(o.kernel_names, o.numbers(label, options[name]), strict=True)
+        for name, o in cls.of_kernel.items():
+            found |= zip(o.kernel_names, o.numbers(label, options[name]), strict=True)
         if "weight_decay" in found and not cls.decay_inside(options):
             found["weight_decay"] = 0.0
         return found
@@ -438,6 +441,9 @@ class Rule:
         """Checked options as the compiled core keeps them. ``state_args``: names in messages, in place of torch's.
         ``masks``, ``ema``: whether such arrays come with the parameters."""
         cls.check(label, options, least_lr)
+        riding: dict[str, Any] = {}
+        if masks or ema or not RIDES.keys().isdisjoint(options):
+            riding = rides.of_core(label, options, functools.partial(cls.starts, options), masks, ema)
         return _core.Group(
             label=label,
             rule=cls.kernel,
@@ -456,7 +462,7 @@ class Rule:
             seed=check.seed(label, "seed", options["seed"]),
             draws=cls.draws(label, options),
             grad_attr=options.get("grad_attr", GRAD_ATTR.default),
-            **rides.of_core(label, options, cls.starts(options), masks, ema),
+            **riding,
         )
 
 

@@ -191,6 +191,8 @@ def test_masks_that_are_refused() -> None:
     good = masks()[0]
     for bad, error, text in [
         ({7: good}, ValueError, "AdamW: set_mask names 7, expected an index below 6"),
+        ({True: good}, ValueError, "AdamW: set_mask names True, expected an index below 6"),
+        ({0: np.ma.MaskedArray(good, good)}, TypeError, r"AdamW: mask of params\[0\] is a masked array, expected a"),
         ({"0": good}, ValueError, "AdamW: set_mask names '0', expected an index below 6"),
         ({0: good.astype("f4")}, TypeError, r"AdamW: mask of params\[0\] has dtype float32, expected bool"),
         ({0: good.T}, ValueError, r"AdamW: mask of params\[0\] has shape \(5, 3\), expected \(3, 5\) to match it"),
@@ -200,7 +202,9 @@ def test_masks_that_are_refused() -> None:
         with pytest.raises(error, match=text):
             opt.set_mask({3: masks()[3], **bad})
         assert not any("mask" in state for state in opt.state)
-    opt.set_mask({0: good})
+    with pytest.raises(TypeError, match="AdamW: masks is a list, expected a dict of masks by the index"):
+        opt.set_mask([good])  # type: ignore[arg-type]
+    opt.set_mask({np.int64(0): good})  # type: ignore[dict-item]
     opt.param_groups[0]["mask"] = "nonzero"
     with pytest.raises(ValueError, match="AdamW: mask is 'nonzero' for parameters that have masks of their own"):
         opt.step([*arrays(), np.ones(2, "c8"), np.ones(2)])
@@ -250,6 +254,46 @@ def test_averages() -> None:
             list(fnp.SGD(arrays()).ema_parameters()) if name == "ema_parameters" else fnp.SGD(
                 arrays()
             ).swap_ema().__enter__()
+
+
+def test_averages_start_anew_with_the_state() -> None:
+    opt = fnp.AdamW(arrays(), ema_decay=0.9, ema_warmup="mean")
+    for seed in range(3):
+        opt.step(arrays(seed=seed))
+    opt.state.clear()
+    opt.step(arrays(seed=4))
+    assert opt.param_groups[0]["ema_step"] == 1
+    for p, e in zip(opt.param_groups[0]["params"], opt.ema_parameters(), strict=True):
+        assert_same_bits(e, p)
+    step_as_specified(opt, arrays(seed=5))
+    opt.param_groups[0]["ema_step"] = -1
+    with pytest.raises(ValueError, match="AdamW: ema_step is -1, expected an integer from 0"):
+        opt.step(arrays(seed=6))
+
+
+def test_a_swap_that_fails_leaves_everything() -> None:
+    params = arrays()
+    opt = fnp.AdamW(params, ema_decay=0.5)
+    opt.step(arrays(seed=1))
+    opt.step(arrays(seed=2))
+    before = [p.copy() for p in params]
+    params[3].flags.writeable = False
+    with pytest.raises(ValueError, match=r"AdamW: swap_ema\(\) with params\[3\] read-only"), opt.swap_ema():
+        pass
+    params[3].flags.writeable = True
+    for p, old in zip(params, before, strict=True):
+        assert_same_bits(p, old)
+    step_as_specified(opt, arrays(seed=3))
+
+
+def test_a_law_that_comes_later_has_the_rate_before_it() -> None:
+    opt = fnp.AdamW(arrays(), lr=0.2, weight_decay=0.1)
+    opt.param_groups[0]["decay_mode"] = "relative"
+    opt.step(arrays(seed=1), lr=0.1)
+    assert opt.param_groups[0]["decay_lr"] == 0.2
+    opt.param_groups[0]["lr"] = 0.05
+    step_as_specified(opt, arrays(seed=2))
+    assert opt.param_groups[0]["decay_lr"] == 0.2
 
 
 def test_a_skipped_step_moves_nothing() -> None:

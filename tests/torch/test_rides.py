@@ -9,6 +9,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import prune
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -17,6 +19,7 @@ import fusedstep.torch as fst
 from fusedstep import reference
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.declared import RULES
+from tests.helpers.properties import examples
 from tests.helpers.torch_spec import (
     NAMES,
     assert_is,
@@ -166,6 +169,25 @@ def test_the_rate_of_decay_is_that_of_construction():
     assert not any("decay_lr" in g for g in plain.param_groups)
 
 
+@pytest.mark.parametrize("given", [None, 0.4], ids=["own", "given"])
+@pytest.mark.parametrize("schedule", [False, True])
+def test_a_law_that_comes_later_has_the_rate_of_construction(schedule, given):
+    opt = make("AdamW", params := make_params(), lr=0.2, weight_decay=0.1, decay_lr=given)
+    if schedule:
+        lower = torch.optim.lr_scheduler.ExponentialLR(opt, 0.5)
+    set_grads(params, 0)
+    opt.step()
+    if schedule:
+        lower.step()
+    opt.param_groups[0]["decay_mode"] = "relative"
+    for seed in range(1, 4):
+        set_grads(params, seed)
+        opt.step()
+        assert opt.param_groups[0]["decay_lr"] == (given or 0.2)
+        step_as_specified(opt)
+        opt.param_groups[0]["lr"] *= 0.5
+
+
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
@@ -219,6 +241,9 @@ def test_masks_that_are_refused():
         with pytest.raises(error, match=f"AdamW: {text}"):
             opt.set_mask({**good, **bad})
         assert not opt.state
+    for bad in ([two], None):
+        with pytest.raises(TypeError, match=r"AdamW: masks is a \w+, expected a dict of masks by their parameters"):
+            opt.set_mask(bad)
     opt.set_mask(good)
     opt.param_groups[0]["mask"] = "nonzero"
     set_grads(params, 0)
@@ -432,6 +457,126 @@ def test_which_parameters_are_attached():
         short.attach_ema(AveragedModel(net))
 
 
+def test_averages_start_anew_with_the_state():
+    opt = make("AdamW", params := make_params(), ema_decay=0.9, ema_warmup="mean")
+    train_params(opt, 3)
+    opt.state.clear()
+    train_params(opt, 1)
+    assert opt.param_groups[0]["ema_step"] == 1
+    for p, e in zip(params, opt.ema_parameters(), strict=True):
+        assert torch.equal(e, p)
+    train_params(opt, 1, first=7)
+    assert opt.param_groups[0]["ema_step"] == 2
+
+
+def train_params(opt, steps, first=0):
+    for seed in range(first, first + steps):
+        set_grads(params_of(opt), seed)
+        opt.step()
+
+
+def test_an_attached_model_stays_when_state_is_cleared():
+    torch.manual_seed(0)
+    net = Net()
+    model = AveragedModel(net)
+    opt = fst.AdamW(net.parameters(), lr=0.01, ema_decay=0.9)
+    opt.attach_ema(model)
+    train(net, opt, 2)
+    opt.state.clear()
+    assert opt.ema_parameters()[0].data_ptr() == next(model.module.parameters()).data_ptr()
+    opt.state.clear()
+    train(net, opt, 2)
+    for e, q in zip(opt.ema_parameters(), model.module.parameters(), strict=True):
+        assert e.data_ptr() == q.data_ptr()
+    assert int(model.n_averaged) == opt.param_groups[0]["ema_step"] == 4
+
+
+def test_a_group_that_is_added_later_averages_from_its_own_first_step():
+    torch.manual_seed(0)
+    net = Net()
+    opt = fst.AdamW(net.parameters(), lr=0.01, ema_decay=0.9)
+    opt.attach_ema(AveragedModel(net))
+    train(net, opt, 3)
+    opt.add_param_group({"params": [late := nn.Parameter(torch.ones(4))], "ema_decay": 0.9})
+    late.grad = torch.ones(4)
+    opt.step()
+    assert torch.equal(opt.state[late]["ema"], late.detach())
+    assert [group["ema_step"] for group in opt.param_groups] == [4, 1]
+
+
+def test_a_swap_that_fails_leaves_everything():
+    params = [*make_params(), nn.Parameter(torch.zeros(1).expand(3))]  # nothing can be copied into the last
+    opt = make("AdamW", params, ema_decay=0.5)
+    set_grads(params[:4], 0)
+    opt.ema_parameters()
+    opt.state[params[0]]["ema"].fill_(7.0)
+    before = [p.tolist() for p in params]
+    with pytest.raises(RuntimeError, match="single memory location"), opt.swap_ema():
+        pass
+    assert [p.tolist() for p in params] == before
+    del opt.param_groups[0]["params"][-1]
+    with opt.swap_ema():
+        assert (params[0] == 7).all()
+    opt.step()
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@given(
+    decay=st.floats(0.0, 1.0, allow_subnormal=False),
+    masked=st.booleans(),
+    grads=st.lists(st.sampled_from(["all", "some", "none", "skipped"]), min_size=1, max_size=6),
+)
+@examples(40)
+def test_averages_are_those_of_an_averaged_model(groups, decay, masked, grads):
+    """Whichever gradients there are: beside a loop that knows nothing of the optimizer's options."""
+    params = make_params()
+    names = [params] if groups == 1 else [params[:1], params[1:]]
+    opt = make("AdamW", [{"params": some} for some in names], ema_decay=decay, max_norm=1.0, nonfinite="skip")
+    opt.set_mask(given_masks := masks_of(params) if masked else {})
+    expected, n = [p.detach().clone() for p in params], 0
+    for seed, which in enumerate(grads):
+        set_grads(params, seed)
+        if which == "skipped":
+            params[0].grad[0, 0] = math.nan
+            for mask in given_masks.values():
+                mask.reshape(-1)[0] = True
+            opt.set_mask(given_masks)
+        for p in params if which == "none" else params[1:3] if which == "some" else ():
+            p.grad = None
+        opt.step()
+        if which == "skipped":
+            continue
+        for e, p in zip(expected, params, strict=True):
+            w = torch.tensor(1.0 if n == 0 else 1.0 - decay, dtype=torch.float64).float()
+            e.copy_(p.detach() if w == 1 else e + w * (p.detach() - e))
+        n += 1
+    assert [e.tolist() for e in opt.ema_parameters()] == [e.tolist() for e in expected]
+    assert [group["ema_step"] for group in opt.param_groups] == [n] * groups
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(seed=st.integers(0, 2**20), steps=st.integers(1, 4))
+@examples(10)
+def test_masks_are_multiplications(name, seed, steps):
+    """Of gradients before the step and of parameters after it, where nothing but the mask tells elements apart. A
+    weight that is masked in again is a new one."""
+    params, others = make_params(seed=seed), make_params(seed=seed)
+    opt, plain = make(name, params, max_norm=1.0), make(name, others, max_norm=1.0)
+    opt.set_mask(given_masks := masks_of(params, seed))
+    masks = [given_masks.get(p, torch.ones_like(p, dtype=torch.bool)) for p in params]
+    for step in range(steps):
+        set_grads(params, seed + step)
+        set_grads(others, seed + step)
+        for q, m in zip(others, masks, strict=True):
+            q.grad.mul_(m)
+        opt.step()
+        plain.step()
+        for q, m in zip(others, masks, strict=True):
+            q.data.mul_(m)
+    assert [(p * 1).tolist() for p in params] == [q.tolist() for q in others]
+    assert opt.total_norm == plain.total_norm
+
+
 # ---------------------------------------------------------------------------------------------------------- statistics
 
 
@@ -455,6 +600,19 @@ def test_names_of_named_parameters():
     opt.attach_ema(AveragedModel(net))
     train(net, opt, 1)
     assert list(opt.stats()) == [name for name, _ in net.named_parameters()]
+
+
+def test_statistics_of_groups_with_the_same_names():
+    nets = [nn.Linear(2, 2), nn.Linear(2, 2)]
+    opt = fst.AdamW([{"params": net.named_parameters()} for net in nets], stats=True)
+    set_grads(params := params_of(opt), 0)
+    opt.step()
+    if "param_names" not in opt.param_groups[0]:
+        pytest.skip("from torch 2.6 on")
+    assert list(opt.stats()) == ["weight#0", "bias#1", "weight#2", "bias#3"]
+    assert [row["param_norm"] for row in opt.stats().values()] != [0.0] * len(params)
+    opt.param_groups[0]["stats"] = False
+    assert list(opt.stats()) == ["weight#2", "bias#3"]
 
 
 def test_statistics_of_some_groups_and_of_what_was_updated():

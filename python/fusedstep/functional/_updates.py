@@ -61,6 +61,8 @@ CALL: tuple[Option, ...] = (
     ),
     *BESIDE,
 )
+_OFF = {o.name: o.default for o in BESIDE}
+_OF_CALL = tuple(o.name for o in CALL if o.name not in _OFF)
 
 
 def options_of(rule: type[Rule]) -> dict[str, Option]:
@@ -120,8 +122,8 @@ def _doc_of(rule: type[Rule]) -> str:
 
 def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], options: dict[str, Any]) -> Any:
     label = rule.name()
-    call = {o.name: options.pop(o.name) for o in CALL}
-    rode = {o.name: call.pop(o.name) for o in BESIDE}
+    call = {name: options.pop(name) for name in _OF_CALL}
+    rode = {name: value for name, off in _OFF.items() if (value := options.pop(name)) is not off}
     step, params = options.pop("step", 1), check.arrays(params)
     steps = check.steps(label, 1 if step is None and not rule.needs_step else step, len(params))
     ids = call.pop("tensor")
@@ -141,8 +143,11 @@ def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], op
     options = {**rule.defaults, **options, "max_norm": call["max_norm"], "clip_value": call["clip_value"]}
     options["seed"] = call.pop("seed")
     lists = {name: check.arrays(arrays) for name, arrays in given.items() if arrays is not None}
-    options |= {n: rode.pop(n) for n in (*RIDES, DECAY_LR.name) if n in rode}
-    group, beside = _group(rule, label, options, rode, tuple(lists))
+    beside: _core.Beside | None = None
+    if rode:
+        group, beside = _group(rule, label, options, rode, tuple(lists))
+    else:
+        group = rule.group(label, options, state_args=tuple(lists))
     if step is None:
         _check_needs_no_step(rule, lists)
     has_norm = call.pop("max_norm") is not None
@@ -159,24 +164,25 @@ def _update(rule: type[Rule], params: Any, grads: Any, given: dict[str, Any], op
     arrays = list(lists.values())
     of_group = (group, params, check.arrays(grads), arrays, steps, None, tensors)
     groups: list[_core.ListsGroup] = [of_group if beside is None else (*of_group, beside)]
-    return step_arrays(label, groups, stats=rode["stats_out"], **call)
+    return step_arrays(label, groups, stats=rode.get("stats_out"), **call)
 
 
 def _group(
     rule: type[Rule], label: str, options: dict[str, Any], rode: Mapping[str, Any], state_args: tuple[str, ...]
 ) -> tuple[_core.Group, _core.Beside | None]:
     """The core's group, and the arrays that ride along, if there are some."""
-    masks = rides.mask_arrays(label, rode["masks"])
-    emas = None if rode["emas"] is None else check.arrays(rode["emas"])
-    weight = rode["ema_weight"]
+    options = options | {n: v for n, v in rode.items() if n in RIDES or n == DECAY_LR.name}
+    masks = rides.mask_arrays(label, rode.get("masks"))
+    emas = None if "emas" not in rode else check.arrays(rode["emas"])
+    weight = rode.get("ema_weight")
     if (emas is None) != (weight is None):
         have = "ema_weight without emas" if emas is None else "emas without ema_weight"
         raise ValueError(f"{label}: {have}, expected both or neither")
     weight = None if weight is None else rides.ZERO_TO_ONE.check(label, "ema_weight", weight)
-    if rides.needs_decay_lr(options["decay_mode"]) and options[DECAY_LR.name] is None:
+    if rides.needs_decay_lr(options.get("decay_mode", "lr")) and options.get(DECAY_LR.name) is None:
         raise ValueError(f"{label}: decay_mode is {options['decay_mode']!r} without decay_lr, expected a number > 0")
     listed = None if isinstance(masks, str) else masks
-    options = options | {"mask": "nonzero" if isinstance(masks, str) else None, "stats": rode["stats_out"] is not None}
+    options = options | {"mask": "nonzero" if isinstance(masks, str) else None, "stats": "stats_out" in rode}
     ema = emas is not None
     group = rule.group(label, options, state_args=state_args, masks=listed is not None, ema=ema)
     if weight is not None:

@@ -208,7 +208,10 @@ class Optimizer(RidesAlong):
             options = group if lr is None else {**group, "lr": lr}
             riding = len(options) > len(self._told) + 1 or self._masked
             values = [riding, *(options[n] for n in self._told)]
+            late: dict[str, float] = {}
             if riding:
+                if late := rides.late_decay_lr(self._label, group, None, None):
+                    options = options | late
                 values += [options.get(n) for n in TOLD]
                 values.append(masked := self._has_masks(options, start))
                 average, with_stats = options.get("ema_decay") is not None, with_stats or bool(options.get("stats"))
@@ -219,8 +222,9 @@ class Optimizer(RidesAlong):
                 values,
                 functools.partial(self._rule.group, self._label, options, masks=masked, ema=average),
             )
+            self.param_groups[index].update(late)
             if average:
-                n = self.param_groups[index].get(rides.EMA_STEP, 0)
+                n = self._ema_step(index, start)
                 core.ema_weight = rides.weight(self._label, n, options)
                 averaging.append((index, n))
             keys, names = self._keys(options), self._rule.state_keys(options)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import _arguments as check
 from .. import _core, _dtypes
 from .. import _rides as rides
 from .._formats import decode
@@ -69,13 +70,18 @@ class RidesAlong:
         """
         groups = [group for group in self._follow_params() for _ in group["params"]]
         checked = _core.check_params(list(self._owners), label=self._label, first=0)
-        for k, mask in masks.items():
-            if not isinstance(k, int) or not 0 <= k < len(self._owners):
-                raise ValueError(f"{self._label}: set_mask names {k!r}, expected an index below {len(self._owners)}")
+        given: dict[int, Any] = {}
+        for key, mask in check.mapping(self._label, "masks", masks, "masks by the index of their parameters").items():
+            k = int(key) if isinstance(key, (int, np.integer)) and not isinstance(key, bool) else -1
+            if not 0 <= k < len(self._owners):
+                raise ValueError(f"{self._label}: set_mask names {key!r}, expected an index below {len(self._owners)}")
+            given[k] = None
             if mask is None:
                 continue
+            if isinstance(mask, np.ma.MaskedArray):
+                raise TypeError(f"{self._label}: mask of params[{k}] is a masked array, expected a plain one")
             where, (shape, dtype) = f"{self._label}: mask of params[{k}]", checked[k]
-            found = np.asarray(mask)
+            given[k] = found = np.asarray(mask)
             if found.dtype != np.bool_:
                 raise TypeError(f"{where} has dtype {found.dtype}, expected bool: pass mask.astype(bool)")
             if found.shape != shape:
@@ -86,7 +92,7 @@ class RidesAlong:
                 raise ValueError(
                     f"{where} in a group with mask='nonzero', expected one of both: set that to None first"
                 )
-        for k, mask in masks.items():
+        for k, mask in given.items():
             if mask is None:
                 self.state[k].pop(rides.MASK, None)
             else:
@@ -115,6 +121,8 @@ class RidesAlong:
                 raise TypeError(
                     f"{self._label}: swap_ema() with params[{k}] a {type(p).__name__}, expected NumPy arrays"
                 )
+            if not p.flags.writeable:
+                raise ValueError(f"{self._label}: swap_ema() with params[{k}] read-only, expected writable arrays")
         averages = [self._average(k) for k in indices]
         kept = [p.copy() for p in params]
         self._swapped = True
@@ -123,9 +131,9 @@ class RidesAlong:
                 p[...] = average.astype(p.dtype)
             yield
         finally:
+            self._swapped = False
             for p, old in zip(params, kept, strict=True):
                 p[...] = old
-            self._swapped = False
 
     def stats(self) -> dict[str, dict[str, float]]:
         """Figures of the last step, of each parameter that took part in it in a group with ``stats=True``, by its
@@ -163,6 +171,14 @@ class RidesAlong:
     def _beside(self, indices: Sequence[int], masked: bool, average: bool) -> _core.Beside:
         masks = [self.state[k].get(rides.MASK) for k in indices] if masked else None
         return masks, [self._average(k) for k in indices] if average else None
+
+    def _ema_step(self, index: int, first: int) -> int:
+        """Over how many steps a group has averaged, whose first parameter has that index."""
+        group = self.param_groups[index]
+        count = check.step_count(self._label, rides.EMA_STEP, group.get(rides.EMA_STEP, 0), 0)
+        states = self.state[first : first + len(check.arrays(group["params"]))]
+        anew = states and not any(rides.EMA in state for state in states)
+        return 0 if anew else count  # state.clear() starts anew
 
     def _averaged(self, what: str) -> list[int]:
         found: list[int] = []

@@ -13,7 +13,7 @@ from .. import _rides as rides
 from .._rule import GRAD_ATTR, OF_A_RUN, RUN_TIME, Option, Rule
 from . import _groups, _loading, _ranks
 from ._loading import new_step
-from ._rides import RidesAlong, Riding
+from ._rides import Before, RidesAlong, Riding
 from ._run import Run, on_gpu
 from ._warn import warn
 
@@ -291,7 +291,7 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
             if name in keys:
                 state[name] = new_step(param.device).fill_(value)
         if rides.EMA in keys:
-            state[rides.EMA] = self._new_average(param)
+            state[rides.EMA] = self._first_average(param)
         return state
 
     def _state_keys(self, draws: bool, options: dict[str, Any]) -> set[str]:
@@ -416,17 +416,22 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
             options = {**self.defaults, "seed": self._seed, **group, **own}
             capturable = bool(options.get("capturable", False))
             self._check_drawn(group, options)
+            late = rides.late_decay_lr(label, options, dict.get(group, "initial_lr"), self._decay_lr)
+            options |= late
             # As the constructor keeps it. Whatever else is set later (a torch.dtype) does not tell whether it changed.
-            own["state_dtype"] = check.state_dtype(type(self).__name__, "state_dtype", own["state_dtype"])
-            return self._rule.group(
-                type(self).__name__,
+            own["state_dtype"] = check.state_dtype(label, "state_dtype", own["state_dtype"])
+            core = self._rule.group(
+                label,
                 _on_host(options),
                 least_lr=_LEAST_LR,
                 capturable=capturable,
                 masks=self._has_masks(group, own),
                 ema=own["ema_decay"] is not None,
             )
+            group.update(late)
+            return core
 
+        label = type(self).__name__
         return self._run.groups.get(k, values, make)
 
     def _check_drawn(self, group: dict[str, Any], options: dict[str, Any]) -> None:
@@ -473,7 +478,7 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
             nonfinite = "skip"  # a GradScaler knows of this rank's overflow alone; the norm has that of all
         report = self._run.place(self._first_param())
         self._run.has_norm = bool(max_norms)
-        more, skipped = self._before_riding(riding) if riding else (_NOTHING, None)
+        more, before = self._before_riding(riding) if riding else (_NOTHING, _NO_RIDES)
         norm = _core.step_torch(
             groups,
             self.state,
@@ -488,7 +493,7 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
             **more,
         )
         if riding:
-            self._after_riding(riding, skipped)
+            self._after_riding(riding, before)
         if norm is not None and on_gpu(report):
             self._run.fill(norm, min(max_norms))
 
@@ -510,6 +515,7 @@ def _step_on_device(step: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
 
 
 _NOTHING: dict[str, Any] = {}
+_NO_RIDES: Before = (None, [])
 _MISSING: Any = []  # no immutable object: a group without one of its keys is made anew each step
 _TOLD = (*OF_A_RUN, GRAD_ATTR.name)  # of a group's options of the run, beside what rides along
 _UNUSED: dict[str, Any] = {"foreach": None, "differentiable": False}

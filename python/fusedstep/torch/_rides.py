@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 
+from .. import _arguments as check
 from .. import _core, _dtypes
 from .. import _rides as rides
 from ..reference import STATISTICS
@@ -17,6 +19,7 @@ from ._run import Run, on_gpu
 Riding = tuple[
     _core.Group, dict[str, Any], dict[str, Any]
 ]  # a group with ride-alongs: of the core, its keys, of the run
+Before = tuple[float | None, list[Any]]
 
 
 class RidesAlong:
@@ -43,7 +46,7 @@ class RidesAlong:
         """
         label = type(self).__name__
         places = {id(p): (k, group) for k, group, p in self._places()}
-        given = list(masks.items())
+        given = list(check.mapping(label, "masks", masks, "masks by their parameters").items())
         for p, mask in given:
             if id(p) not in places:
                 what = f"of shape {tuple(p.shape)}" if isinstance(p, torch.Tensor) else f"a {type(p).__name__}"
@@ -112,8 +115,8 @@ class RidesAlong:
             _copy(params, averages)
             yield
         finally:
-            _copy(params, kept)
             self._run.swapped = False
+            _copy(params, kept)
 
     def attach_ema(self, averaged_model: Any, model: torch.nn.Module | None = None) -> None:
         """Make the parameters of a ``torch.optim.swa_utils.AveragedModel`` the moving averages, from the next step on.
@@ -186,8 +189,13 @@ class RidesAlong:
     def _average(self, param: torch.Tensor) -> torch.Tensor:
         state = self.state.setdefault(param, {})
         if rides.EMA not in state:
-            state[rides.EMA] = self._new_average(param)
+            state[rides.EMA] = self._first_average(param)
         return cast(torch.Tensor, state[rides.EMA])
+
+    def _first_average(self, param: torch.Tensor) -> torch.Tensor:
+        """Where there is none: that of the model that is attached, if it has one."""
+        known = None if self._run.attached is None else self._run.attached[1].get(param)
+        return self._new_average(param) if known is None else known
 
     @staticmethod
     def _new_average(param: torch.Tensor) -> torch.Tensor:
@@ -204,7 +212,8 @@ class RidesAlong:
         before clipping, ``update_norm`` that of what the step subtracted, and ``update_max`` the largest element of
         that. ``clipped`` is the share of the gradient's elements that ``clip_value`` bounded; ``nan`` and ``inf`` are
         counts. Elements that a mask leaves out count as zero. A parameter that has not been updated yet is left out.
-        Names are those of named parameters, else ``"0"``, ``"1"``, ... in the order of the groups. On a GPU this waits.
+        Names are those of named parameters, else ``"0"``, ``"1"``, ... in the order of the groups. A name that two
+        groups have is followed by that number: ``"weight#2"``. On a GPU this waits.
         """
         rows = self._run.rows
         every = list(self._places())
@@ -214,21 +223,24 @@ class RidesAlong:
         if rows is None:
             return found
         names = [n for g in self.param_groups for n in dict.get(g, "param_names", [None] * len(g["params"]))]
-        for (k, _, p), name, row in zip(every, names, rows.tolist(), strict=False):
+        times = Counter(names)  # groups of two models may have the same names
+        for (k, group, p), name, row in zip(every, names, rows.tolist(), strict=False):
             figures = dict(zip(STATISTICS, row, strict=True))
-            if figures["clipped"] >= 0:
+            if figures["clipped"] >= 0 and self._own(group)["stats"]:
                 figures["clipped"] /= max(p.numel(), 1)
-                found[str(k) if name is None else name] = figures
+                found[str(k) if name is None else name if times[name] == 1 else f"{name}#{k}"] = figures
         return found
 
     # ------------------------------------------------------------------------------------------------------- in a step
 
-    def _before_riding(self, riding: list[Riding]) -> tuple[dict[str, Any], float | None]:
-        """What the core is told beside its groups, and how many steps were skipped, where the host knows."""
+    def _before_riding(self, riding: list[Riding]) -> tuple[dict[str, Any], Before]:
+        """What the core is told beside its groups; how many steps were skipped, where the host knows, and how many the
+        groups with averages have averaged over."""
         label, first = type(self).__name__, next((p for _, _, p in self._places()), None)
+        counts: list[Any] = []
         for core, group, own in riding:
             if own["ema_decay"] is not None:
-                count = self._ema_step(group)
+                counts.append(count := self._ema_step(group))
                 if on_gpu(first) and (count == 0 or own["ema_warmup"] is not None):
                     self._check_not_capturing(label, own["ema_warmup"])
                 core.ema_weight = rides.weight(label, count, own)
@@ -236,24 +248,28 @@ class RidesAlong:
         if any(own["stats"] for _, _, own in riding):
             more["stats"] = self._run.place_rows(sum(len(g["params"]) for g in self.param_groups), first)
         values = self._run.values
-        return more, None if values is None or isinstance(values, torch.Tensor) else float(values[3])
+        skipped = None if values is None or isinstance(values, torch.Tensor) else float(values[3])
+        return more, (skipped, counts)
 
-    def _after_riding(self, riding: list[Riding], skipped: float | None) -> None:
-        values = self._run.values
+    def _after_riding(self, riding: list[Riding], before: Before) -> None:
+        values, (skipped, counts) = self._run.values, before
         if skipped is not None and values is not None and float(values[3]) != skipped:
             return
         averaging = [group for _, group, own in riding if own["ema_decay"] is not None]
-        counts = [self._ema_step(group) for group in averaging]
         for group, count in zip(averaging, counts, strict=True):
             group[rides.EMA_STEP] = count + 1
         if averaging and self._run.attached is not None:
             self._run.attached[0].n_averaged.add_(1)
 
-    def _ema_step(self, group: dict[str, Any]) -> Any:
-        attached = self._run.attached
-        if attached is not None and not on_gpu(attached[0].n_averaged):
-            return int(attached[0].n_averaged)  # may have been loaded
-        return dict.get(group, rides.EMA_STEP, 0)
+    def _ema_step(self, group: dict[str, Any]) -> int:
+        attached, params = self._run.attached, group["params"]
+        of_model = attached is not None and any(p in attached[1] for p in params)  # not a group that was added later
+        if attached is not None and of_model and not on_gpu(attached[0].n_averaged):
+            return int(attached[0].n_averaged)
+        count = check.step_count(type(self).__name__, rides.EMA_STEP, dict.get(group, rides.EMA_STEP, 0), 0)
+        states = (self.state.get(p) for p in params)
+        anew = params and not of_model and not any(isinstance(s, Mapping) and rides.EMA in s for s in states)
+        return 0 if anew else count  # state.clear() starts anew
 
     @staticmethod
     def _check_not_capturing(label: str, warmup: Any) -> None:
