@@ -30,27 +30,42 @@ struct Rows {
   std::int64_t index[kRows];
   bool is_there[kRows];
 
-  __device__ __forceinline__ std::int64_t offset(int stream, int row) const {
-    if (entry.layout < 0) return index[row];
+  // Where they are in a stream: looked up before the format is, for code that is made for each format is long.
+  __device__ __forceinline__ void locate(int stream, std::int64_t (&at)[kRows]) const {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) at[r] = index[r];
+    if (entry.layout < 0) return;
     const std::int64_t* const layout = static_cast<const std::int64_t*>(table) + entry.layout;
     const std::int64_t dims = layout[0];
-    std::int64_t i = index[row], offset = 0;
-#pragma unroll 1  // a slow path, and registers are short
-    for (std::int64_t d = dims - 1; d >= 0; --d) {
-      offset += i % layout[1 + d] * layout[1 + dims * (1 + stream) + d];
-      i /= layout[1 + d];
+    std::int64_t rest[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      rest[r] = index[r];
+      at[r] = 0;
     }
-    return offset;
+#pragma unroll 1  // a slow path
+    for (std::int64_t d = dims - 1; d >= 0; --d) {
+      const std::int64_t size = layout[1 + d], stride = layout[1 + dims * (1 + stream) + d];
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        at[r] += rest[r] % size * stride;
+        rest[r] /= size;
+      }
+    }
   }
   __device__ __forceinline__ void load(int stream, T* to) const {
+    std::int64_t at[kRows];
+    locate(stream, at);
     with_format(FormatsOf<T>{}, streams.format[stream], [&](auto of) {
       using F = typename decltype(of)::type;
       const auto* const from = global<typename F::Stored>(streams.data[stream]);
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) to[r] = is_there[r] ? F::load(from[offset(stream, r)]) : T(0);
+      for (int r = 0; r < kRows; ++r) to[r] = is_there[r] ? F::load(from[at[r]]) : T(0);
     });
   }
   __device__ __forceinline__ void store(int stream, const T* from) const {
+    std::int64_t at[kRows];
+    locate(stream, at);
     with_format(FormatsOf<T>{}, streams.format[stream], [&](auto of) {
       using F = typename decltype(of)::type;
       auto* const to = global<typename F::Stored>(streams.data[stream]);
@@ -58,33 +73,37 @@ struct Rows {
       for (int r = 0; r < kRows; ++r) {
         if (!is_there[r]) continue;
         if constexpr (F::draws) {
-          to[offset(stream, r)] = F::store(from[r], streams.place(stream, index[r]).number(0));
+          to[at[r]] = F::store(from[r], streams.place(stream, index[r]).number(0));
         } else {
-          to[offset(stream, r)] = F::store(from[r]);
+          to[at[r]] = F::store(from[r]);
         }
       }
     });
   }
   // 1 where an element is kept.
   __device__ __forceinline__ void load_keep(const T* p, T* to) const {
+    std::int64_t at[kRows];
+    if (entry.mask) locate(kMask, at);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       to[r] = T(1);
-      if (entry.mask && is_there[r]) to[r] = global<std::uint8_t>(entry.mask)[offset(kMask, r)] != 0 ? T(1) : T(0);
+      if (entry.mask && is_there[r]) to[r] = global<std::uint8_t>(entry.mask)[at[r]] != 0 ? T(1) : T(0);
       if (entry.nonzero) to[r] = is_nonzero(Lane<T>(p[r])).r;
     }
   }
   // Of the parameter as it is stored.
   __device__ __forceinline__ void average(const Ride<T>& ride, const T* p) const {
     T* const to = global<T>(entry.average);
+    std::int64_t at[kRows];
+    locate(kAverage, at);
     T e[kRows] = {};
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      if (is_there[r]) e[r] = to[offset(kAverage, r)];
+      if (is_there[r]) e[r] = to[at[r]];
     }
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      if (is_there[r]) to[offset(kAverage, r)] = averaged(ride, Lane<T>(e[r]), Lane<T>(p[r])).r;
+      if (is_there[r]) to[at[r]] = averaged(ride, Lane<T>(e[r]), Lane<T>(p[r])).r;
     }
   }
 };
@@ -181,7 +200,7 @@ __device__ __forceinline__ void ride_all(const A& args, std::index_sequence<S...
 
 // Of Clip that of tensors without a gradient, which update their averages alone.
 template <class Rule, class T>
-constexpr int kBlocks = sizeof(T) == 8 && Rule::state.size > 3 ? 1 : 2;  // per multiprocessor: with more, Adan's spills
+constexpr int kBlocks = sizeof(T) == 8 && Rule::state.size > 2 ? 1 : 2;  // per multiprocessor; with more they spill
 
 template <class Rule, class T>
 __global__ void __launch_bounds__(kThreads, kBlocks<Rule, T>)
