@@ -111,8 +111,8 @@ RULES = (
     Mutant(
         "asgd: the average is of the parameter before the step",
         "csrc/rules/asgd.h",
-        "u.mu * (p - d - ax) : p - d",
-        "u.mu * (p - ax) : p - d",
+        "average = ax + mu * (p - d - ax);",
+        "average = ax + mu * (p - ax);",
         f"{SMALL} asgd and plain",
         KERNEL,
     ),

@@ -200,7 +200,8 @@ __device__ __forceinline__ void ride_all(const A& args, std::index_sequence<S...
 
 // Of Clip that of tensors without a gradient, which update their averages alone.
 template <class Rule, class T>
-constexpr int kBlocks = sizeof(T) == 8 && Rule::state.size > 2 ? 1 : 2;  // per multiprocessor; with more they spill
+constexpr int kBlocks =
+    Rule::state.size > (sizeof(T) == 8 ? 1 : 3) ? 1 : 2;  // per multiprocessor; with more they spill
 
 template <class Rule, class T>
 __global__ void __launch_bounds__(kThreads, kBlocks<Rule, T>)

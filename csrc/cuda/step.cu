@@ -141,14 +141,16 @@ __device__ __forceinline__ void step_all(const A& args, std::index_sequence<S...
 }
 
 // Blocks per multiprocessor that registers are to leave room for. With three, five streams of eight elements would
-// spill, and on sm_100 and later those of Lion; and six of four, which Adan has.
+// spill, and on sm_100 and later those of Lion. So would six of four, which Adan has, and five beside many constants.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
 constexpr int kMostStates = 0;
 #else
 constexpr int kMostStates = 2;
 #endif
+template <class Rule>
+constexpr int kMostPlainStates = sizeof(typename Rule::template Uniform<float>) > 8 * sizeof(float) ? 2 : 3;
 template <class Rule, class T, bool kMixed>
-constexpr int kBlocks = sizeof(T) == 8 || Rule::state.size > (kMixed ? kMostStates : 3) ? 2 : 3;
+constexpr int kBlocks = sizeof(T) == 8 || Rule::state.size > (kMixed ? kMostStates : kMostPlainStates<Rule>) ? 2 : 3;
 
 template <class Rule, class T, bool kMixed, int kBytes>
 __global__ void __launch_bounds__(kThreads, kBlocks<Rule, T, kMixed>)

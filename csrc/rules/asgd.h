@@ -36,7 +36,9 @@ struct ASGD {
   template <class V, class T>
   FS_INLINE static V update(const Uniform<T>& u, V g, V p, V& ax) {
     const V d = u.eta_lambd * p + u.eta * g;
-    ax = u.mu != T(1) ? ax + u.mu * (p - d - ax) : p - d;
+    // Selected rather than branched on: ax would be read element by element in the branch.
+    const V one = V(T(1)), mu = V(u.mu), average = ax + mu * (p - d - ax);
+    ax = select(one > mu, average, select(mu > one, average, p - d));
     return d;
   }
 };
