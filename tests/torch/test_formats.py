@@ -760,6 +760,9 @@ def test_every_rule_declares_what_may_be_stored_how():
         for s in rule.states:
             found[rule.kernel, s.name] = s.kind + (f", exact with {s.exact_when}" if s.exact_when else "")
     assert found == {
+        ("adabelief", "exp_avg"): "exact",
+        ("adabelief", "exp_avg_var"): "unsigned",
+        ("adabelief", "max_exp_avg_var"): "maximum",
         ("adadelta", "square_avg"): "unsigned",
         ("adadelta", "acc_delta"): "unsigned",
         ("adagrad", "sum"): "unsigned",
@@ -768,7 +771,18 @@ def test_every_rule_declares_what_may_be_stored_how():
         ("adam", "max_exp_avg_sq"): "maximum",
         ("adamax", "exp_avg"): "signed",
         ("adamax", "exp_inf"): "unsigned",
+        ("adan", "exp_avg"): "signed",
+        ("adan", "exp_avg_diff"): "signed",
+        ("adan", "exp_avg_sq"): "unsigned",
+        ("adan", "neg_pre_grad"): "signed",
+        ("ademamix", "exp_avg"): "signed",
+        ("ademamix", "exp_avg_slow"): "exact",
+        ("ademamix", "exp_avg_sq"): "unsigned",
+        ("adopt", "exp_avg"): "signed",
+        ("adopt", "exp_avg_sq"): "unsigned",
         ("asgd", "ax"): "exact",
+        ("laprop", "exp_avg"): "signed",
+        ("laprop", "exp_avg_sq"): "unsigned",
         ("lion", "exp_avg"): "signed",
         ("nadam", "exp_avg"): "signed",
         ("nadam", "exp_avg_sq"): "unsigned",
@@ -780,4 +794,7 @@ def test_every_rule_declares_what_may_be_stored_how():
         ("rprop", "prev"): "signed",
         ("rprop", "step_size"): "signed",
         ("sgd", "momentum_buffer"): "signed",
+        ("signsgd", "momentum_buffer"): "signed",
+        ("yogi", "exp_avg"): "signed",
+        ("yogi", "exp_avg_sq"): "unsigned",
     }
