@@ -150,9 +150,11 @@ void PyCall::make_state(Given& t, TorchParam& p, const py::object& init) {
   const Group& group = *p.from->group;
   const auto& keys = p.from->state_keys;
   const std::size_t required = p.from->required;
-  // What rides along is no state of the rule.
-  const auto beside = std::count_if(p.item + required, p.item + keys.size(), [](const auto& x) { return bool(x); });
-  t.fresh = required > 0 && (!p.entry || py::len(p.entry) == static_cast<std::size_t>(beside));
+  // What rides along is no state of the rule, and may be there where this group asks for it no more.
+  const auto has_none = [&] {
+    return py::len(p.entry) == std::size_t{p.entry.contains("mask")} + p.entry.contains("ema");
+  };
+  t.fresh = required > 0 && (!p.entry || (!p.item[0] && has_none()));
   if (!group.has_step && required > 0) t.fresh = t.fresh || !p.item[0];
   if (t.fresh) {
     std::vector<py::object> missing(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(required));

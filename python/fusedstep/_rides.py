@@ -22,6 +22,11 @@ _OF_POWER: dict[str, tuple[float, check.Range]] = {
 }
 
 
+def alone(state: Mapping[str, Any]) -> bool:
+    """Whether the state of a parameter has nothing of the rule, but something beside it."""
+    return bool(state) and state.keys() <= ARRAYS
+
+
 def mask(label: str, name: str, value: Any) -> str | None:
     if value is None or (isinstance(value, str) and value == "nonzero"):
         return value

@@ -261,6 +261,7 @@ def test_averages_start_anew_with_the_state() -> None:
     for seed in range(3):
         opt.step(arrays(seed=seed))
     opt.state.clear()
+    opt.ema_parameters()
     opt.step(arrays(seed=4))
     assert opt.param_groups[0]["ema_step"] == 1
     for p, e in zip(opt.param_groups[0]["params"], opt.ema_parameters(), strict=True):

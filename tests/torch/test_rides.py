@@ -21,6 +21,7 @@ from tests.helpers.bits import assert_same_bits
 from tests.helpers.declared import RULES
 from tests.helpers.properties import examples
 from tests.helpers.torch_spec import (
+    IN_TORCH,
     NAMES,
     assert_is,
     expect,
@@ -461,6 +462,7 @@ def test_averages_start_anew_with_the_state():
     opt = make("AdamW", params := make_params(), ema_decay=0.9, ema_warmup="mean")
     train_params(opt, 3)
     opt.state.clear()
+    opt.ema_parameters()
     train_params(opt, 1)
     assert opt.param_groups[0]["ema_step"] == 1
     for p, e in zip(params, opt.ema_parameters(), strict=True):
@@ -704,6 +706,49 @@ def test_a_checkpoint_from_before_the_first_step_has_masks():
         set_grads(own, 0)
         step_as_specified(each)
     assert [p.tolist() for p in copies] == [p.tolist() for p in params]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_copies_and_checkpoints_of_parameters_without_a_step(name):
+    """One with an average alone, as it is frozen, and one with a mask alone."""
+    _, trained, late = params = make_params()[:3]
+    opt = make(name, params, ema_decay=0.5)
+    opt.set_mask({late: torch.ones_like(late, dtype=torch.bool)})
+    for each in (copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))):
+        assert "mask" in each.state[params_of(each)[2]]
+    trained.grad = torch.ones_like(trained)
+    opt.step()
+    keys = [opt.state[p].keys() for p in params]
+    file = io.BytesIO()
+    torch.save(opt.state_dict(), file)
+    assert [opt.state[p].keys() for p in params] == keys
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    copies = [nn.Parameter(p.detach().clone()) for p in params]
+    other = make(name, copies, ema_decay=0.5)
+    other.load_state_dict(saved)
+    plain = fst.get(name.lower()) if name not in IN_TORCH else getattr(torch.optim, name)
+    theirs = plain([nn.Parameter(p.detach().clone()) for p in params], lr=0.05)
+    theirs.load_state_dict(copy.deepcopy(saved))
+    several = [opt, other, copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))]
+    for each in several:
+        set_grads(params_of(each), 0)
+        step_as_specified(each)
+        assert [p.tolist() for p in params_of(each)] == [p.tolist() for p in params]
+    set_grads(params_of(theirs), 0)
+    theirs.step()
+    for p, q in zip(params_of(theirs), params, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_average_that_is_no_longer_asked_for_is_no_state_of_the_rule(name):
+    opt = make(name, params := make_params(), ema_decay=0.5)
+    opt.ema_parameters()
+    opt.param_groups[0]["ema_decay"] = None
+    set_grads(params, 0)
+    step_as_specified(opt)
+    assert "ema" in opt.state[params[0]]
 
 
 def test_checkpoints_that_are_refused():

@@ -186,8 +186,9 @@ class RidesAlong:
         groups = self._follow_params()
         if all(group.get("ema_decay") is None for group in groups):
             raise ValueError(f"{self._label}: {what} without ema_decay, expected it in a group")
-        for group in groups:
+        for index, group in enumerate(groups):
             if group.get("ema_decay") is not None:
+                self.param_groups[index][rides.EMA_STEP] = self._ema_step(index, k)  # before averages are made
                 found += range(k, k + len(group["params"]))
             k += len(group["params"])
         return found

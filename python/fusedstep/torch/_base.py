@@ -204,6 +204,17 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
             "_lost_norm_group": lost,
         }
 
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's. A parameter that has a mask or an average but has had no step has the state that it would start
+        from: torch's classes expect all of it where there is some."""
+        found: dict[str, Any] = super().state_dict()
+        if self._rule.torch_class and self._rule.has_step:
+            self._run.tensor_ids = None
+            for k, group, p in self._places():
+                if isinstance(entry := found["state"].get(k), dict) and rides.alone(entry):
+                    found["state"][k] = {**self._new_state(p, group), **entry}
+        return found
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but that state arrays stay what this optimizer stores them as.
 
@@ -222,7 +233,14 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         _loading.show(state["state"])
         present = self.__dict__.get("param_groups", state["param_groups"])
-        super().__setstate__(state)
+        # torch's classes expect all state where there is some; before its first step a parameter may have a mask alone.
+        beside = {p: s for p, s in state["state"].items() if isinstance(s, dict) and rides.alone(s)}
+        for p in beside:
+            del state["state"][p]
+        try:
+            super().__setstate__(state)
+        finally:
+            state["state"].update(beside)
         if "_run" not in self.__dict__:
             self._run = Run()
             self._run.lost_norm_group = self.__dict__.pop("_lost_norm_group", False)

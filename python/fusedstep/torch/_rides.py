@@ -184,6 +184,8 @@ class RidesAlong:
         found = [g for g in self.param_groups if self._own(g)["ema_decay"] is not None]
         if not found:
             raise ValueError(f"{type(self).__name__}: {what} without ema_decay, expected it in a group")
+        for group in found:
+            group[rides.EMA_STEP] = self._ema_step(group)  # before averages are made
         return [p for group in found for p in group["params"]]
 
     def _average(self, param: torch.Tensor) -> torch.Tensor:
