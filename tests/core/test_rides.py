@@ -107,7 +107,11 @@ def check(
     lists = {s.argument: states[i] for i, s in enumerate(names)} | {
         n.argument: numbers[i] for i, n in enumerate(rule.numbers)
     }
-    call = {n: v for n, v in options.items() if n in known or n in ("grad_scale", "max_norm", "clip_value")}
+    call = {
+        n: v
+        for n, v in options.items()
+        if n in functional._updates.options_of(rule) or n in ("grad_scale", "max_norm", "clip_value")
+    }
     counted = {"step": step} if rule.needs_step or any(s.kind == "unsigned" for s in rule.states) else {}
     got_norm = getattr(functional, name)(
         params,
