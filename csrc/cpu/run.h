@@ -15,7 +15,7 @@ std::unique_ptr<Run> start(Call& call);
 
 // Gradients are read last to first when a norm has just read them first to last: the tail is still in cache.
 // Of tensors with statistics those of a chunk are left at `stats`: number k at [k * plan.chunks() + chunk].
-void run_step(const std::vector<Tensor>& work, const Plan& plan, bool reverse, double* stats);
+void run_step(const std::vector<Tensor>& work, const Plan& plan, bool reverse, double* stats = nullptr);
 
 // Of rules with sums: moves their states and measures, after which run_step makes the second pass. Their layouts are in
 // row-major order, as those of norms are. `sums` has room for kMaxSums per chunk; sum k of a tensor is then at
