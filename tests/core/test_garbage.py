@@ -96,8 +96,9 @@ def calls(draw: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
             options["step"] = draw(steps | st.lists(steps, min_size=len(like), max_size=len(like)))
         rule = declared.FUNCTIONS[function]
         for state in rule.states:
-            if state.when in options_of(rule) and state.argument in names:
-                options[state.when] = draw(st.floats(0.1, 2))
+            if state.when in options_of(rule):
+                most = 2 if rule.options[state.when].ranges[0].holds(2) else 0.9
+                options[state.when] = draw(st.floats(0.1, most)) if state.argument in names else 0.0
         if not declared.is_valid(rule, {k: v for k, v in options.items() if k in rule.own}):
             options = {k: v for k, v in options.items() if not isinstance(v, bool) or k in ("maximize", *NORM)}
         if any(dtype in "FD" for _, dtype in like):

@@ -132,6 +132,14 @@ def check(
             assert_same_bits(rows[k], want_rows[k], f"statistics of tensor {k}")
 
 
+def test_messages_name_the_argument() -> None:
+    p, g, m, v = (np.ones(3, np.float32) for _ in range(4))
+    for bad in (np.ones((2, 7)), np.ones(7, np.float32), np.ones((1, 14))[:, ::2]):
+        with pytest.raises(ValueError, match=r"adamw: stats_out\[0\] is .*, expected 1 x 7 contiguous float64 on cpu"):
+            functional.adamw(p, g, m, v, step=1, lr=0.1, stats_out=bad)
+        assert (p == 1).all()
+
+
 VARIANTS = [(name, v) for name, rule in FUNCTIONS.items() for v in rule.variants().values()]
 IDS = ["-".join([name, *map(str, v)]) for name, v in VARIANTS]
 
