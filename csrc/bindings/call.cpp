@@ -63,7 +63,7 @@ void PyCall::read_average(Given& t, PyObject* object) {
 // One row for each parameter, with or without a gradient.
 void PyCall::read_stats() {
   if (args_.stats.is_none()) return;
-  const Where where{args_.label.c_str(), "stats", 0};
+  const Where where{args_.label.c_str(), "stats_out", 0};
   const Array a = reader_.read(args_.stats.ptr(), where);
   const int device = given_.empty() ? a.device : given_.front().device();
   if (a.format != Format::float64 || a.is_complex || !a.contiguous || a.numel != kStats * params_ ||

@@ -38,6 +38,21 @@ void gather(const TargetTable& target, const Tensor& w, const Stream& s, int k, 
   });
 }
 
+// Elements [begin, begin + n) of a real gradient, in `x`, but 0 where a mask leaves them out. On its own, so that its
+// frame is not that of other gradients.
+template <class T>
+#if defined(__GNUC__)
+__attribute__((noinline))
+#endif
+void leave_out(const TargetTable& target, const Tensor& w, const Stream& kept, std::int64_t begin, std::int64_t n,
+               T* x) {
+  const RideTable& ride = target.ride[sizeof(T) == 4 ? 0 : 1];
+  T keep[kNormBlock];
+  gather(target, w, kept, 1, 2, begin, n, keep);
+  if (w.nonzero) ride.keep_nonzero(keep, n, keep);
+  ride.mask(keep, x, n, x);
+}
+
 // Of the gradient, in logical (row-major) order whatever its layout. A complex number is a pair; its |z| counts unless
 // the norm is the 2-norm, which is that of the real and imaginary parts.
 template <class T>
@@ -50,7 +65,7 @@ double sum_chunk(const NormCall& call, const Tensor& w, double scale, std::int64
   const NormFn block = slow ? nullptr : call.target.norm[static_cast<int>(call.norm)][static_cast<int>(compute)];
   double sum[kChunk / kNormBlock];
   std::int64_t blocks = 0;
-  T buffer[2 * kNormBlock], keep[kNormBlock];
+  T buffer[2 * kNormBlock];
   for (; begin < end; begin += kNormBlock) {
     const std::int64_t n = std::min<std::int64_t>(kNormBlock, end - begin);
     const T* x = static_cast<const T*>(g.data) + begin * width;
@@ -58,12 +73,7 @@ double sum_chunk(const NormCall& call, const Tensor& w, double scale, std::int64
       gather(call.target, w, g, 0, kept ? 2 : 1, begin * width, n * width, buffer);
       x = buffer;
     }
-    if (kept) {  // of a real tensor
-      const RideTable& ride = call.target.ride[static_cast<int>(compute)];
-      gather(call.target, w, *kept, 1, 2, begin, n, keep);
-      if (w.nonzero) ride.keep_nonzero(keep, n, keep);
-      ride.mask(keep, buffer, n, buffer);
-    }
+    if (kept) leave_out(call.target, w, *kept, begin, n, buffer);
     sum[blocks++] = slow ? slow_block(call, scale, x, n, w.is_complex) : block(x, n);
   }
   return fold_tree(call.norm, sum, blocks);

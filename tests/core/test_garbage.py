@@ -97,8 +97,8 @@ def calls(draw: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
         rule = declared.FUNCTIONS[function]
         for state in rule.states:
             if state.when in options_of(rule):
-                below = rule.options[state.when].ranges[0] is FRACTION
-                options[state.when] = draw(st.floats(0.1, 0.9 if below else 2)) if state.argument in names else 0.0
+                most = 2 if rule.options[state.when].ranges[0].holds(2) else 0.9
+                options[state.when] = draw(st.floats(0.1, most)) if state.argument in names else 0.0
         if not declared.is_valid(rule, {k: v for k, v in options.items() if k in rule.own}):
             options = {k: v for k, v in options.items() if not isinstance(v, bool) or k in ("maximize", *NORM)}
         if any(dtype in "FD" for _, dtype in like):

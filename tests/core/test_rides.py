@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusedstep import functional, reference
+from fusedstep import _rides, functional, reference
 from tests.helpers.bits import BFLOAT16, Array, assert_same_bits
 from tests.helpers.covering import pairwise
 from tests.helpers.declared import FUNCTIONS
@@ -134,6 +134,23 @@ def check(
             assert_same_bits(a, b, f"array {what} of tensor {k}")
         if rows is not None:
             assert_same_bits(rows[k], want_rows[k], f"statistics of tensor {k}")
+
+
+def test_a_plain_call_does_not_look_for_what_rides_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("of_core", "check_together", "mask_arrays"):
+        monkeypatch.delattr(_rides, name)
+    p, g, m, v = (np.ones(3, np.float32) for _ in range(4))
+    functional.adamw(p, g, m, v, step=1, lr=0.1)
+    with pytest.raises(AttributeError):
+        functional.adamw(p, g, m, v, step=1, lr=0.1, l1=0.1)
+
+
+def test_messages_name_the_argument() -> None:
+    p, g, m, v = (np.ones(3, np.float32) for _ in range(4))
+    for bad in (np.ones((2, 7)), np.ones(7, np.float32), np.ones((1, 14))[:, ::2]):
+        with pytest.raises(ValueError, match=r"adamw: stats_out\[0\] is .*, expected 1 x 7 contiguous float64 on cpu"):
+            functional.adamw(p, g, m, v, step=1, lr=0.1, stats_out=bad)
+        assert (p == 1).all()
 
 
 VARIANTS = [(name, v) for name, rule in FUNCTIONS.items() for v in rule.variants().values()]

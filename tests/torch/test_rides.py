@@ -785,6 +785,18 @@ def test_copies(copied):
     assert other.stats() == opt.stats()
 
 
+def test_a_pickle_of_an_older_version():
+    opt = make("AdamW", make_params())
+    state = opt.__getstate__()
+    del state["_decay_lr"]
+    older = fst.AdamW.__new__(fst.AdamW)
+    older.__setstate__(copy.deepcopy(state))
+    older.add_param_group({"params": make_params(seed=1), "decay_mode": "relative"})
+    assert older.param_groups[1]["decay_lr"] == 0.05
+    set_grads(params_of(older), 0)
+    step_as_specified(older)
+
+
 def test_a_plain_step_knows_of_nothing():
     """A group without ride-alongs is what it was: its keys, its state, and what the core is told."""
     opt = make("AdamW", params := make_params())

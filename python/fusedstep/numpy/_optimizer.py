@@ -222,7 +222,8 @@ class Optimizer(RidesAlong):
                 values,
                 functools.partial(self._rule.group, self._label, options, masks=masked, ema=average),
             )
-            self.param_groups[index].update(late)
+            if late:
+                self.param_groups[index].update(late)
             if average:
                 n = self._ema_step(index, start)
                 core.ema_weight = rides.weight(self._label, n, options)

@@ -30,7 +30,7 @@ class RidesAlong:
     defaults: dict[str, Any]
     _run: Run
     _run_time: dict[str, Any]
-    _decay_lr: float | None
+    _decay_lr: float | None = None  # of a pickle of an older version
 
     # ---------------------------------------------------------------------------------------------------------- masks
 
