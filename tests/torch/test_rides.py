@@ -824,3 +824,20 @@ def test_statistics_are_tables():
     rows = np.array([list(row.values()) for row in opt.stats().values()])
     assert rows.shape == (4, 7)
     assert rows.dtype == np.float64
+
+
+@pytest.mark.parametrize("key", ["mask", "ema"])
+def test_a_checkpoint_of_another_shape_changes_nothing(key: str) -> None:
+    """A mask would be found out by the next step alone, an average be broadcast by ``swap_ema``."""
+    p = torch.ones(2, 3, requires_grad=True)
+    opt = fst.AdamW([p], ema_decay=0.9)
+    opt.set_mask({p: torch.ones(2, 3, dtype=torch.bool)})
+    p.grad = torch.ones(2, 3)
+    opt.step()
+    saved = copy.deepcopy(opt.state_dict())
+    saved["state"][0][key] = saved["state"][0][key][:1]
+    before = copy.deepcopy(opt.state_dict())
+    with pytest.raises(ValueError, match=rf"AdamW: state\[0\]\.{key} of the state_dict has shape \(1, 3\), expected"):
+        opt.load_state_dict(saved)
+    for name, value in before["state"][0].items():
+        assert torch.equal(opt.state[p][name], value)

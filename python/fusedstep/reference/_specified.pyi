@@ -74,8 +74,9 @@ def adabelief(
 
     Paper: Zhuang et al. 2020, "AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients".
 
-    As adabelief-pytorch, whose checkpoints load; with ``rectify`` x is only kept. Differs in rounding only. For models
-    on which Adam generalizes worse than SGD: with an eps of 1e-16 for transformers and GANs, of 1e-8 for convolutions.
+    As adabelief-pytorch, whose checkpoints load; with ``rectify`` x is only kept. Differs in rounding only.
+
+    When to use it: where Adam generalizes worse than SGD; an eps of 1e-16 for transformers, of 1e-8 for convolutions.
 
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, -2.0])
@@ -176,6 +177,8 @@ def adagrad(
 
     As :class:`torch.optim.Adagrad`: eps outside the root. Differs in rounding only.
 
+    When to use it: with sparse features or on convex problems: its rates only fall, which ends long training early.
+
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, 2.0])
     >>> opt = fusedstep.numpy.Adagrad([w], lr=0.5)
@@ -215,8 +218,7 @@ def adam(
     seed: int = 0,
     tensor: int = 0,
 ) -> tuple[Array, ...]:
-    """Adam: running means of the gradient and of its square, corrected for their start; with ``amsgrad`` the largest
-    mean square so far.
+    """Adam: running means of the gradient and of its square, corrected for their start; AMSGrad.
 
     Formula::
 
@@ -229,6 +231,8 @@ def adam(
 
     As :class:`torch.optim.Adam`, in rounding only different: ``sqrt(c2)`` is multiplied out of the last line, which
     leaves one division per element, and m is not written as lerp, so that beta1 = 0 is exact.
+
+    When to use it: as a first choice without weight decay; with it, :class:`AdamW`.
 
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, -2.0])
@@ -332,6 +336,8 @@ def adamw(
 
     As :class:`torch.optim.AdamW`. Differs as :class:`Adam` does, in rounding only.
 
+    When to use it: as a first choice, of transformers above all.
+
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, -2.0])
     >>> opt = fusedstep.numpy.AdamW([w], lr=0.5, weight_decay=0.1)
@@ -392,7 +398,7 @@ def adan(
     the steps of a group, and here each parameter counts its own. Its ``max_grad_norm`` is ``max_norm`` here. Differs in
     rounding otherwise.
 
-    For training from scratch with large batches and large rates. It has the largest state of all: four arrays.
+    When to use it: to train from scratch with large batches and rates. It has the largest state of all: four arrays.
 
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, -2.0])
@@ -453,8 +459,8 @@ def ademamix(
     As bitsandbytes' AdEMAMix on the CPU (its CUDA kernel decays after the step). Differs in rounding. Checkpoints of it
     do not load: they have m and n in one array, ``exp_avg, exp_avg_slow = state1``, and v as ``state2``.
 
-    For long runs of language models, where gradients of ten thousand steps ago still tell something. Let ``t_alpha``
-    and ``t_beta3`` be the number of steps: without them the slow mean disturbs the start.
+    When to use it: in long runs of language models, where gradients of ten thousand steps ago still tell something. Let
+    ``t_alpha`` and ``t_beta3`` be the number of steps: without them the slow mean disturbs the start.
 
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, -2.0])
@@ -512,7 +518,8 @@ def adopt(
     As iShohei220/adopt, whose checkpoints load. Its ``clip_lambda`` is here an exponent: ``clip_exp=0.25`` is its
     default, 0.333 that of timm, and None no clipping, as it was before November 2024. Differs in rounding only.
 
-    Where Adam is sensitive to beta2 or diverges, in small batches above all: it converges with any beta2.
+    When to use it: where Adam is sensitive to beta2 or diverges, as in small batches: it converges with any beta2.
+    Skip steps whose norm is infinite (``nonfinite="skip"``): by the formula an infinite v stops its weight for ever.
 
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, -2.0])
@@ -628,7 +635,7 @@ def laprop(
     As timm's LaProp, whose checkpoints load. Its ``exp_avg_lr_1`` has float64's bits, here float32's unless torch's
     default dtype is float64. Differs in rounding only.
 
-    Where Adam wants a small beta2 or a large beta1: momentum and adaptivity do not disturb each other.
+    When to use it: where Adam wants a small beta2 or a large beta1: momentum and adaptivity do not disturb each other.
 
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, -2.0])
@@ -677,6 +684,8 @@ def lion(
 
     Differs from torch-like implementations (google/automl, lion-pytorch, timm) for a NaN alone: sign(NaN) is NaN, where
     torch.sign gives 0 and the weight would be frozen in silence. sign(0) is 0. Weight decay is decoupled.
+
+    When to use it: with large batches, where half of Adam's state counts; at 3 to 10 times less rate and more decay.
 
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, -2.0, 3.0])
@@ -732,6 +741,8 @@ def nadam(
 
     As :class:`torch.optim.NAdam`, in rounding only different: one division per element instead of two, and no libm.
     ``mu_product`` is kept as torch keeps it, so that a checkpoint goes both ways.
+
+    When to use it: where Adam is, for a faster start at the same rate.
 
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, -2.0])
@@ -843,6 +854,8 @@ def rmsprop(
     As :class:`torch.optim.RMSprop`: eps outside the root; centered, a variance that rounds below zero gives NaN, as
     there. Differs in rounding only.
 
+    When to use it: in reinforcement learning and recurrent networks, whose gradients change their scale.
+
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, 2.0])
     >>> opt = fusedstep.numpy.RMSprop([w], lr=0.1, alpha=0.75)
@@ -952,6 +965,8 @@ def sgd(
 
     As :class:`torch.optim.SGD`, which takes the first gradient undampened too. Differs in rounding only.
 
+    When to use it: for convolutional networks with momentum and a tuned rate, where it generalizes best.
+
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, 2.0])
     >>> opt = fusedstep.numpy.SGD([w], lr=0.5, momentum=0.9)
@@ -1004,8 +1019,8 @@ def signsgd(
     where torch.sign gives 0 and the weight would be frozen in silence. Differs for complex parameters: each part is a
     number with a sign. sign(0) is 0.
 
-    Where memory counts, or to find out how much of Adam is its sign: no state, or one array. ``momentum=0.965`` and
-    ``weight_decay=0.01`` make it Tiger.
+    When to use it: where memory counts, or to find out how much of Adam is its sign: no state, or one array.
+    ``momentum=0.965`` and ``weight_decay=0.01`` make it Tiger.
 
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, -2.0, 3.0])
@@ -1058,7 +1073,8 @@ def yogi(
     As torch_optimizer's Yogi, whose checkpoints load: m and v both start at ``initial_accumulator``. Differs in
     rounding only.
 
-    Where gradients are sparse or rarely large: v forgets a large gradient slowly, so that the rate does not jump up.
+    When to use it: where gradients are sparse or rarely large: v forgets a large gradient slowly, so that the rate does
+    not jump up.
 
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, -2.0])

@@ -20,6 +20,8 @@ class Adagrad(Rule):
 
     As :class:`torch.optim.Adagrad`: eps outside the root. Differs in rounding only.
 
+    When to use it: with sparse features or on convex problems: its rates only fall, which ends long training early.
+
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, 2.0])
     >>> opt = fusedstep.numpy.Adagrad([w], lr=0.5)

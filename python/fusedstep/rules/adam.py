@@ -10,8 +10,7 @@ from .._rule import *
 
 
 class Adam(Rule):
-    """Adam: running means of the gradient and of its square, corrected for their start; with ``amsgrad`` the largest
-    mean square so far.
+    """Adam: running means of the gradient and of its square, corrected for their start; AMSGrad.
 
     Formula::
 
@@ -24,6 +23,8 @@ class Adam(Rule):
 
     As :class:`torch.optim.Adam`, in rounding only different: ``sqrt(c2)`` is multiplied out of the last line, which
     leaves one division per element, and m is not written as lerp, so that beta1 = 0 is exact.
+
+    When to use it: as a first choice without weight decay; with it, :class:`AdamW`.
 
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, -2.0])

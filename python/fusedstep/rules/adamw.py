@@ -15,6 +15,8 @@ class AdamW(Adam):
 
     As :class:`torch.optim.AdamW`. Differs as :class:`Adam` does, in rounding only.
 
+    When to use it: as a first choice, of transformers above all.
+
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, -2.0])
     >>> opt = fusedstep.numpy.AdamW([w], lr=0.5, weight_decay=0.1)

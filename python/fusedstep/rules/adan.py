@@ -28,7 +28,7 @@ class Adan(Rule):
     the steps of a group, and here each parameter counts its own. Its ``max_grad_norm`` is ``max_norm`` here. Differs in
     rounding otherwise.
 
-    For training from scratch with large batches and large rates. It has the largest state of all: four arrays.
+    When to use it: to train from scratch with large batches and rates. It has the largest state of all: four arrays.
 
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, -2.0])

@@ -26,8 +26,8 @@ class AdEMAMix(Rule):
     As bitsandbytes' AdEMAMix on the CPU (its CUDA kernel decays after the step). Differs in rounding. Checkpoints of it
     do not load: they have m and n in one array, ``exp_avg, exp_avg_slow = state1``, and v as ``state2``.
 
-    For long runs of language models, where gradients of ten thousand steps ago still tell something. Let ``t_alpha``
-    and ``t_beta3`` be the number of steps: without them the slow mean disturbs the start.
+    When to use it: in long runs of language models, where gradients of ten thousand steps ago still tell something. Let
+    ``t_alpha`` and ``t_beta3`` be the number of steps: without them the slow mean disturbs the start.
 
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, -2.0])

@@ -27,7 +27,8 @@ class ADOPT(Rule):
     As iShohei220/adopt, whose checkpoints load. Its ``clip_lambda`` is here an exponent: ``clip_exp=0.25`` is its
     default, 0.333 that of timm, and None no clipping, as it was before November 2024. Differs in rounding only.
 
-    Where Adam is sensitive to beta2 or diverges, in small batches above all: it converges with any beta2.
+    When to use it: where Adam is sensitive to beta2 or diverges, as in small batches: it converges with any beta2.
+    Skip steps whose norm is infinite (``nonfinite="skip"``): by the formula an infinite v stops its weight for ever.
 
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, -2.0])

@@ -41,7 +41,7 @@ class ASGD(Rule):
     lr = learning_rate(1e-2)
     lambd = number(1e-4, NON_NEGATIVE, "decay of the parameters and of the rate")
     alpha = number(0.75, NON_NEGATIVE, "power by which the rate falls")
-    t0 = number(1e6, FINITE, "the step after which averaging starts")
+    t0 = number(1e6, LIMIT, "the step after which averaging starts")
     weight_decay = decay()
     foreach = FOREACH
     maximize = MAXIMIZE

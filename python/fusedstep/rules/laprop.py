@@ -25,7 +25,7 @@ class LaProp(Rule):
     As timm's LaProp, whose checkpoints load. Its ``exp_avg_lr_1`` has float64's bits, here float32's unless torch's
     default dtype is float64. Differs in rounding only.
 
-    Where Adam wants a small beta2 or a large beta1: momentum and adaptivity do not disturb each other.
+    When to use it: where Adam wants a small beta2 or a large beta1: momentum and adaptivity do not disturb each other.
 
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, -2.0])

@@ -24,6 +24,8 @@ class RMSprop(Rule):
     As :class:`torch.optim.RMSprop`: eps outside the root; centered, a variance that rounds below zero gives NaN, as
     there. Differs in rounding only.
 
+    When to use it: in reinforcement learning and recurrent networks, whose gradients change their scale.
+
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, 2.0])
     >>> opt = fusedstep.numpy.RMSprop([w], lr=0.1, alpha=0.75)

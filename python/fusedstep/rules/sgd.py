@@ -21,6 +21,8 @@ class SGD(Rule):
 
     As :class:`torch.optim.SGD`, which takes the first gradient undampened too. Differs in rounding only.
 
+    When to use it: for convolutional networks with momentum and a tuned rate, where it generalizes best.
+
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, 2.0])
     >>> opt = fusedstep.numpy.SGD([w], lr=0.5, momentum=0.9)

@@ -23,8 +23,8 @@ class SignSGD(Rule):
     where torch.sign gives 0 and the weight would be frozen in silence. Differs for complex parameters: each part is a
     number with a sign. sign(0) is 0.
 
-    Where memory counts, or to find out how much of Adam is its sign: no state, or one array. ``momentum=0.965`` and
-    ``weight_decay=0.01`` make it Tiger.
+    When to use it: where memory counts, or to find out how much of Adam is its sign: no state, or one array.
+    ``momentum=0.965`` and ``weight_decay=0.01`` make it Tiger.
 
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, -2.0, 3.0])

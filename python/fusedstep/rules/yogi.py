@@ -23,7 +23,8 @@ class Yogi(Rule):
     As torch_optimizer's Yogi, whose checkpoints load: m and v both start at ``initial_accumulator``. Differs in
     rounding only.
 
-    Where gradients are sparse or rarely large: v forgets a large gradient slowly, so that the rate does not jump up.
+    When to use it: where gradients are sparse or rarely large: v forgets a large gradient slowly, so that the rate does
+    not jump up.
 
     >>> import numpy as np, fusedstep.numpy
     >>> w = np.array([1.0, -2.0])

@@ -78,6 +78,11 @@ class _Keeper:
         entry = entry if self.steps is None else {"step": self.steps, **entry}
         out = dict(entry)
         for name, value in entry.items():
+            if name in rides.ARRAYS and getattr(value, "shape", param.shape) != param.shape:
+                raise ValueError(
+                    f"{where}.{name} of the state_dict has shape {tuple(value.shape)}, expected {tuple(param.shape)} "
+                    "to match its parameter"
+                )
             if name == rides.MASK:
                 out[name] = _Hidden(self._mask(f"{where}.{name}", value, param))
             elif isinstance(value, torch.Tensor):

@@ -47,8 +47,9 @@ class AdaBelief(FusedOptimizer):
 
     Paper: Zhuang et al. 2020, "AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients".
 
-    As adabelief-pytorch, whose checkpoints load; with ``rectify`` x is only kept. Differs in rounding only. For models
-    on which Adam generalizes worse than SGD: with an eps of 1e-16 for transformers and GANs, of 1e-8 for convolutions.
+    As adabelief-pytorch, whose checkpoints load; with ``rectify`` x is only kept. Differs in rounding only.
+
+    When to use it: where Adam generalizes worse than SGD; an eps of 1e-16 for transformers, of 1e-8 for convolutions.
 
     Args:
         params: tensors, named tensors or groups, as torch.optim takes them.
@@ -180,6 +181,8 @@ class Adagrad(FusedOptimizer, torch.optim.Adagrad):
 
     As :class:`torch.optim.Adagrad`: eps outside the root. Differs in rounding only.
 
+    When to use it: with sparse features or on convex problems: its rates only fall, which ends long training early.
+
     Args:
         params: tensors, named tensors or groups, as torch.optim takes them.
         lr: learning rate, a finite number >= 0; default 0.01.
@@ -229,8 +232,7 @@ class Adagrad(FusedOptimizer, torch.optim.Adagrad):
     ) -> None: ...
 
 class Adam(FusedOptimizer, torch.optim.Adam):
-    """Adam: running means of the gradient and of its square, corrected for their start; with ``amsgrad`` the largest
-    mean square so far.
+    """Adam: running means of the gradient and of its square, corrected for their start; AMSGrad.
 
     Formula::
 
@@ -243,6 +245,8 @@ class Adam(FusedOptimizer, torch.optim.Adam):
 
     As :class:`torch.optim.Adam`, in rounding only different: ``sqrt(c2)`` is multiplied out of the last line, which
     leaves one division per element, and m is not written as lerp, so that beta1 = 0 is exact.
+
+    When to use it: as a first choice without weight decay; with it, :class:`AdamW`.
 
     Args:
         params: tensors, named tensors or groups, as torch.optim takes them.
@@ -369,6 +373,8 @@ class AdamW(FusedOptimizer, torch.optim.AdamW):
 
     As :class:`torch.optim.AdamW`. Differs as :class:`Adam` does, in rounding only.
 
+    When to use it: as a first choice, of transformers above all.
+
     Args:
         params: tensors, named tensors or groups, as torch.optim takes them.
         lr: learning rate, a finite number >= 0; default 0.001.
@@ -439,7 +445,7 @@ class Adan(FusedOptimizer):
     the steps of a group, and here each parameter counts its own. Its ``max_grad_norm`` is ``max_norm`` here. Differs in
     rounding otherwise.
 
-    For training from scratch with large batches and large rates. It has the largest state of all: four arrays.
+    When to use it: to train from scratch with large batches and rates. It has the largest state of all: four arrays.
 
     Args:
         params: tensors, named tensors or groups, as torch.optim takes them.
@@ -503,8 +509,8 @@ class AdEMAMix(FusedOptimizer):
     As bitsandbytes' AdEMAMix on the CPU (its CUDA kernel decays after the step). Differs in rounding. Checkpoints of it
     do not load: they have m and n in one array, ``exp_avg, exp_avg_slow = state1``, and v as ``state2``.
 
-    For long runs of language models, where gradients of ten thousand steps ago still tell something. Let ``t_alpha``
-    and ``t_beta3`` be the number of steps: without them the slow mean disturbs the start.
+    When to use it: in long runs of language models, where gradients of ten thousand steps ago still tell something. Let
+    ``t_alpha`` and ``t_beta3`` be the number of steps: without them the slow mean disturbs the start.
 
     Args:
         params: tensors, named tensors or groups, as torch.optim takes them.
@@ -574,7 +580,8 @@ class ADOPT(FusedOptimizer):
     As iShohei220/adopt, whose checkpoints load. Its ``clip_lambda`` is here an exponent: ``clip_exp=0.25`` is its
     default, 0.333 that of timm, and None no clipping, as it was before November 2024. Differs in rounding only.
 
-    Where Adam is sensitive to beta2 or diverges, in small batches above all: it converges with any beta2.
+    When to use it: where Adam is sensitive to beta2 or diverges, as in small batches: it converges with any beta2.
+    Skip steps whose norm is infinite (``nonfinite="skip"``): by the formula an infinite v stops its weight for ever.
 
     Args:
         params: tensors, named tensors or groups, as torch.optim takes them.
@@ -652,7 +659,7 @@ class ASGD(FusedOptimizer, torch.optim.ASGD):
         lr: learning rate, a finite number >= 0; default 0.01.
         lambd: decay of the parameters and of the rate, a finite number >= 0; default 0.0001.
         alpha: power by which the rate falls, a finite number >= 0; default 0.75.
-        t0: the step after which averaging starts, a finite number; default 1000000.0.
+        t0: the step after which averaging starts, a number >= 0; default 1000000.0.
         weight_decay: L2 decay: ``weight_decay * p`` is added to the gradient, a finite number >= 0; default 0.0.
         foreach: refused if True: all tensors are updated in one pass here.
         maximize: ascend instead of descend; default False.
@@ -711,7 +718,7 @@ class LaProp(FusedOptimizer):
     As timm's LaProp, whose checkpoints load. Its ``exp_avg_lr_1`` has float64's bits, here float32's unless torch's
     default dtype is float64. Differs in rounding only.
 
-    Where Adam wants a small beta2 or a large beta1: momentum and adaptivity do not disturb each other.
+    When to use it: where Adam wants a small beta2 or a large beta1: momentum and adaptivity do not disturb each other.
 
     Args:
         params: tensors, named tensors or groups, as torch.optim takes them.
@@ -771,6 +778,8 @@ class Lion(FusedOptimizer):
     Differs from torch-like implementations (google/automl, lion-pytorch, timm) for a NaN alone: sign(NaN) is NaN, where
     torch.sign gives 0 and the weight would be frozen in silence. sign(0) is 0. Weight decay is decoupled.
 
+    When to use it: with large batches, where half of Adam's state counts; at 3 to 10 times less rate and more decay.
+
     Args:
         params: tensors, named tensors or groups, as torch.optim takes them.
         lr: learning rate, a finite number >= 0; default 0.0001.
@@ -825,6 +834,8 @@ class NAdam(FusedOptimizer, torch.optim.NAdam):
 
     As :class:`torch.optim.NAdam`, in rounding only different: one division per element instead of two, and no libm.
     ``mu_product`` is kept as torch keeps it, so that a checkpoint goes both ways.
+
+    When to use it: where Adam is, for a faster start at the same rate.
 
     Args:
         params: tensors, named tensors or groups, as torch.optim takes them.
@@ -959,6 +970,8 @@ class RMSprop(FusedOptimizer, torch.optim.RMSprop):
     As :class:`torch.optim.RMSprop`: eps outside the root; centered, a variance that rounds below zero gives NaN, as
     there. Differs in rounding only.
 
+    When to use it: in reinforcement learning and recurrent networks, whose gradients change their scale.
+
     Args:
         params: tensors, named tensors or groups, as torch.optim takes them.
         lr: learning rate, a finite number >= 0; default 0.01.
@@ -1087,6 +1100,8 @@ class SGD(FusedOptimizer, torch.optim.SGD):
 
     As :class:`torch.optim.SGD`, which takes the first gradient undampened too. Differs in rounding only.
 
+    When to use it: for convolutional networks with momentum and a tuned rate, where it generalizes best.
+
     Args:
         params: tensors, named tensors or groups, as torch.optim takes them.
         lr: learning rate, a finite number >= 0; default 0.001.
@@ -1152,8 +1167,8 @@ class SignSGD(FusedOptimizer):
     where torch.sign gives 0 and the weight would be frozen in silence. Differs for complex parameters: each part is a
     number with a sign. sign(0) is 0.
 
-    Where memory counts, or to find out how much of Adam is its sign: no state, or one array. ``momentum=0.965`` and
-    ``weight_decay=0.01`` make it Tiger.
+    When to use it: where memory counts, or to find out how much of Adam is its sign: no state, or one array.
+    ``momentum=0.965`` and ``weight_decay=0.01`` make it Tiger.
 
     Args:
         params: tensors, named tensors or groups, as torch.optim takes them.
@@ -1213,7 +1228,8 @@ class Yogi(FusedOptimizer):
     As torch_optimizer's Yogi, whose checkpoints load: m and v both start at ``initial_accumulator``. Differs in
     rounding only.
 
-    Where gradients are sparse or rarely large: v forgets a large gradient slowly, so that the rate does not jump up.
+    When to use it: where gradients are sparse or rarely large: v forgets a large gradient slowly, so that the rate does
+    not jump up.
 
     Args:
         params: tensors, named tensors or groups, as torch.optim takes them.
