@@ -60,8 +60,8 @@ else:
 
 # In the order of formats/all.h; a dtype of NumPy for each.
 FORMATS = {"float32": "f4", "float64": "f8", "bfloat16": "u2", "float16": "u2", "bfloat16_stochastic": "u2"}
-FORMATS |= {"bool": "?", "bool_wide": "?"}
-NAMES = list(FORMATS)
+MASKS = {"bool": "?", "bool_wide": "?"}  # which come behind them
+NAMES = [*FORMATS, *MASKS]
 AS_THEY_ARE = ("float32", "float64", "bool", "bool_wide")
 
 
@@ -208,7 +208,7 @@ class Stream:
             self.strides[d] = gap
             gap = gap * values.shape[d] + 3 * (padded and d == order[-1])
         self.items = 1 + sum(s * (n - 1) for s, n in zip(self.strides, values.shape, strict=True))
-        self.memory = self.written(values, np.arange(self.items).astype(FORMATS[format]))
+        self.memory = self.written(values, np.arange(self.items).astype((FORMATS | MASKS)[format]))
 
     def encode(self, values: Array) -> Array:
         if self.format in AS_THEY_ARE:
