@@ -13,6 +13,7 @@ from .. import _arguments as check
 from .. import _core
 from . import _ranks
 from ._base import norm_out, outside_dynamo, raise_versions, refuse
+from ._release import check_not_released
 from ._run import on_gpu
 from ._warn import warn
 
@@ -38,7 +39,10 @@ def _grads(label: str, parameters: Tensors) -> list[torch.Tensor]:
             f"{label}: {len(listed) - len(once)} of {len(listed)} parameters are listed twice (tied weights?); each is "
             "counted and scaled once"
         )
-    return [p.grad for p in once.values() if p.grad is not None]
+    grads = [p.grad for p in once.values() if p.grad is not None]
+    if not grads:
+        check_not_released(label, once.values())
+    return grads
 
 
 def _as_tensor(norm: Any, out: torch.Tensor | None, tensors: list[torch.Tensor]) -> torch.Tensor:
