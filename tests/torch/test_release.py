@@ -146,20 +146,22 @@ def test_an_attached_average_counts_steps():
 
 @pytest.mark.parametrize("lr", [0.05, torch.tensor(0.05)], ids=["number", "tensor"])
 def test_schedules_and_options_that_change(lr):
-    one, other, _ = pair("AdamW", lr=lr)
-    for model, opt in (one, other):
+    models = Net(), Net()
+    opts = [fst.AdamW(model.parameters(), lr=lr if isinstance(lr, float) else lr.clone()) for model in models]
+    release_gradients(models[1], opts[1])
+    for model, opt in zip(models, opts, strict=True):
         schedule = torch.optim.lr_scheduler.ExponentialLR(opt, 0.5)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             for seed in range(3):
                 model(seed).backward()
                 opt.step()
+                opt.zero_grad()
                 schedule.step()
                 opt.param_groups[0]["weight_decay"] = 0.1 * seed
         assert schedule.last_epoch == 3
         assert float(opt.param_groups[0]["lr"]) == pytest.approx(0.05 / 8)
-        opt.zero_grad()
-    assert everything(*one) == everything(*other)
+    assert everything(models[0], opts[0]) == everything(models[1], opts[1])
 
 
 def test_groups_with_options_of_their_own():
@@ -182,6 +184,7 @@ def test_groups_with_options_of_their_own():
     assert everything(models[0], opts[0]) == everything(models[1], opts[1])
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # Dynamo looks at the loss
 def test_a_compiled_model_is_released():
     one, other, release = pair("AdamW")
     release.remove()
@@ -358,6 +361,7 @@ def test_retained_graphs():
         loss.backward()
 
 
+@pytest.mark.filterwarnings("ignore:Using backward.. with create_graph=True")
 def test_second_derivatives():
     one, other, release = pair("AdamW")
     for model, opt in (one, other):
@@ -368,11 +372,11 @@ def test_second_derivatives():
         opt.zero_grad()
     assert everything(*one) == everything(*other)
     before = everything(*other)
-    with pytest.warns(UserWarning, match="create_graph"), pytest.raises(RuntimeError, match="has a graph, expected"):
+    with pytest.raises(RuntimeError, match="has a graph, expected"):
         other[0]().backward(create_graph=True)
     assert everything(*other) == before
     other[1].zero_grad()
-    with release.no_release(), pytest.warns(UserWarning, match="create_graph"):
+    with release.no_release():
         other[0]().backward(create_graph=True)
     assert other[0].linear.weight.grad.requires_grad
     other[1].zero_grad()
@@ -431,8 +435,11 @@ def test_frozen_parameters_and_new_groups():
     both(lambda model, opt: model.linear.requires_grad_(True))
     assert held() == others - {"norm"}
     # A group that is gone: its parameters keep their gradients.
-    both(lambda model, opt: opt.param_groups.pop())
+    gone = [opt.param_groups.pop() for opt in opts]
     assert held() == others
+    for opt, group in zip(opts, gone, strict=True):
+        opt.param_groups.append(group)
+    assert held() == others - {"norm"}
     assert everything(models[0], opts[0]) == everything(models[1], opts[1])
 
 
@@ -491,7 +498,7 @@ def test_torch_goes_on():
     train(*other, 2)
     model.load_state_dict(other[0].state_dict())
     theirs = torch.optim.AdamW(model.parameters(), lr=0.05)
-    theirs.load_state_dict(other[1].state_dict())
+    theirs.load_state_dict(copy.deepcopy(other[1].state_dict()))
     train(model, theirs, 2, 2)
     train(*other, 2, 2)
     for p, q in zip(model.parameters(), other[0].parameters(), strict=True):
@@ -552,7 +559,7 @@ def test_a_wrapper_with_the_same_attributes():
     assert opt.state[model.linear.weight]["step"] == 2
 
 
-# -------------------------------------------------------------------------------------------------------- what cannot be
+# ------------------------------------------------------------------------------------------------------ what cannot be
 
 LATER = {
     "max_norm": (1.0, "max_norm of group 1 is 1.0, expected None with release_gradients"),
@@ -619,7 +626,7 @@ def test_loss_scaling(way):
     if way == "by hand":
         opt.grad_scale = 2.0
         before = everything(model, opt)
-        with pytest.raises(RuntimeError, match="a GradScaler .or grad_scale. with release_gradients"):
+        with pytest.raises(RuntimeError, match="with release_gradients, expected none: whether scaled"):
             model().backward()
         assert everything(model, opt) == before
         return
@@ -627,7 +634,7 @@ def test_loss_scaling(way):
     scaler.scale(model()).backward()
     if way == "unscale":
         scaler.unscale_(opt)
-    with pytest.raises(RuntimeError, match="a GradScaler .or grad_scale. with release_gradients"):
+    with pytest.raises(RuntimeError, match="with release_gradients, expected none: whether scaled"):
         scaler.step(opt)
     release.remove()
     assert not opt._step_supports_amp_scaling
@@ -646,14 +653,10 @@ def test_rules_that_need_more_than_a_parameter(monkeypatch, key):
     assert all(not rule["sums"] and not rule["group_scalars"] for rule in rules if rule["name"] in ("sgd", "adam"))
     changed = [rule | ({key: 1 if key == "sums" else ["d"]} if rule["name"] == "adam" else {}) for rule in rules]
     monkeypatch.setattr(_core, "rules", lambda: changed)
-    _release._check_rule.cache_clear()
-    try:
-        model = Net()
-        with pytest.raises(ValueError, match="an update by AdamW depends on more than its element"):
-            release_gradients(model, fst.AdamW(model.parameters()))
-        release_gradients(model, fst.SGD(model.parameters()))
-    finally:
-        _release._check_rule.cache_clear()
+    model = Net()
+    with pytest.raises(ValueError, match="an update by AdamW depends on more than its element"):
+        release_gradients(model, fst.AdamW(model.parameters()))
+    release_gradients(model, fst.SGD(model.parameters()))
 
 
 def test_every_rule_can_be_released():
@@ -664,7 +667,7 @@ def test_every_rule_can_be_released():
 def test_arguments():
     model = Net()
     opt = fst.AdamW(model.parameters())
-    with pytest.raises(TypeError, match="release_gradients: model is a list, expected a torch.nn.Module"):
+    with pytest.raises(TypeError, match="release_gradients: model is a list, expected a"):
         release_gradients([*model.parameters()], opt)
     with pytest.raises(TypeError, match="release_gradients: optimizer is a AdamW, expected an optimizer of fusedstep"):
         release_gradients(model, torch.optim.AdamW(model.parameters()))
@@ -685,7 +688,10 @@ def test_two_optimizers_of_one_model():
     opts = []
     for model in models:
         opts.append(
-            (fst.SGD([model.linear.weight], lr=0.1), fst.Adam([p for p in model.parameters() if p is not model.linear.weight]))
+            (
+                fst.SGD([model.linear.weight], lr=0.1),
+                fst.Adam([p for p in model.parameters() if p is not model.linear.weight]),
+            )
         )
     for opt in opts[1]:
         release_gradients(models[1], opt)
@@ -733,14 +739,20 @@ def test_an_error_in_the_backward_pass():
     model.head.weight = nn.Parameter(torch.ones(7, 6))
     for m in (model, other):
         m.requires_grad_(True)
-    opt = fst.AdamW([{"params": model.head.parameters()}, {"params": model.linear.parameters()}, {"params": model.embed.parameters()}])
+    opt = fst.AdamW(
+        [
+            {"params": model.head.parameters()},
+            {"params": model.linear.parameters()},
+            {"params": model.embed.parameters()},
+        ]
+    )
     release_gradients(model, opt)
-    with pytest.raises(TypeError, match=r"AdamW: grads\[4\] is sparse"):
+    with pytest.raises(TypeError, match=r"AdamW: grads\[4\] has layout torch.sparse_coo"):
         model().backward()
     assert model.embed.weight.grad.is_sparse
     assert model.embed.weight not in opt.state
     assert opt.state[model.linear.weight]["step"] == 1
-    with pytest.raises(TypeError, match=r"AdamW: grads\[4\] is sparse"):
+    with pytest.raises(TypeError, match=r"AdamW: grads\[4\] has layout torch.sparse_coo"):
         opt.step()
     opt.zero_grad()
     opt.step()
@@ -797,6 +809,7 @@ def test_distributed_data_parallel():
 
 
 @pytest.mark.usefixtures("one_process")
+@pytest.mark.filterwarnings("ignore:FSDP is switching to use")
 @pytest.mark.parametrize("original", [False, True])
 def test_fsdp1(original):
     from torch.distributed.fsdp import FullyShardedDataParallel
@@ -804,7 +817,7 @@ def test_fsdp1(original):
     model = FullyShardedDataParallel(nn.Linear(4, 4), use_orig_params=original, device_id=torch.device("cpu"))
     opt = fst.SGD(model.parameters(), lr=0.1)
     for module in (model, model.module) if original else (model,):
-        with pytest.raises(ValueError, match="FullyShardedDataParallel .FSDP1. reduces gradients in hooks of its own"):
+        with pytest.raises(ValueError, match=r"FullyShardedDataParallel \(FSDP1\) reduces gradients"):
             release_gradients(module, opt)
 
 

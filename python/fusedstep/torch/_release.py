@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import threading
 import weakref
@@ -87,8 +86,8 @@ class GradientRelease:
         if not shared:
             raise ValueError(
                 f"{_LABEL}: none of the model's {len(list(model.parameters()))} parameters is in a group of this "
-                f"{type(optimizer).__name__}, expected an optimizer of this model (made after fully_shard() or whatever "
-                "else replaces parameters)"
+                f"{type(optimizer).__name__}, expected an optimizer of this model, made after whatever replaces its "
+                "parameters, such as fully_shard()"
             )
         for p in shared:
             _check_param(optimizer, p)
@@ -146,7 +145,8 @@ class GradientRelease:
             for p in self._frozen:
                 if p.requires_grad:
                     _check_param(optimizer, p)
-                    self._handles[id(p)] = p.register_post_accumulate_grad_hook(self._hook)
+                    register = cast(Any, p).register_post_accumulate_grad_hook
+                    self._handles[id(p)] = register(self._hook)
             self._frozen = [p for p in self._frozen if id(p) not in self._handles]
 
     def arrived(self, param: torch.Tensor) -> None:
@@ -290,7 +290,6 @@ def _check_options(label: str, k: int, own: dict[str, Any]) -> None:
             )
 
 
-@functools.cache
 def _check_rule(rule: type[Rule]) -> None:
     known = [info for info in _core.rules() if info["name"] == rule.kernel]
     if any(info["sums"] or info["group_scalars"] for info in known):
@@ -344,8 +343,8 @@ def _check_param(optimizer: FusedOptimizer, param: torch.Tensor) -> None:
         return
     number = next(k for k, _, p in optimizer._places() if p is param)
     raise ValueError(
-        f"{_LABEL}: params[{number}] of {type(optimizer).__name__} is updated in backward() by {other} already, expected "
-        "one optimizer for a parameter; remove() the handle of the other before"
+        f"{_LABEL}: params[{number}] of {type(optimizer).__name__} is updated in backward() by {other} already, "
+        "expected one optimizer for a parameter; remove() the handle of the other before"
     )
 
 
