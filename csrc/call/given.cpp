@@ -6,7 +6,6 @@
 #include <stdexcept>
 #include <string>
 
-
 namespace fusedstep {
 
 Where Given::where(int k) const {

@@ -22,7 +22,7 @@ struct Given {
   bool host_step, fresh;  // counted on the host; with state that this call makes
   bool has_mask = false, has_average = false;
   const Shard* shard = nullptr;  // of a tensor that draws and is one of several shards
-  bool follows = false;  // without a gradient: array 1 is the parameter, and what follows is its average
+  bool follows = false;          // without a gradient: array 1 is the parameter, and what follows is its average
 
   int device() const { return array[0].device; }
   int rule_streams() const { return follows ? 2 : group->streams(); }

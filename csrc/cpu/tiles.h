@@ -28,7 +28,7 @@ class Tile {
     EncodeFn encode;
     std::uint64_t key = 0;  // of its random numbers
     bool draws = false;
-    bool stays = false;     // where it is, as the kernel takes it
+    bool stays = false;  // where it is, as the kernel takes it
     bool is_read_only = false;
   };
 

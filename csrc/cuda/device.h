@@ -208,7 +208,7 @@ struct Element {
     return decode_one<Formats, T>(streams.format[k], streams.data[k], offset[k]);
   }
   __device__ __forceinline__ void set(int k, Lane<T> x) const {
-    encode_one<Formats>(streams.format[k], x.r, streams.data[k], offset[k], 
+    encode_one<Formats>(streams.format[k], x.r, streams.data[k], offset[k],
                         [&] { return streams.place(k, offset[kPlaceOf]); });
   }
 };

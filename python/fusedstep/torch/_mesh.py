@@ -172,4 +172,3 @@ def _rows(spec: Any) -> list[torch.Tensor | None]:
         chunks, _ = placement._split_tensor(along, spec.mesh.size(k), with_padding=False, contiguous=True)
         out[d] = chunks[coordinate[k]].reshape(-1)
     return out
-

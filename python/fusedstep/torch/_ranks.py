@@ -6,9 +6,7 @@ All ranks get the same list of lists and add it up in the same order, so that th
 
 from __future__ import annotations
 
-import functools
 import math
-import operator
 import sys
 import weakref
 from collections import deque
@@ -141,11 +139,18 @@ def _fold(shares: Sums, norm_type: float) -> float:
     if norm_type == math.inf:
         return math.nan if any(map(math.isnan, shares)) else max(shares)
     if norm_type in (1.0, 2.0):
-        return functools.reduce(operator.add, shares)
+        return _added(shares)
     largest = max(shares)  # norms, scaled so that no power overflows
-    if largest == 0.0 or not math.isfinite(sum(shares)):
-        return sum(shares)
-    return largest * functools.reduce(operator.add, ((x / largest) ** norm_type for x in shares)) ** (1.0 / norm_type)
+    if largest == 0.0 or not math.isfinite(_added(shares)):
+        return _added(shares)
+    return float(largest * _added([(x / largest) ** norm_type for x in shares]) ** (1.0 / norm_type))
+
+
+def _added(shares: Sums) -> float:
+    total = 0.0
+    for share in shares:  # sum() of Python 3.12 compensates
+        total += share
+    return total
 
 
 def statistics(rows: list[Sums], dimensions: Sequence[Dimension]) -> list[Sums]:
