@@ -15,7 +15,7 @@ import torch.distributed as dist
 from .. import _core
 from .. import _rides as rides
 from .._rule import GRAD_ATTR, Rule
-from . import _groups
+from . import _groups, _mesh
 from ._base import FusedOptimizer, on_device, outside_dynamo, raise_versions
 from ._run import on_gpu
 
@@ -179,6 +179,7 @@ class GradientRelease:
                 self._alone = True
             self._check_scaler(optimizer)
             _wait_for_copy(param)
+            _mesh.align_gradients([param])
             del grad
             _update(optimizer, param, *place)
             optimizer._run.round.released.add(id(param))
@@ -273,6 +274,7 @@ def _update(optimizer: FusedOptimizer, param: torch.Tensor, k: int, number: int,
         over_ranks=None,
         before_write=raise_versions,
         stats=stats,
+        place_of=_mesh.place_of,
         part=(number, count),
     )
 
