@@ -53,4 +53,3 @@ def ranks(pools: Callable[[int, str], Any], request: pytest.FixtureRequest) -> C
 
     run.device = request.param  # type: ignore[attr-defined]
     return run
-

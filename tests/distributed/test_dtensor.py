@@ -399,9 +399,7 @@ def non_finite(rank, size, layout):
         except RuntimeError as error:
             said = "non-finite" in str(error)
         after = parts(opt)
-        same = all(
-            np.array_equal(a[k], b[k]) for a, b in zip(before, after, strict=True) for k in ("param", "exp_avg")
-        )
+        same = all(np.array_equal(a[k], b[k]) for a, b in zip(before, after, strict=True) for k in ("param", "exp_avg"))
         found.append((said, same, math.isnan(opt.total_norm.item())))
     return found
 

@@ -9,167 +9,23 @@ import functools
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import fusedstep.torch as fst
 from fusedstep import reference
-from tests.helpers.bits import assert_same_bits
-from tests.helpers.torch_spec import case, reals
+from tests.helpers.torch_spec import case
 
-pytest.importorskip("torch.distributed.tensor")
 if not hasattr(pytest.importorskip("torch.distributed.fsdp"), "fully_shard"):
     pytest.skip("this torch has FSDP2 under another name", allow_module_level=True)
 
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Replicate, Shard
-from torch.distributed.tensor.parallel import (
-    ColwiseParallel,
-    RowwiseParallel,
-    SequenceParallel,
-    parallelize_module,
-)
+from torch.distributed.tensor import DTensor
 
+from tests.helpers import models
 from tests.helpers import ranks as at
-from tests.helpers.sharded import Layout, specified_norm
+from tests.helpers.models import PLANS, Net, assert_same, batch, everything, layout_of, whole
+from tests.helpers.sharded import specified_norm
 
 pytestmark = pytest.mark.xdist_group("distributed")
 STEPS = 4
-
-
-class Block(nn.Module):
-    def __init__(self, width, hidden):
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
-
-    def forward(self, x):
-        return x + self.down(torch.tanh(self.up(self.norm(x))))
-
-
-class Net(nn.Module):
-    """A small language model; ``lone`` has fewer rows than there are processes."""
-
-    def __init__(self, width=8, hidden=12, words=13):
-        super().__init__()
-        torch.manual_seed(0)
-        self.embedding = nn.Embedding(words, width)
-        self.blocks = nn.ModuleList(Block(width, hidden) for _ in range(2))
-        self.head = nn.Linear(width, words)
-        self.lone = nn.Parameter(torch.ones(1))
-
-    def forward(self, tokens):
-        x = self.embedding(tokens)
-        for block in self.blocks:
-            x = block(x)
-        scores = self.head(x) * self.lone
-        return nn.functional.cross_entropy(scores.flatten(0, 1).float(), tokens.roll(-1, 1).flatten())
-
-
-def batch(step):
-    return torch.randint(13, (12, 6), generator=torch.Generator().manual_seed(step))
-
-
-def shard(model, mesh, **options):
-    """Nested: each block, and the rest."""
-    for block in model.blocks:
-        fully_shard(block, mesh=mesh, **options)
-    return fully_shard(model, mesh=mesh, **options)
-
-
-def tensor_parallel(model, mesh, lone=True):
-    """With sequence parallelism, whose norms get partial sums as gradients. ``lone`` is left as it is."""
-    plan = {
-        "embedding": RowwiseParallel(input_layouts=Replicate(), output_layouts=Shard(1)),
-        "head": ColwiseParallel(input_layouts=Shard(1), output_layouts=Replicate()),
-    }
-    for k in range(len(model.blocks)):
-        plan[f"blocks.{k}.norm"] = SequenceParallel()
-        plan[f"blocks.{k}.up"] = ColwiseParallel(input_layouts=Shard(1))
-        plan[f"blocks.{k}.down"] = RowwiseParallel(output_layouts=Shard(1))
-    return parallelize_module(model, mesh, plan)
-
-
-def fsdp(model, size, **options):
-    return shard(model, at.mesh(size), **options), None
-
-
-def low_precision(model, size, reduce):
-    return fsdp(model, size, mp_policy=MixedPrecisionPolicy(torch.bfloat16, reduce))
-
-
-def in_bfloat16(model, size):
-    return fsdp(model.bfloat16(), size)
-
-
-def offloaded(model, size):
-    return fsdp(model, size, offload_policy=CPUOffloadPolicy(pin_memory=False))
-
-
-def columns(model, size):
-    """Divided along their last dimension, where all ranks get as much."""
-    return fsdp(model, size, shard_placement_fn=lambda p: Shard(1) if p.ndim == 2 and p.shape[1] % size == 0 else None)
-
-
-def partly(model, size):
-    """The blocks are sharded, the rest is plain: its gradients are the ranks' own, so all see the whole batch."""
-    for block in model.blocks:
-        fully_shard(block, mesh=at.mesh(size))
-    return model, 0
-
-
-def hybrid(model, size):
-    return shard(model, at.mesh(2, 2, names=("replicate", "shard"))), None
-
-
-def tp(model, size):
-    return tensor_parallel(model, at.mesh(size)), 0
-
-
-def fsdp_and_tp(model, size):
-    mesh = at.mesh(2, 2, names=("dp", "tp"))
-    return shard(tensor_parallel(model, mesh["tp"]), mesh["dp"]), mesh["dp"]
-
-
-def plan(id, size, function, **options):
-    return pytest.param(size, functools.partial(function, **options), id=f"{id}-{size}")
-
-
-PLANS = [
-    plan("fsdp", 2, fsdp),
-    plan("fsdp", 3, fsdp),
-    plan("fsdp-kept", 2, fsdp, reshard_after_forward=False),
-    plan("fsdp-resharded", 3, fsdp, reshard_after_forward=True),
-    plan("fsdp-resharded-by-2", 4, fsdp, reshard_after_forward=2),
-    plan("fsdp-mixed", 3, low_precision, reduce=torch.float32),
-    plan("fsdp-low", 2, low_precision, reduce=torch.bfloat16),
-    plan("fsdp-bfloat16", 2, in_bfloat16),
-    plan("fsdp-offloaded", 2, offloaded),
-    plan("fsdp-columns", 2, columns),
-    plan("fsdp-partly", 3, partly),
-    plan("hsdp", 4, hybrid),
-    plan("tp", 2, tp),
-    plan("tp", 3, tp),
-    plan("fsdp-tp", 4, fsdp_and_tp),
-]
-
-
-def whole(x):
-    """All of a tensor, on every rank."""
-    x = x.detach()
-    return reals((x.full_tensor() if isinstance(x, DTensor) else x).cpu())
-
-
-def layout_of(x):
-    return Layout(tuple(x.device_mesh.shape), tuple(x.placements)) if isinstance(x, DTensor) else None
-
-
-def everything(model, opt):
-    """Of each parameter: all of it and of its state."""
-    states = {n: {"param": p, **opt.state.get(p, {})} for n, p in model.named_parameters()}
-    return {
-        name: {k: whole(v) if isinstance(v, torch.Tensor) else v for k, v in arrays.items()}
-        for name, arrays in states.items()
-    }
 
 
 def train(rank, size, divide, name, options):
@@ -226,19 +82,8 @@ def trained_whole():
     return losses
 
 
-def assert_same(got, expected):
-    assert got.keys() == expected.keys()
-    for name, arrays in expected.items():
-        assert got[name].keys() == arrays.keys(), name
-        for key, value in arrays.items():
-            if isinstance(value, np.ndarray):
-                assert_same_bits(got[name][key], value, f"{key} of {name}")
-            else:
-                assert got[name][key] == value, f"{key} of {name}"
-
-
 def dtype_of(divide):
-    return torch.bfloat16 if divide.func is in_bfloat16 else torch.float32
+    return torch.bfloat16 if divide.func is models.in_bfloat16 else torch.float32
 
 
 @pytest.mark.parametrize(("size", "divide"), PLANS)
@@ -247,7 +92,7 @@ def test_a_model_trains_as_in_one_process(ranks, size, divide):
     results = ranks(train, size, divide, "AdamW", options, exact=size == 4)
     _, losses, gradients, norms = results[0]
     assert [r[3] for r in results] == [norms] * len(results)
-    low = dtype_of(divide) == torch.bfloat16 or divide.func is low_precision
+    low = dtype_of(divide) == torch.bfloat16 or divide.func is models.low_precision
     assert losses == pytest.approx(trained_whole(), rel=2e-2 if low else 1e-5)
     assert losses[-1] < losses[0]
     scaled = []
@@ -278,7 +123,7 @@ def test_steps_without_clipping_have_the_same_bits(ranks, size, divide, name, op
 
 
 def placements(rank, size):
-    model, _ = fsdp_and_tp(Net(), size)
+    model, _ = models.fsdp_and_tp(Net(), size)
     model(batch(0)[:4].to(at.device())).backward()
     return [(n, tuple(p.device_mesh.shape), str(p.placements)) for n, p in model.named_parameters()]
 
@@ -293,7 +138,7 @@ def test_these_models_have_the_placements_that_the_tests_are_about(ranks):
 
 
 def partial_gradients(rank, size):
-    model, _ = tp(Net(), size)
+    model, _ = models.tp(Net(), size)
     model(batch(0).to(at.device())).backward()
     norm = model.blocks[0].norm
     before = [str(p.grad.placements) for p in norm.parameters()]
@@ -312,7 +157,7 @@ def test_sequence_parallel_norms_have_partial_gradients(ranks):
 
 def accumulated(rank, size):
     """Two micro-batches, the first without communication; then a step, all on one rank's bits."""
-    model, _ = fsdp(Net(), size)
+    model, _ = models.fsdp(Net(), size)
     opt = fst.AdamW(model.parameters(), lr=0.05, max_norm=0.5)
     own = batch(0)[rank * 12 // size : (rank + 1) * 12 // size].to(at.device())
     half = len(own) // 2

@@ -119,7 +119,7 @@ class Pool:
         self._collect(START)
 
     def run(self, body: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
-        """What ``body(rank, size, *args, **kwargs)`` returned in each process, by rank. A failure has their tracebacks."""
+        """What ``body(rank, size, *args, **kwargs)`` returned in each process. A failure has their tracebacks."""
         if not self._processes:
             self._start()
         message = pickle.dumps((body, args, kwargs))

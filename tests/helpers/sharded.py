@@ -1,7 +1,7 @@
 """Tensors divided over processes, and what each process must then have: by arithmetic on whole tensors, not by torch.
 
-:data:`LAYOUTS` says how. :func:`place` makes the DTensor of this rank, :func:`part` is what a rank has of an array, and
-:func:`specified_norm` is the norm that all ranks must find.
+:data:`LAYOUTS` says how. :func:`place` and :func:`like` make the DTensor of this rank, :func:`part` is what a rank has
+of an array, and :func:`specified_norm` is the norm that all ranks must find.
 """
 
 from __future__ import annotations
@@ -55,24 +55,38 @@ def chunk(x: Array, dim: int, index: int, count: int) -> Array:
     return x.take(range(min(index * length, x.shape[dim]), min((index + 1) * length, x.shape[dim])), dim)
 
 
-def part(x: Array, layout: Layout, size: int, rank: int) -> Array:
-    """What a rank has of the whole array. A strided dimension of the mesh divides what the others have left."""
-    shape = layout.shape(size)
-    coordinate = np.unravel_index(rank, shape)
-    dims = list(zip(layout.of(x.ndim), coordinate, shape, strict=True))
+def part_at(x: Array, placements: Sequence[Placement], shape: Sequence[int], coordinate: Sequence[int]) -> Array:
+    """What the rank at this place in a mesh has of the array. A strided dimension divides what others have left."""
+    dims = list(zip(placements, coordinate, shape, strict=True))
     for placement, index, count in sorted(dims, key=lambda dim: isinstance(dim[0], _StridedShard)):
         if not isinstance(placement, Replicate):
             x = chunk(x, placement.dim, int(index), count)
     return x
 
 
-def place(x: torch.Tensor, layout: Layout) -> DTensor:
+def part(x: Array, layout: Layout, size: int, rank: int) -> Array:
+    """What a rank has of the whole array."""
+    shape = layout.shape(size)
+    return part_at(x, layout.of(x.ndim), shape, np.unravel_index(rank, shape))
+
+
+def divide(x: torch.Tensor, mesh: Any, placements: Sequence[Placement]) -> DTensor:
     """This rank's part of a tensor that every rank has whole."""
-    size, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
     index = torch.arange(x.numel()).reshape(x.shape).numpy()
-    local = x.reshape(-1)[torch.from_numpy(part(index, layout, size, rank).copy())].to(ranks.device())
-    mesh, placements = ranks.mesh(*layout.shape(size)), layout.of(x.ndim)
+    mine = part_at(index, placements, mesh.shape, mesh.get_coordinate())
+    local = x.reshape(-1)[torch.from_numpy(mine.copy())].to(ranks.device())
     return DTensor.from_local(local, mesh, placements, run_check=False, shape=x.shape, stride=x.stride())
+
+
+def place(x: torch.Tensor, layout: Layout) -> DTensor:
+    return divide(x, ranks.mesh(*layout.shape(torch.distributed.get_world_size())), layout.of(x.ndim))
+
+
+def like(x: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
+    """A whole tensor as the parameter is."""
+    if isinstance(param, DTensor):
+        return divide(x, param.device_mesh, param.placements)
+    return x.to(param.device)
 
 
 def local(x: Any) -> Any:
