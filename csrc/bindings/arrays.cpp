@@ -22,9 +22,10 @@ TypeFacts inspect(PyTypeObject* type) {
   const py::object torch = py::reinterpret_borrow<py::object>(
       PyDict_GetItemString(PyImport_GetModuleDict(), "torch"));  // null when torch is not imported
   if (torch && py::hasattr(torch, "Tensor") && PyObject_IsSubclass(t.ptr(), torch.attr("Tensor").ptr()) == 1) {
-    // A subclass that intercepts every op (DTensor, FakeTensor, ...) has no memory of its own to update.
+    // A subclass that intercepts every op (FakeTensor, ...) has no memory of its own to update, but DTensor's shard.
     if (!t.attr("__torch_dispatch__").is(torch.attr("Tensor").attr("__torch_dispatch__"))) {
-      return {type, TypeFacts::subclass, nullptr};
+      const bool is_dtensor = py::hasattr(t, "_local_tensor") && py::hasattr(t, "_spec");
+      return {type, is_dtensor ? TypeFacts::sharded : TypeFacts::subclass, nullptr};
     }
     const dlpack::ExchangeApi* api = exchange_api(t);
     return {type, api ? TypeFacts::exchange : TypeFacts::attributes, api};
@@ -97,7 +98,31 @@ void check_memory(PyObject* object, const TypeFacts& facts, const Array& a, cons
   }
 }
 
+std::string placements_text(PyObject* object) { return py::str(py::handle(object).attr("placements")); }
+
 }  // namespace
+
+bool is_sharded(PyObject* object) { return facts_of(object).kind == TypeFacts::sharded; }
+
+void check_placed_alike(PyObject* object, const Where& where, PyObject* param, std::int64_t index) {
+  const bool sharded = is_sharded(param);
+  const std::string match = " to match params[" + std::to_string(index) + "]";
+  if (is_sharded(object) != sharded) {
+    throw TypeError(where.text() + " is a " + type_name(object) + ", expected a " +
+                    (sharded ? "DTensor" : "plain tensor") + match);
+  }
+  if (!sharded) return;
+  static PyObject* const name = PyUnicode_InternFromString("_spec");
+  const py::object own = py::handle(object).attr(name), of_param = py::handle(param).attr(name);
+  if (own.is(of_param)) return;
+  if (!own.attr("mesh").equal(of_param.attr("mesh"))) {
+    throw TypeError(where.text() + " is on " + py::cast<std::string>(py::str(own.attr("mesh"))) + ", expected " +
+                    py::cast<std::string>(py::str(of_param.attr("mesh"))) + match);
+  }
+  if (own.attr("placements").equal(of_param.attr("placements"))) return;
+  throw py::value_error(where.text() + " has placements " + placements_text(object) + ", expected " +
+                        placements_text(param) + match + ": redistribute it");
+}
 
 Reader::~Reader() {
   for (Py_buffer& b : buffers_) PyBuffer_Release(&b);
@@ -132,9 +157,10 @@ Array Reader::fetch(PyObject* object, const TypeFacts& facts, const Where& where
       return from_buffer(object, where);
     case TypeFacts::capsule:
       return from_capsule(object, where);
+    case TypeFacts::sharded:  // within another
     case TypeFacts::subclass:
       throw py::type_error(where.text() + " is a " + type_name(object) +
-                           ", expected a plain torch.Tensor (of a distributed tensor, its to_local())");
+                           ", expected a plain torch.Tensor or a DTensor");
     case TypeFacts::masked:
       throw py::type_error(where.text() + " is a masked array (" + type_name(object) +
                            "), expected a plain one: pass its .data, or .filled(0) of a gradient");
@@ -172,7 +198,16 @@ Array Reader::read_mask(PyObject* object, const Where& where) {
   return a;
 }
 
+PyObject* Reader::local(PyObject* object) {
+  if (facts_of(object).kind != TypeFacts::sharded) return object;
+  py::object shard = py::handle(object).attr("_local_tensor");
+  // The result of a collective that may not have ended is a tensor of its own kind, which waits.
+  if (facts_of(shard.ptr()).kind == TypeFacts::subclass && py::hasattr(shard, "wait")) shard = shard.attr("wait")();
+  return keep_.emplace_back(std::move(shard)).ptr();
+}
+
 Array Reader::read_any(PyObject* object, const Where& where, Lazy lazy) {
+  object = local(object);
   const TypeFacts& facts = facts_of(object);
   Array a = fetch(object, facts, where);
   if (placed_device) a.device = placed_device(a.data, false);
@@ -185,6 +220,7 @@ Array Reader::read_any(PyObject* object, const Where& where, Lazy lazy) {
 }
 
 Array Reader::read_scalar(PyObject* object, const Where& where, bool beside_tensor) {
+  object = local(object);
   const TypeFacts& facts = facts_of(object);
   Array a = fetch(object, facts, where);
   if (placed_device) a.device = placed_device(a.data, !beside_tensor);

@@ -46,6 +46,8 @@ class Reader {
   std::vector<std::pair<int, void*>> streams() const { return {streams_.begin(), streams_.end()}; }
 
  private:
+  // Of a DTensor its shard here, which is kept.
+  PyObject* local(PyObject* object);
   Array read_any(PyObject* object, const Where& where, Lazy lazy);
   Array fetch(PyObject* object, const TypeFacts& facts, const Where& where);
   Array from_exchange(PyObject* object, const TypeFacts& facts, const Where& where);
@@ -62,6 +64,11 @@ class Reader {
   std::map<int, void*> streams_;  // per device
   std::optional<void*> given_stream_;
 };
+
+// A torch DTensor: what is read of it is its shard here.
+bool is_sharded(PyObject* object);
+// Errors unless both are plain, or DTensors with the same placements on the same mesh. `index`: of the parameter.
+void check_placed_alike(PyObject* object, const Where& where, PyObject* param, std::int64_t index);
 
 // A float, or one number in an array.
 Number read_number(Reader& reader, PyObject* object, const Where& where);

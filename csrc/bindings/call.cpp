@@ -36,6 +36,8 @@ void PyCall::read_report(const py::object& report) {
 
 void PyCall::read(Given& t, int k, PyObject* object) {
   const Where at = t.where(k);
+  if (k == 0) param_ = object;
+  check_placed_alike(object, at, param_, t.index);
   const Array& a = t.array[k] = reader_.read(object, at, k == 1 ? Lazy::resolve : Lazy::refuse);
   if (k == 1) check_gradient(a, at, t.array[0]);
   if (k > 1) check_state(a, at, t.array[0], t.group->rounding[k - 2] == Rounding::exact);
@@ -48,6 +50,7 @@ void PyCall::read_mask(Given& t, PyObject* object) {
   check_real(t, "a mask");
   t.has_mask = true;
   const Where at = t.where(t.mask());
+  check_placed_alike(object, at, param_, t.index);
   const Array& a = t.array[t.mask()] = reader_.read_mask(object, at);
   check_beside_param(a, at, t.array[0]);
 }
@@ -55,6 +58,7 @@ void PyCall::read_mask(Given& t, PyObject* object) {
 void PyCall::read_average(Given& t, PyObject* object) {
   t.has_average = true;
   const Where at = t.where(t.average());
+  check_placed_alike(object, at, param_, t.index);
   const Array& a = t.array[t.average()] = reader_.read(object, at);
   check_state(a, at, t.array[0], true);
   check_writable(a, at);
@@ -230,7 +234,11 @@ py::object PyCall::run_phases() {
   if (!args_.over_ranks.is_none()) {
     std::vector<double> sums;
     without_lock([&] { sums = run->measure(); });
-    const py::object all = survive_exit([&] { return args_.over_ranks(sums); });
+    std::vector<std::int64_t> indices;  // of the parameters, in the order of the sums
+    for (std::size_t k = 0; k < given_.size(); ++k) {
+      if (call_.tensors[k].normed()) indices.push_back(given_[k].index);
+    }
+    const py::object all = survive_exit([&] { return args_.over_ranks(sums, indices); });
     run->use_sums(add_ranks(py::cast<std::vector<std::vector<double>>>(all), call_.norm_type));
   }
   const Norms* norms = nullptr;

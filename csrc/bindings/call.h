@@ -35,6 +35,7 @@ struct CallArgs {
   py::object report = py::none();        // four float64 where the gradients are: Call::report
   py::object stream = py::none();        // the address of a CUDA stream
   py::object over_ranks = py::none();    // takes the sums of this process's tensors, returns those of every rank
+  py::object place_of = py::none();      // takes a DTensor, returns shape and offset of its Shard; None: it is whole
   py::object stats = py::none();         // float64 where the tensors are: kStats for each parameter of all groups
   py::object before_write = py::none();  // is told, before anything is written, which objects will be; it may raise
 };
@@ -83,6 +84,8 @@ class PyCall {
   // That of a parameter without a gradient.
   void add_follower(TorchParam& p, const py::object& init);
   void make_average(TorchParam& p, const py::object& init);
+  // Where the elements of a parameter that draws random numbers are in the whole of it.
+  void find_place(Given& t, const TorchParam& p);
   // A number of the state, moved to the tensor's device where it has to be there.
   Array read_number_of_state(const Given& t, TorchParam& p, std::size_t key, const Where& where, bool on_device,
                              const py::object& to_device);
@@ -111,6 +114,8 @@ class PyCall {
   int report_device_ = kHost;
   std::vector<py::object> lr_;    // of each of the call's options
   std::vector<py::object> keep_;  // while the interpreter lock is released
+  PyObject* param_ = nullptr;     // that of the tensor which is being read
+  std::deque<Shard> shards_;      // what tensors point to
   py::list written_;              // for before_write
   std::int64_t params_ = 0;
 

@@ -140,8 +140,21 @@ void PyCall::add_param(TorchParam& p, const py::object& init, const py::object& 
   } else {
     t.step = t.fresh ? kFirst : kLater;
   }
-  if (group.draws) t.id = id_of(t, p);
+  if (group.draws) {
+    t.id = id_of(t, p);
+    find_place(t, p);
+  }
   written_.append(p.param);
+}
+
+void PyCall::find_place(Given& t, const TorchParam& p) {
+  if (args_.place_of.is_none() || !is_sharded(p.param.ptr())) return;
+  const py::object place = survive_exit([&] { return args_.place_of(p.param); });
+  if (place.is_none()) return;
+  auto [shape, offset] = py::cast<std::pair<std::vector<std::int64_t>, std::vector<std::int64_t>>>(place);
+  const auto dims = static_cast<std::size_t>(t.array[0].ndim);
+  if (shape.size() != dims || offset.size() != dims) throw py::value_error(t.where().text() + ": a shard of another");
+  t.shard = &shards_.emplace_back(Shard{std::move(shape), std::move(offset)});
 }
 
 // Where there is none. SGD's buffer may be None or missing (torch writes both); elsewhere a state is whole or not there

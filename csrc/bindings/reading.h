@@ -7,7 +7,7 @@ namespace fusedstep {
 // Types are kept for ever: there are a handful.
 struct TypeFacts {
   PyTypeObject* type;
-  enum Kind { exchange, attributes, buffer, capsule, subclass, masked, unknown } kind;
+  enum Kind { exchange, attributes, buffer, capsule, sharded, subclass, masked, unknown } kind;
   const dlpack::ExchangeApi* api;
 };
 

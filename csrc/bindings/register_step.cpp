@@ -57,13 +57,14 @@ py::list check_params(const py::list& params, const std::string& label, std::int
 py::object step_torch(const std::vector<TorchGroup>& groups, const py::object& state, const py::object& init,
                       const py::object& to_device, const py::object& grad_scale, const py::object& found_inf,
                       const py::object& report, const std::string& nonfinite, const py::object& over_ranks,
-                      const py::object& before_write, const py::object& stats) {
+                      const py::object& before_write, const py::object& stats, const py::object& place_of) {
   CallArgs args{groups.empty() ? "step" : std::get<0>(groups.front())->label, 2.0, false, nonfinite_of(nonfinite)};
   args.stats = stats;
   args.grad_scale = grad_scale;
   args.found_inf = found_inf;
   args.report = report;
   args.over_ranks = over_ranks;
+  args.place_of = place_of;
   args.before_write = before_write;
   PyCall call(args);
   call.add_torch(groups, state, init, to_device);
@@ -105,7 +106,7 @@ void register_step(py::module_& m) {
   m.def("step_torch", &step_torch, py::call_guard<FloatEnvironment>(), py::arg("groups"), py::arg("state"),
         py::arg("init"), py::arg("to_device"), py::kw_only(), py::arg("grad_scale"), py::arg("found_inf"),
         py::arg("report"), py::arg("nonfinite"), py::arg("over_ranks"), py::arg("before_write"),
-        py::arg("stats") = py::none());
+        py::arg("stats") = py::none(), py::arg("place_of") = py::none());
 }
 
 }  // namespace fusedstep

@@ -6,8 +6,6 @@
 #include <stdexcept>
 #include <string>
 
-#include "layout.h"
-
 namespace fusedstep {
 
 Where Given::where(int k) const {
@@ -54,7 +52,10 @@ void collect(const std::vector<Given>& given, Call& call) {
     t.two_passes = g.group->two_passes;
     // Sums over a tensor and the places of random numbers are in row-major order; a step alone takes any.
     // So are statistics.
-    if (writes) t.strided = common_layout(g.array, t.streams, t.two_passes || draws || t.stats >= 0, call.layouts);
+    const Shard* const shard = draws ? g.shard : nullptr;
+    const bool row_major = t.two_passes || draws || t.stats >= 0;
+    if (writes) t.strided = common_layout(g.array, t.streams, row_major, call.layouts, shard);
+    if (shard) t.origin = shard->origin();
     t.apart = lies_apart(t);
     if (call.does(kMeasure) && g.group->options.host.max_norm >= 0.0 && !g.follows) {
       t.sum = call.sums++;

@@ -6,6 +6,7 @@
 #include "array.h"
 #include "call.h"
 #include "group.h"
+#include "layout.h"
 
 namespace fusedstep {
 
@@ -20,7 +21,8 @@ struct Given {
   Scalar scalars[kMaxScalars];
   bool host_step, fresh;  // counted on the host; with state that this call makes
   bool has_mask = false, has_average = false;
-  bool follows = false;  // without a gradient: array 1 is the parameter, and what follows is its average
+  const Shard* shard = nullptr;  // of a tensor that draws and is one of several shards
+  bool follows = false;          // without a gradient: array 1 is the parameter, and what follows is its average
 
   int device() const { return array[0].device; }
   int rule_streams() const { return follows ? 2 : group->streams(); }

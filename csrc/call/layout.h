@@ -9,11 +9,19 @@
 
 namespace fusedstep {
 
+// Where a shard lies in the whole tensor: its shape, and the index of the shard's first element along each dimension.
+struct Shard {
+  std::vector<std::int64_t> shape, offset;
+  std::int64_t origin() const;  // the row-major index of that element
+};
+
 // How `count` arrays of one shape are walked together: null if they lie flat, element by element in the same order;
 // else their common loops, outermost first. Dimensions are put in the order of the first array's strides (any order
 // will do for a step); `row_major` keeps the logical order (a norm's order is part of the contract). The result lives
-// in `keep`.
-const Strided* common_layout(const Array* arrays, int count, bool row_major, std::deque<Strided>& keep);
+// in `keep`. With a shard it tells the place of each element too, and what lies flat does so in the whole tensor, from
+// a multiple of kMostDrawn on.
+const Strided* common_layout(const Array* arrays, int count, bool row_major, std::deque<Strided>& keep,
+                             const Shard* shard = nullptr);
 
 bool overlaps_itself(const Array& a);
 

@@ -10,10 +10,15 @@
 namespace fusedstep {
 
 // Where streams do not lie side by side in the same order: sizes and per-stream strides (elements), outermost first.
+// Behind those of the streams, those of an element's index in the whole tensor; none: its row-major index here.
 struct Strided {
   std::vector<std::int64_t> size;
-  std::vector<std::int64_t> stride[kMaxStreams];
+  std::vector<std::int64_t> stride[kMaxStreams + 1];
 };
+inline constexpr int kPlace = kMaxStreams;
+
+// A tensor that lies flat takes random numbers for so many elements at a time, none of them apart from the others.
+inline constexpr std::int64_t kMostDrawn = 8;
 
 // One array of a tensor. Streams of one tensor may be stored in different formats.
 struct Stream {
@@ -45,6 +50,7 @@ struct Tensor {
   std::uint32_t options = 0;  // index among the call's
   std::int64_t step = 1;      // this is its step number so many
   std::int64_t id = 0;        // what random numbers know it by
+  std::int64_t origin = 0;    // the index of the first element in the whole tensor, for them
   std::int32_t sum = -1;      // index of what it adds to the norm, among the call's sums; -1: it is no part of it
   Scalar step_at = {};        // on the device, instead of `step`: the number of steps before, which the call advances
   Scalar scalars[kMaxScalars] = {};  // the rule's states of one number, where the tensor is; null: it has fewer

@@ -36,9 +36,13 @@ void step_tiles(const TargetTable& target, StepFn kernel, const Tensor& w, std::
   }
 }
 
-// The loop of these formats, if the target has one.
-const FusedStep* fused_step(const TargetTable& target, const Tensor& w) {
-  if (w.strided) return nullptr;
+// The elements of a Place end at a multiple of this.
+constexpr std::int64_t kPlaces = std::int64_t{1} << 33;
+std::int64_t places_left(std::int64_t index) { return kPlaces - index % kPlaces; }
+
+// The loop of these formats for elements [begin, end), if the target has one.
+const FusedStep* fused_step(const TargetTable& target, const Tensor& w, std::int64_t begin, std::int64_t end) {
+  if (w.strided || end - begin > places_left(w.origin + begin)) return nullptr;
   const auto fits = [&w](const FusedStep& f) {
     return f.rule == w.rule && std::equal(w.stream, w.stream + w.streams, f.format,
                                           [](const Stream& s, Format format) { return s.format == format; });
@@ -59,7 +63,7 @@ void step_fused(const FusedStep& fused, const Tensor& w, std::int64_t begin, std
     streams[k] = static_cast<char*>(w.stream[k].data) + begin * item_size(w.stream[k].format);
     keys[k] = key_of(w, k);
   }
-  fused.step(w.uniform, streams, end - begin, keys, begin);
+  fused.step(w.uniform, streams, end - begin, keys, w.origin + begin);
 }
 
 }  // namespace
@@ -75,6 +79,7 @@ Tile::Tile(const TargetTable& target, const Tensor& w) : work_(w) {
          target.decode[format],      target.encode[format]};
     m.stays = !w.strided && s.format == plain_format(w.compute);
     m.key = key_of(w, k);
+    m.draws = facts(s.format).draws;
     m.is_read_only = k == kGradient || (k > 0 && k == w.mask) || (w.follows && k == 0);
     streams_[k] = m.tile;
     size_ = std::min<std::int64_t>(size_, facts(s.format).tile);
@@ -100,12 +105,19 @@ void Tile::decode(std::int64_t begin, std::int64_t n, int first, int last) {
 
 void Tile::encode(std::int64_t begin, std::int64_t n, int first, int last) {
   const int bytes = size_of(work_.compute);
+  const std::int64_t apart = run_stride(work_.strided, kPlace);
   std::int64_t at = 0;
   visit_runs(work_.strided, work_.streams, begin, begin + n, [&](const std::int64_t* offset, std::int64_t run) {
     for (int k = first; k < std::min(last, work_.streams); ++k) {
       const Mover& m = mover_[k];
       if (m.is_read_only || m.stays) continue;
-      m.encode(m.tile + at * bytes, run, m.data + offset[k] * m.item_size, m.stride, Place(m.key, begin + at));
+      const std::int64_t place = work_.origin + offset[kPlace];
+      for (std::int64_t done = 0, n; done < run; done += n) {
+        const std::int64_t index = place + done * apart;
+        n = !m.draws ? run : apart == 1 ? std::min(run - done, places_left(index)) : 1;
+        m.encode(m.tile + (at + done) * bytes, n, m.data + (offset[k] + done * m.stride) * m.item_size, m.stride,
+                 Place(m.key, index));
+      }
     }
     at += run;
   });
@@ -114,7 +126,7 @@ void Tile::encode(std::int64_t begin, std::int64_t n, int first, int last) {
 void step_apart(const TargetTable& target, StepFn kernel, const Tensor& w, std::int64_t begin, std::int64_t end) {
   const Format plain = plain_format(w.compute);
   const auto is_plain = [plain](const Stream& s) { return s.format == plain; };
-  if (const FusedStep* const fused = fused_step(target, w)) {
+  if (const FusedStep* const fused = fused_step(target, w, begin, end)) {
     step_fused(*fused, w, begin, end);
   } else if (w.strided && std::all_of(w.stream, w.stream + w.streams, is_plain) && has_flat_rows(w)) {
     step_rows(kernel, w, begin, end);

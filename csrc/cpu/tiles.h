@@ -27,7 +27,8 @@ class Tile {
     DecodeFn decode;
     EncodeFn encode;
     std::uint64_t key = 0;  // of its random numbers
-    bool stays = false;     // where it is, as the kernel takes it
+    bool draws = false;
+    bool stays = false;  // where it is, as the kernel takes it
     bool is_read_only = false;
   };
 

@@ -22,6 +22,7 @@ struct Entry {
 struct StepEntry : Entry {
   void* written[1 + kMaxState];  // the parameter, state
   std::int64_t id;               // what random numbers know it by
+  std::int64_t origin;           // and what they add to the place of an element
   std::uint32_t uniform;         // index of its StepUniform
   Format format[kMaxStreams];
 };
@@ -41,7 +42,7 @@ struct NormEntry : Entry {
 };
 
 // A Layout in a table is int64s: dimensions, their sizes, then their strides for each stream (p, g, state; of a norm
-// the gradient in row-major order) in turn.
+// the gradient in row-major order) in turn, last those of an element's place among the random numbers.
 
 // In device memory, or at an offset in the inline bytes of the same argument.
 struct Ref {

@@ -15,6 +15,12 @@ std::int32_t add_layout(std::vector<std::byte>& table, const Strided* s, const s
   for (const int k : streams) {
     for (const std::int64_t stride : s->stride[k]) append(table, stride);
   }
+  std::vector<std::int64_t> place = s->stride[kPlace];
+  if (place.empty()) {  // row-major
+    place.assign(s->size.size(), 1);
+    for (std::size_t d = place.size() - 1; d > 0; --d) place[d - 1] = place[d] * s->size[d];
+  }
+  for (const std::int64_t stride : place) append(table, stride);
   return at;
 }
 
@@ -55,6 +61,7 @@ void Batch::build(const Call& call, const std::vector<std::uint32_t>& uniform_of
     for (int k = 0; k < t.rule_streams(); ++k) e.format[k] = t.stream[k].format;
     e.uniform = uniform_of[index];
     e.id = t.id;
+    e.origin = t.origin;
   };
   if (!rides) {
     fill<StepEntry>(*this, call, [&](const Tensor& t, std::uint32_t index, StepEntry& e) { make(t, index, e); });

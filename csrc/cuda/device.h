@@ -171,8 +171,10 @@ struct ChunkStreams {
   void* data[kMaxStreams];
   std::uint64_t key[kMaxStreams];
   Format format[kMaxStreams];
+  std::int64_t origin;
 
-  __device__ __forceinline__ Place place(int stream, std::int64_t i) const { return Place(key[stream], i); }
+  // `i`: its place, less the origin.
+  __device__ __forceinline__ Place place(int stream, std::int64_t i) const { return Place(key[stream], origin + i); }
 };
 
 // Those of this entry, made by a thread each. By all threads of a block.
@@ -185,6 +187,7 @@ __device__ __forceinline__ const ChunkStreams& streams_of(const StepEntry& entry
     streams.data[k] = k == 1 ? grad : entry.written[k > 1 ? k - 1 : 0];
     streams.key[k] = array_key(step_key, entry.id, k == 0 ? 0 : k - 1);
     streams.format[k] = entry.format[k];
+    if (k == 0) streams.origin = entry.origin;
   }
   __syncthreads();
   return streams;
@@ -193,19 +196,20 @@ __device__ __forceinline__ const ChunkStreams& streams_of(const StepEntry& entry
 // Element i of every stream, wherever it lies.
 template <class Formats, class T, int kStates>
 struct Element {
+  static constexpr int kPlaceOf = 2 + kStates;
   const ChunkStreams& streams;
-  std::int64_t index;
-  std::int64_t offset[2 + kStates];
+  std::int64_t offset[kPlaceOf + 1];
 
   __device__ __forceinline__ Element(const ChunkStreams& streams, const Entry& e, const void* table, std::int64_t i)
-      : streams(streams), index(i) {
+      : streams(streams) {
     locate(e, table, i, offset);
   }
   __device__ __forceinline__ Lane<T> get(int k) const {
     return decode_one<Formats, T>(streams.format[k], streams.data[k], offset[k]);
   }
   __device__ __forceinline__ void set(int k, Lane<T> x) const {
-    encode_one<Formats>(streams.format[k], x.r, streams.data[k], offset[k], [&] { return streams.place(k, index); });
+    encode_one<Formats>(streams.format[k], x.r, streams.data[k], offset[k],
+                        [&] { return streams.place(k, offset[kPlaceOf]); });
   }
 };
 

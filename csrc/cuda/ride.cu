@@ -23,7 +23,7 @@ struct LaneStats {
 // kRows elements of every stream, 32 apart: where they are in each, and whether they are there at all.
 template <class T, int kStates>
 struct Rows {
-  static constexpr int kMask = 2 + kStates, kAverage = kMask + 1;
+  static constexpr int kMask = 2 + kStates, kAverage = kMask + 1, kPlaceOf = kAverage + 1;
   const RideEntry& entry;
   const ChunkStreams& streams;
   const void* table;
@@ -69,11 +69,13 @@ struct Rows {
     with_format(FormatsOf<T>{}, streams.format[stream], [&](auto of) {
       using F = typename decltype(of)::type;
       auto* const to = global<typename F::Stored>(streams.data[stream]);
+      [[maybe_unused]] std::int64_t place[kRows];
+      if constexpr (F::draws) locate(kPlaceOf, place);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         if (!is_there[r]) continue;
         if constexpr (F::draws) {
-          to[at[r]] = F::store(from[r], streams.place(stream, index[r]).number(0));
+          to[at[r]] = F::store(from[r], streams.place(stream, place[r]).number(0));
         } else {
           to[at[r]] = F::store(from[r]);
         }

@@ -66,8 +66,8 @@ ListsGroup = (
 )
 # Of step_torch: group, params, lr if it is a tensor, and what `init` is given.
 TorchGroup = tuple[Group, list[Any], Any | None, Any]
-# The sums of this process's tensors to those of every rank.
-OverRanks = Callable[[list[float]], list[list[float]]]
+# The sums of this process's tensors, and their indices among the parameters, to those of every rank.
+OverRanks = Callable[[list[float], list[int]], list[list[float]]]
 # Is told what is about to be written.
 BeforeWrite = Callable[[list[Any]], None]
 
@@ -99,6 +99,7 @@ def step_torch(
     over_ranks: OverRanks | None,
     before_write: BeforeWrite,
     stats: Any | None = None,
+    place_of: Callable[[Any], tuple[list[int], list[int]] | None] | None = None,  # of a DTensor: whole shape, offset
 ) -> float | None: ...
 def norm(
     arrays: list[Any],

@@ -145,7 +145,7 @@ def test_sums_of_other_ranks(host: Any, monkeypatch: pytest.MonkeyPatch, nonfini
     """As if this were rank 1 of two."""
     elsewhere = [4.0, 0.25, 0.0]
     opt = make("AdamW", make_params(), max_norm=0.5, nonfinite=nonfinite)
-    monkeypatch.setattr(_ranks.Exchange, "_run", lambda self, sums, failed: [elsewhere, sums])
+    monkeypatch.setattr(_ranks.Exchange, "_run", lambda self, sums, failed: [elsewhere, list(sums.values())])
     opt._run.norm_group = "a group"
     for seed in range(2):
         set_grads(params_of(opt), seed)

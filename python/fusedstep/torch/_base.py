@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Collection, MutableMapping
+from collections.abc import Callable, Collection, MutableMapping, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
@@ -11,7 +11,7 @@ from .. import _arguments as check
 from .. import _core, _dtypes
 from .. import _rides as rides
 from .._rule import GRAD_ATTR, OF_A_RUN, RUN_TIME, Option, Rule
-from . import _groups, _loading, _ranks
+from . import _groups, _loading, _mesh, _ranks
 from ._loading import new_step
 from ._rides import Before, RidesAlong, Riding
 from ._run import Run, on_gpu
@@ -175,6 +175,7 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
         first = sum(len(group["params"]) for group in self.param_groups[:-1])
         for k, p in enumerate(params, first):
             _dtypes.check_param(f"{label}: params[{k}]", str(_dtypes.name_of(p.dtype)), state_dtype)
+            _mesh.check_placements(f"{label}: params[{k}]", p)
         ids = run_time["tensor_ids"]
         if ids is None:
             ids = range(self._next_tensor, self._next_tensor + len(params))
@@ -402,12 +403,28 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
                 loss = closure()
         label = type(self).__name__
         run_times = [_groups.run_time(group, self._run_time) for group in self.param_groups]
+        if sharded := _mesh.is_used():
+            for group, own in zip(self.param_groups, run_times, strict=True):
+                _mesh.align_gradients(group["params"], own[GRAD_ATTR.name])
         if any(own["max_norm"] is not None for own in run_times):
             self._check_norm_group(label)
-            _ranks.together(label, self._run.norm_group, lambda exchange: self._update(run_times, exchange))
+            dimensions = self._dimensions(run_times) if sharded else ()
+            _ranks.together(label, self._run.norm_group, dimensions, lambda exchange: self._update(run_times, exchange))
         else:
             self._update(run_times, None)
         return loss
+
+    def _dimensions(self, run_times: list[dict[str, Any]]) -> Sequence[_mesh.Dimension]:
+        """The mesh dimensions that the norm is gathered over."""
+        params: list[torch.Tensor] = []
+        indices: list[int] = []
+        first = 0
+        for group, own in zip(self.param_groups, run_times, strict=True):
+            if own["max_norm"] is not None:
+                params += group["params"]
+                indices += range(first, first + len(group["params"]))
+            first += len(group["params"])
+        return self._run.dimensions(params, indices)
 
     def _check_norm_group(self, label: str) -> None:
         if self._run.lost_norm_group:
@@ -508,6 +525,7 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
             nonfinite=nonfinite,
             over_ranks=over_ranks,
             before_write=raise_versions,
+            place_of=_mesh.place_of,
             **more,
         )
         if riding:

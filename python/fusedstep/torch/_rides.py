@@ -13,7 +13,7 @@ from .. import _arguments as check
 from .. import _core, _dtypes
 from .. import _rides as rides
 from ..reference import STATISTICS
-from . import _groups
+from . import _groups, _mesh, _ranks
 from ._run import Run, on_gpu
 
 Riding = tuple[
@@ -57,7 +57,7 @@ class RidesAlong:
         for p, mask in given:
             if mask is not None:
                 kept = torch.empty_like(p, dtype=torch.bool, memory_format=torch.preserve_format, requires_grad=False)
-                self.state.setdefault(p, {})[rides.MASK] = kept.copy_(mask)
+                self.state.setdefault(p, {})[rides.MASK] = kept.copy_(_mesh.mask_as(mask, p))
             elif isinstance(state := self.state.get(p), dict):
                 state.pop(rides.MASK, None)
                 if not state:
@@ -215,7 +215,8 @@ class RidesAlong:
         that. ``clipped`` is the share of the gradient's elements that ``clip_value`` bounded; ``nan`` and ``inf`` are
         counts. Elements that a mask leaves out count as zero. A parameter that has not been updated yet is left out.
         Names are those of named parameters, else ``"0"``, ``"1"``, ... in the order of the groups. A name that two
-        groups have is followed by that number: ``"weight#2"``. On a GPU this waits.
+        groups have is followed by that number: ``"weight#2"``. On a GPU this waits. With DTensors the figures are of
+        whole parameters, and every rank has to call this.
         """
         rows = self._run.rows
         every = list(self._places())
@@ -226,7 +227,9 @@ class RidesAlong:
             return found
         names = [n for g in self.param_groups for n in dict.get(g, "param_names", [None] * len(g["params"]))]
         times = Counter(names)  # groups of two models may have the same names
-        for (k, group, p), name, row in zip(every, names, rows.tolist(), strict=False):
+        shards: list[list[float]] = rows.tolist()
+        dimensions = _mesh.dimensions([p for _, _, p in every], range(len(every)))
+        for (k, group, p), name, row in zip(every, names, _ranks.statistics(shards, dimensions), strict=False):
             figures = dict(zip(STATISTICS, row, strict=True))
             if figures["clipped"] >= 0 and self._own(group)["stats"]:
                 figures["clipped"] /= max(p.numel(), 1)

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from .._rule import KeptGroups
 from ..reference import STATISTICS, clip_coefficient
+from . import _mesh
+from ._mesh import Dimension
 
 
 def on_gpu(x: Any) -> bool:
@@ -27,6 +29,7 @@ class Run:
         "has_norm",
         "lost_norm_group",
         "masked",
+        "mesh_dimensions",
         "norm_group",
         "rows",
         "swapped",
@@ -48,7 +51,15 @@ class Run:
         self.masked = False  # whether some parameter has a mask
         self.swapped = False  # whether parameters are their averages for now
         self.attached: tuple[Any, dict[torch.Tensor, torch.Tensor]] | None = None  # an AveragedModel; averages in it
+        self.mesh_dimensions: tuple[Any, list[Dimension]] = ((), [])  # of these placements of parameters
         self.rows: torch.Tensor | NDArray[np.float64] | None = None  # statistics of each parameter
+
+    def dimensions(self, params: list[Any], indices: list[int]) -> list[Dimension]:
+        """The mesh dimensions over which these parameters are sharded; found anew where a placement is another one."""
+        key = [(id(spec), k, spec) for p, k in zip(params, indices, strict=True) if (spec := getattr(p, "_spec", 0))]
+        if key != self.mesh_dimensions[0]:
+            self.mesh_dimensions = key, _mesh.dimensions(params, indices)
+        return self.mesh_dimensions[1]
 
     def place(self, like: torch.Tensor | None) -> torch.Tensor | NDArray[np.float64]:
         """The values, on a GPU if ``like`` is on one, whichever has them."""

@@ -11,7 +11,7 @@ import torch
 
 from .. import _arguments as check
 from .. import _core
-from . import _ranks
+from . import _mesh, _ranks
 from ._base import norm_out, outside_dynamo, raise_versions, refuse
 from ._run import on_gpu
 from ._warn import warn
@@ -29,8 +29,8 @@ def _listed(label: str, tensors: Tensors) -> list[torch.Tensor]:
     return listed
 
 
-def _grads(label: str, parameters: Tensors) -> list[torch.Tensor]:
-    """Of each parameter once: torch counts and scales tied ones as often as they are listed."""
+def _params(label: str, parameters: Tensors) -> list[torch.Tensor]:
+    """Each once: torch counts and scales tied ones as often as they are listed."""
     listed = _listed(label, parameters)
     once = {id(p): p for p in listed}
     if len(once) < len(listed):
@@ -38,7 +38,12 @@ def _grads(label: str, parameters: Tensors) -> list[torch.Tensor]:
             f"{label}: {len(listed) - len(once)} of {len(listed)} parameters are listed twice (tied weights?); each is "
             "counted and scaled once"
         )
-    return [p.grad for p in once.values() if p.grad is not None]
+    _mesh.align_gradients(once.values())
+    return list(once.values())
+
+
+def _grads(params: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [p.grad for p in params if p.grad is not None]
 
 
 def _as_tensor(norm: Any, out: torch.Tensor | None, tensors: list[torch.Tensor]) -> torch.Tensor:
@@ -82,10 +87,11 @@ def clip_grad_norm_(
     """
     label = "clip_grad_norm_"
     _ranks.check_group(label, norm_group)
+    params = _params(label, parameters)
+    grads = _grads(params)
 
     def clip(over_ranks: Any) -> torch.Tensor:
         refuse(label, foreach=foreach)
-        grads = _grads(label, parameters)
         out = norm_out(grads)
         norm = _core.clip_norm(
             grads,
@@ -102,7 +108,8 @@ def clip_grad_norm_(
         )
         return _as_tensor(norm, out, grads)
 
-    return _ranks.together(label, norm_group, clip)
+    numbers = [k for k, p in enumerate(params) if p.grad is not None]
+    return _ranks.together(label, norm_group, _mesh.dimensions(params, range(len(params))), clip, norm_type, numbers)
 
 
 @outside_dynamo
@@ -110,7 +117,7 @@ def clip_grad_norm_(
 def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | None = None) -> None:
     """:func:`torch.nn.utils.clip_grad_value_`: bound every element of the gradients in place."""
     refuse("clip_grad_value_", foreach=foreach)
-    grads = _grads("clip_grad_value_", parameters)
+    grads = _grads(_params("clip_grad_value_", parameters))
     value = check.LIMIT.check("clip_grad_value_", "clip_value", clip_value)
     _core.clip_value(grads, label="clip_grad_value_", value=value, stream=None, before_write=raise_versions)
 
@@ -133,10 +140,10 @@ def get_total_norm(
     """
     label = "get_total_norm"
     _ranks.check_group(label, norm_group)
+    listed = _mesh.added_up(_listed(label, tensors))
 
     def measure(over_ranks: Any) -> torch.Tensor:
         refuse(label, foreach=foreach)
-        listed = _listed(label, tensors)
         out = norm_out(listed)
         norm = _core.norm(
             listed,
@@ -151,7 +158,7 @@ def get_total_norm(
         )
         return _as_tensor(norm, out, listed)
 
-    return _ranks.together(label, norm_group, measure)
+    return _ranks.together(label, norm_group, _mesh.dimensions(listed, range(len(listed))), measure, norm_type)
 
 
 @outside_dynamo
@@ -161,7 +168,7 @@ def clip_grads_with_norm_(
 ) -> None:
     """:func:`torch.nn.utils.clip_grads_with_norm_`: scale the gradients in place, given their norm."""
     refuse("clip_grads_with_norm_", foreach=foreach)
-    grads = _grads("clip_grads_with_norm_", parameters)
+    grads = _grads(_params("clip_grads_with_norm_", parameters))
     _core.clip_norm(
         grads,
         label="clip_grads_with_norm_",

@@ -1,0 +1,174 @@
+"""DTensors: which mesh dimensions a norm is gathered over, where a shard lies in the whole, what placements are taken.
+
+``torch.distributed.tensor`` is never imported here: where nobody has, there is no DTensor.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+
+
+def _dtensor() -> Any:
+    """The class, None as long as nothing is distributed, and so nothing of that class can be used."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return None
+    for name in ("torch.distributed.tensor", "torch.distributed._tensor"):  # the second: torch before 2.5
+        if (found := getattr(sys.modules.get(name), "DTensor", None)) is not None:
+            return found
+    return None
+
+
+def is_used() -> bool:
+    """Whether there can be DTensors."""
+    return _dtensor() is not None
+
+
+def is_sharded(tensor: Any) -> bool:
+    """Whether this is a DTensor."""
+    dtensor = _dtensor()
+    return dtensor is not None and isinstance(tensor, dtensor)
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A mesh dimension: the process group of the ranks along it, and the parameters that are sharded over it, by their
+    indices."""
+
+    group: Any
+    indices: tuple[int, ...]
+
+
+def dimensions(tensors: Sequence[Any], indices: Iterable[int]) -> list[Dimension]:
+    """Those over which these tensors, which have these indices, are sharded, in an order that all ranks have.
+
+    A sum is complete when it has been gathered over each in turn.
+    """
+    dtensor = _dtensor()
+    if dtensor is None:
+        return []
+    found: dict[str, tuple[Any, list[int]]] = {}
+    for index, tensor in zip(indices, tensors, strict=True):
+        if isinstance(tensor, dtensor):
+            for group in _groups_of(tensor._spec):
+                found.setdefault(group.group_name, (group, []))[1].append(index)
+    return [Dimension(group, tuple(own)) for group, own in found.values()]
+
+
+def _groups_of(spec: Any) -> list[Any]:
+    """The process groups of the mesh dimensions with several ranks that a tensor is not replicated over."""
+    mesh = spec.mesh
+    if mesh.get_coordinate() is None:  # a rank that is not in it
+        return []
+    wanted = (k for k, placement in enumerate(spec.placements) if not placement.is_replicate() and mesh.size(k) > 1)
+    return [mesh.get_group(k) for k in wanted]
+
+
+def check_placements(where: str, tensor: Any) -> None:
+    """ValueError for a parameter that is a sum over ranks which nobody has added up."""
+    if is_sharded(tensor) and any(placement.is_partial() for placement in tensor.placements):
+        raise ValueError(
+            f"{where} has placements {tensor.placements}, expected no Partial: redistribute it to Shard or Replicate"
+        )
+
+
+def align_gradients(params: Iterable[torch.Tensor], attr: str = "grad") -> None:
+    """Gradients of DTensors get the placements of their parameters.
+
+    Those of norm layers under sequence parallelism are sums over ranks that nobody has added up (``Partial``). torch's
+    optimizers have their operations do so. Every rank takes part, in the order of the parameters.
+    """
+    dtensor = _dtensor()
+    if dtensor is None:
+        return
+    for p in params:
+        if isinstance(p, dtensor):
+            grad = getattr(p, attr, None)
+            if isinstance(grad, dtensor) and (aligned := placed_as(grad, p)) is not grad:
+                setattr(p, attr, aligned)
+
+
+def placed_as(tensor: Any, like: Any) -> Any:
+    """A DTensor on the mesh of another with its placements; as it is on another mesh."""
+    if tensor._spec is like._spec or tensor.placements == like.placements or tensor.device_mesh != like.device_mesh:
+        return tensor
+    return tensor.redistribute(placements=like.placements)
+
+
+def added_up(tensors: Sequence[Any]) -> list[Any]:
+    """DTensors without a ``Partial`` placement."""
+    dtensor = _dtensor()
+    if dtensor is None:
+        return list(tensors)
+    return [_added_up(t) if isinstance(t, dtensor) else t for t in tensors]
+
+
+def _added_up(tensor: Any) -> Any:
+    if not any(placement.is_partial() for placement in tensor.placements):
+        return tensor
+    from torch.distributed.tensor import Replicate
+
+    return tensor.redistribute(
+        placements=[Replicate() if placement.is_partial() else placement for placement in tensor.placements]
+    )
+
+
+def mask_as(mask: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
+    """A mask like its parameter: of one for the whole, the same on every rank, the part that this rank has."""
+    if not is_sharded(param):
+        return mask
+    if is_sharded(mask):
+        return cast(torch.Tensor, placed_as(mask, param))
+    sharded = torch.empty_like(param, dtype=torch.bool)
+    whole: Any = mask
+    for d, rows in enumerate(_rows(cast(Any, param)._spec)):
+        if rows is not None:
+            whole = whole.index_select(d, rows.to(mask.device))
+    cast(Any, sharded)._local_tensor.copy_(whole)
+    return sharded
+
+
+def place_of(param: Any) -> tuple[list[int], list[int]] | None:
+    """Shape of the whole tensor and offset of this rank's shard in it; None where that is all of it, or nothing."""
+    coordinate = param._spec.mesh.get_coordinate()
+    return _place_of(param._spec, None if coordinate is None else tuple(coordinate))
+
+
+@functools.lru_cache(maxsize=1024)
+def _place_of(spec: Any, coordinate: Any) -> tuple[list[int], list[int]] | None:
+    # The coordinate is part of the key: meshes are equal that a process has had different places in.
+    every = _rows(spec)
+    if all(rows is None for rows in every) or any(rows is not None and len(rows) == 0 for rows in every):
+        return None
+    offset = [0 if rows is None else int(rows[0]) for rows in every]
+    for rows, first in zip(every, offset, strict=True):
+        if rows is not None and not torch.equal(rows, torch.arange(first, first + len(rows), device="cpu")):
+            raise ValueError(
+                f"placements {spec.placements} of a parameter of shape {tuple(spec.shape)} on a mesh of shape "
+                f"{tuple(spec.mesh.shape)} leave rows here that are not neighbours, expected a block of them where "
+                "state is rounded with random numbers: use state_dtype='float32'"
+            )
+    return list(spec.shape), offset
+
+
+def _rows(spec: Any) -> list[torch.Tensor | None]:
+    """Of each dimension of a DTensor, the indices that this rank has; None for all."""
+    out: list[torch.Tensor | None] = [None] * len(spec.shape)
+    coordinate = spec.mesh.get_coordinate()
+    for k, placement in enumerate(spec.placements):
+        if placement.is_replicate() or coordinate is None:
+            continue
+        d = placement.dim
+        rows = out[d]
+        if rows is None:
+            rows = torch.arange(spec.shape[d], device="cpu")
+        along = rows.reshape([1] * d + [-1])  # a placement splits its own dimension
+        chunks, _ = placement._split_tensor(along, spec.mesh.size(k), with_padding=False, contiguous=True)
+        out[d] = chunks[coordinate[k]].reshape(-1)
+    return out
