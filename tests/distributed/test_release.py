@@ -132,7 +132,7 @@ def clipped(rank, size):
     (model(batch(rank)) + other(batch(rank))).backward()
     if rank == 0:
         opt.param_groups[0]["nonfinite"] = "skip"
-    why = "nonfinite of group 0 is 'skip', expected 'propagate'" if rank == 0 else "rank 0 .* raised an error"
+    why = "nonfinite of group 0 is 'skip', expected 'propagate'" if rank == 0 else "rank 0 raised an error"
     with pytest.raises((ValueError, RuntimeError), match=why):
         opt.step()
     opt.param_groups[0]["nonfinite"] = "propagate"
