@@ -3,11 +3,11 @@
 python bench/release.py                          16 layers of 1024 x 1024, and 150 of 32 x 32
 python bench/release.py --shapes 8x2048 --rounds 5
 
-Linux alone: each way of training runs in a process of its own, and the kernel is asked for the most memory that it had
-resident in a step, less what was resident before it. Tensors of 64 KB and more are given back to the system when they
-are freed (MALLOC_MMAP_THRESHOLD_), so that nothing is at hand that no statistic shows. In that are gradients,
-activations and whatever an optimizer needs beside them. The processes take turns, in an order that is drawn anew for
-each round.
+Linux alone. Each way of training runs in processes of its own. One is asked for the most memory that it had resident
+in a step, less what was resident before: gradients, activations and whatever an optimizer needs beside them. Tensors
+of 64 KB and more are given back to the system there when they are freed (MALLOC_MMAP_THRESHOLD_), so that nothing is at
+hand that no statistic shows. That takes time, so times are of another process, with the allocator as it is. The
+processes take turns, in an order that is drawn anew for each round.
 """
 
 from __future__ import annotations
@@ -112,8 +112,9 @@ def forget() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def child(name: str, layers: int, width: int, seconds: float, threads: int) -> dict[str, Any]:
-    """Of one process: memory above what was there before, of each step, and their times."""
+def child(name: str, layers: int, width: int, seconds: float, threads: int) -> list[float]:
+    """Of one process: memory of each of some steps above what was there before, in bytes; or times, with ``seconds``
+    above 0."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = Layers(layers, width)
@@ -126,46 +127,47 @@ def child(name: str, layers: int, width: int, seconds: float, threads: int) -> d
 
     for _ in range(WARM_UP):
         step()
-    above: list[int] = []
-    for _ in range(5):
-        forget()
-        before = resident("VmRSS")
-        step()
-        above.append(resident("VmHWM") - before)
-    times: list[float] = []
+    found: list[float] = []
     end = time.perf_counter() + seconds
-    while len(times) < 5 or time.perf_counter() < end:
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return {"above": above, "times": times}
+    while len(found) < 5 or time.perf_counter() < end:
+        if seconds:
+            start = time.perf_counter()
+            step()
+            found.append(time.perf_counter() - start)
+        else:
+            forget()
+            before = resident("VmRSS")
+            step()
+            found.append(resident("VmHWM") - before)
+    return found
+
+
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 def measure(layers: int, width: int, rounds: int, seconds: float, threads: int) -> dict[str, dict[str, Any]]:
     """By contender: the median of memory over all rounds, median and shortest of the times; or what went wrong."""
-    found: dict[str, dict[str, Any]] = {name: {"above": [], "times": []} for name in CONTENDERS}
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    found: dict[str, dict[float, list[float]]] = {name: {0.0: [], seconds: []} for name in CONTENDERS}
+    failed: dict[str, str] = {}
     for _ in range(rounds):
         for name in random.sample(list(CONTENDERS), len(CONTENDERS)):
-            if "failed" in found[name]:
-                continue
-            words = [sys.executable, __file__, "--child", name, "--shapes", f"{layers}x{width}"]
-            words += ["--seconds", str(seconds), "--threads", str(threads)]
-            done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-            if done.returncode:
-                found[name]["failed"] = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-                continue
-            for key, values in json.loads(done.stdout).items():
-                found[name][key] += values
+            for asked, environment in ((0.0, {**os.environ, **ALLOCATOR}), (seconds, {**os.environ})):
+                words = [sys.executable, __file__, "--child", name, "--shapes", f"{layers}x{width}"]
+                words += ["--seconds", str(asked), "--threads", str(threads)]
+                done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    failed[name] = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+                    break
+                found[name][asked] += json.loads(done.stdout)
     return {
-        name: {"failed": all["failed"]}
-        if "failed" in all
+        name: {"failed": failed[name]}
+        if name in failed
         else {
-            "above_mb": statistics.median(all["above"]) / 1e6,
-            "ms": statistics.median(all["times"]) * 1e3,
-            "least_ms": min(all["times"]) * 1e3,
+            "memory_mb": statistics.median(figures[0.0]) / 1e6,
+            "median_ms": statistics.median(figures[seconds]) * 1e3,
+            "shortest_ms": min(figures[seconds]) * 1e3,
         }
-        for name, all in found.items()
+        for name, figures in found.items()
     }
 
 
@@ -180,8 +182,8 @@ def table(layers: int, width: int, results: dict[str, dict[str, Any]]) -> list[s
         if "failed" in result:
             lines.append(f"| {name} | {result['failed']} | | |")
         else:
-            times = f"{result['ms']:.2f} ms | {result['least_ms']:.2f} ms"
-            lines.append(f"| {name} | {result['above_mb']:.1f} MB | {times} |")
+            times = f"{result['median_ms']:.2f} ms | {result['shortest_ms']:.2f} ms"
+            lines.append(f"| {name} | {result['memory_mb']:.1f} MB | {times} |")
     return lines
 
 
