@@ -39,6 +39,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 import fusedstep.torch
 from models import MODELS, SIZES, CharTransformer, TransformerSize, characters
@@ -86,7 +87,7 @@ class Training:
 
     def save(self, folder: Path) -> None:
         """Each process writes its part."""
-        dcp.save(self.state(), checkpoint_id=folder)
+        dcp.save(self.state(), storage_writer=dcp.FileSystemWriter(folder, overwrite=True))
 
     def load(self, folder: Path) -> None:
         """Each process reads its part, however many there were when it was written."""
@@ -98,6 +99,11 @@ class Training:
         self.steps = state["steps"]
 
 
+def len_of(param: Tensor) -> int:
+    """How many numbers of it are on this process."""
+    return param.to_local().numel() if isinstance(param, DTensor) else param.numel()
+
+
 def train(args: argparse.Namespace, device: torch.device) -> None:
     rank, count = dist.get_rank(), dist.get_world_size()
     size = MODELS["transformer"].sizes[args.size]._replace(batch=BATCH)
@@ -107,8 +113,8 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         divided.load(args.folder)
         whole.load(args.folder)
     if rank == 0:
-        parts = [f"{sum(p.to_local().numel() for p in divided.model.parameters()):,}"]
-        print(f"{count} processes on {device.type}; process 0 has {parts[0]} of the parameters")
+        own, every = (sum(map(len_of, t.model.parameters())) for t in (divided, whole))
+        print(f"{count} process{'es' * (count > 1)} on {device.type}; process 0 has {own:,} of {every:,} parameters")
         print(f"{'step':>6} {'divided':>12} {'one process':>12} {'gap':>9} {'norm':>9}")
     batches = characters(size, args.chars, args.seed).batches
     for batch in islice(batches, divided.steps, args.steps):
@@ -119,10 +125,8 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         if rank == 0:
             alone = whole.step(chars, following)
             if divided.steps % args.print_every == 0 or divided.steps == args.steps:
-                ours, theirs, norm = loss.item(), alone.item(), divided.optimizer.total_norm.item()
-                print(
-                    f"{divided.steps:6} {ours:12.6f} {theirs:12.6f} {abs(ours - theirs):9.1e} {norm:9.4f}", flush=True
-                )
+                gap, norm = abs(loss - alone).item(), divided.optimizer.total_norm.item()
+                print(f"{divided.steps:6} {loss.item():12.6f} {alone.item():12.6f} {gap:9.1e} {norm:9.4f}", flush=True)
     divided.save(args.folder)
     if rank == 0:
         print(f"saved in {args.folder}, to go on with --resume on any number of processes")
@@ -162,10 +166,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--chars", type=int, default=10**6, metavar="N", help="of text, default: %(default)s")
     parser.add_argument("--print-every", type=int, default=10, metavar="N", help="steps, default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--folder", type=Path, default=Path("checkpoint"), help="of the checkpoint, default: %(default)s"
-    )
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    parser.add_argument("--folder", type=Path, default=Path("checkpoint"), help="default: %(default)s")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the folder")
     args = parser.parse_args()
     args.processes = int(os.environ.get("WORLD_SIZE", args.processes))  # torchrun's
     if args.processes < 1 or BATCH % args.processes:
