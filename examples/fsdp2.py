@@ -85,18 +85,25 @@ class Training:
             "steps": self.steps,
         }
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> Path:
         """Each process writes its part."""
-        dcp.save(self.state(), storage_writer=dcp.FileSystemWriter(folder, overwrite=True))
+        checkpoint = folder / f"{self.steps:06}"
+        dcp.save(self.state(), checkpoint_id=checkpoint)
+        return checkpoint
 
-    def load(self, folder: Path) -> None:
+    def load(self, checkpoint: Path) -> None:
         """Each process reads its part, however many there were when it was written."""
         state = self.state()
-        dcp.load(state, checkpoint_id=folder)
+        dcp.load(state, checkpoint_id=checkpoint)
         set_model_state_dict(self.model, state["model"])
         set_optimizer_state_dict(self.model, self.optimizer, state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.steps = state["steps"]
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Those that are complete, the newest one last."""
+    return sorted(found.parent for found in folder.glob("*/.metadata"))
 
 
 def len_of(param: Tensor) -> int:
@@ -110,8 +117,8 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     divided = Training(size, args.seed, device, init_device_mesh(device.type, (count,)))
     whole = Training(size, args.seed, device)
     if args.resume:
-        divided.load(args.folder)
-        whole.load(args.folder)
+        for training in (divided, whole):
+            training.load(checkpoints(args.folder)[-1])
     if rank == 0:
         own, every = (sum(map(len_of, t.model.parameters())) for t in (divided, whole))
         print(f"{count} process{'es' * (count > 1)} on {device.type}; process 0 has {own:,} of {every:,} parameters")
@@ -127,9 +134,9 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             if divided.steps % args.print_every == 0 or divided.steps == args.steps:
                 gap, norm = abs(loss - alone).item(), divided.optimizer.total_norm.item()
                 print(f"{divided.steps:6} {loss.item():12.6f} {alone.item():12.6f} {gap:9.1e} {norm:9.4f}", flush=True)
-    divided.save(args.folder)
+    saved = divided.save(args.folder)
     if rank == 0:
-        print(f"saved in {args.folder}, to go on with --resume on any number of processes")
+        print(f"saved in {saved}; --resume goes on from there, on any number of processes")
 
 
 @contextmanager
@@ -166,15 +173,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--chars", type=int, default=10**6, metavar="N", help="of text, default: %(default)s")
     parser.add_argument("--print-every", type=int, default=10, metavar="N", help="steps, default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
-    parser.add_argument("--folder", type=Path, default=Path("checkpoint"), help="default: %(default)s")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the folder")
+    parser.add_argument("--folder", type=Path, default=Path("checkpoints"), help="default: %(default)s")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     args = parser.parse_args()
     args.processes = int(os.environ.get("WORLD_SIZE", args.processes))  # torchrun's
     if args.processes < 1 or BATCH % args.processes:
         parser.error(f"argument --processes: {args.processes} processes cannot share a batch of {BATCH}")
     if gpus and args.processes > gpus and "WORLD_SIZE" not in os.environ:
         parser.error(f"argument --processes: {args.processes} processes need as many GPUs, there are {gpus}")
-    if args.resume and not (args.folder / ".metadata").exists():
+    if args.resume and not checkpoints(args.folder):
         parser.error(f"argument --resume: no checkpoint in {str(args.folder)!r}")
     return args
 

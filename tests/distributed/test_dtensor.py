@@ -446,6 +446,29 @@ def test_a_norm_group_goes_on_top(ranks):
     assert total == clipped == np.float32(norm)
 
 
+def collectives(rank, size, layout, options):
+    from torch.distributed.tensor.debug import CommDebugMode
+
+    opt = start("AdamW", layout, mixed=True, **options)
+    counts = []
+    for seed in range(2):
+        set_gradients(params_of(opt), seed, layout, mixed=True)
+        with CommDebugMode() as comm:
+            opt.step()
+        counts.append(comm.get_total_counts())
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("layout", "size", "count"),
+    [("rows", 3, 1), ("columns", 2, 1), ("replicated", 2, 0), ("hybrid", 4, 1), ("rows, columns", 4, 2)],
+)
+def test_collectives_of_a_step(ranks, layout, size, count):
+    """One for each dimension of the mesh over which something is sharded, if it clips."""
+    assert ranks(collectives, size, layout, {}, exact=True) == [[0, 0]] * size
+    assert ranks(collectives, size, layout, {"max_norm": 1.0}, exact=True) == [[count, count]] * size
+
+
 # --------------------------------------------------------------------------------------------------------------- errors
 
 
