@@ -80,8 +80,14 @@ class Exchange:
         self.entered = False
 
     def __call__(self, sums: Sums, indices: Sequence[int]) -> list[Sums]:
-        """``indices``: of the tensors; as those of the dimensions, or of these in ``numbers``. The sums of the whole of each tensor that has a
-        gradient on any rank, by rank of ``norm_group``. RuntimeError if a rank has failed."""
+        """The sums of the whole of each tensor that has a gradient on any rank, by rank of ``norm_group``.
+
+        Args:
+            indices: of the tensors: those of the dimensions, or places in ``numbers``, which are.
+
+        Raises:
+            RuntimeError: a rank has failed.
+        """
         numbers = self._numbers
         own = indices if numbers is None else [numbers[k] for k in indices]
         return self._run(dict(zip(own, sums, strict=True)), failed=False)
