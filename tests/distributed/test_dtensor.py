@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import fusedstep
 import fusedstep.torch as fst
 from fusedstep import reference
 from tests.helpers import declared
@@ -680,6 +681,61 @@ def test_grad_scaler(ranks, options):
     set_gradients(params_of(opt), 1)
     opt.step()
     assert_parts(results, parts(opt), "rows")
+
+
+def in_groups(rank, size):
+    """Groups with and without a limit, one of them added later; tied parameters; an error for a norm."""
+    opt = start("AdamW", "rows")
+    params = params_of(opt)
+    opt = fst.AdamW([{"params": params[:2], "max_norm": 1.0}, {"params": params[2:3]}])
+    opt.add_param_group({"params": params[3:], "max_norm": 2.0})
+    set_gradients(params, 0, "rows")
+    opt.step()
+    with pytest.warns(UserWarning, match="listed twice"):
+        twice = fst.clip_grad_norm_([*params, params[0]], 1e9).item()
+    if rank == size - 1:
+        params[3].grad.to_local()[-1].fill_(math.inf)
+    before = [local(p.grad).clone() for p in params]
+    for call in (
+        lambda: fst.get_total_norm([p.grad for p in params], error_if_nonfinite=True),
+        lambda: fst.clip_grad_norm_(params, 1.0, error_if_nonfinite=True),
+    ):
+        with pytest.raises(RuntimeError, match="the total norm is non-finite"):
+            call()
+    assert all(torch.equal(local(p.grad), g) for p, g in zip(params, before, strict=True))
+    return opt.total_norm.item(), opt.clip_coefficient.item(), twice
+
+
+def test_groups(ranks):
+    results = ranks(in_groups, 3)
+    assert len(set(results)) == 1
+    norm, coefficient, twice = results[0]
+    grads = gradients_of(0, "rows")
+    assert norm == specified_norm([g for k, g in enumerate(grads) if k != 2], len(results))
+    assert coefficient == reference.clip_coefficient(norm, 1.0)
+    assert twice == np.float32(specified_norm(grads, len(results)))
+
+
+def functions(rank, size):
+    """Norms of fusedstep.functional are of what one process has: it refuses DTensors where it would need one."""
+    param, grad = (place(torch.ones(5, 3), LAYOUTS["rows"]) for _ in range(2))
+    before = local(param).clone(), local(grad).clone()
+    said = []
+    for call in (
+        lambda: fusedstep.functional.sgd([param], [grad], lr=0.1, max_norm=1.0),
+        lambda: fusedstep.functional.clip_grad_norm([grad], 1.0),
+    ):
+        with pytest.raises(TypeError) as error:
+            call()
+        said.append(str(error.value))
+    assert torch.equal(local(param), before[0])
+    assert torch.equal(local(grad), before[1])
+    return said
+
+
+def test_functions_of_one_process_refuse_to_clip(ranks):
+    for said in ranks(functions, 2):
+        assert all("DTensor" in text for text in said)
 
 
 def test_every_rule_is_there():
