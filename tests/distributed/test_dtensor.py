@@ -1,5 +1,6 @@
 """Optimizers and clip functions on DTensors: each rank has its part of what one process has, bit for bit."""
 
+import functools
 import math
 import re
 
@@ -20,7 +21,7 @@ pytest.importorskip("torch.distributed.tensor")
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
 from tests.helpers import ranks as at
-from tests.helpers.sharded import LAYOUTS, PLACES, local, part, place, specified_norm
+from tests.helpers.sharded import LAYOUTS, PLACES, local, part, place, specified_norm, specified_sum
 
 pytestmark = pytest.mark.xdist_group("distributed")
 # Rows that no number of processes divides, fewer rows than processes, several blocks of a norm, nothing, one number.
@@ -300,6 +301,40 @@ def test_steps_clip_to_the_norm_of_whole_tensors(ranks, layout, size, mixed, max
     assert (want[0][1] < 1) == (max_norm == 1.0)
     assert_parts(results, alone("AdamW", {}, coefficients=[c for _, c in want]), layout, mixed)
     assert norms[0] == pytest.approx(reference.total_norm([reals(x) for x in values(100)]), rel=1e-14)
+
+
+ORDERS = 60
+
+
+def rough(seed):
+    """The 2-norm hides half of what the order of a sum changes: some of many tensors show it."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(6, 4, generator=generator) * 2.0 ** torch.randint(-3, 4, (6, 4), generator=generator)
+
+
+def norms_of_many(rank, size, layout):
+    param = nn.Parameter(place(torch.zeros(6, 4), LAYOUTS[layout]))
+    opt = fst.SGD([param], lr=0.0, max_norm=1.0)
+    found = []
+    for seed in range(ORDERS):
+        param.grad = place(rough(seed), LAYOUTS[layout])
+        opt.step()
+        found.append(opt.total_norm.item())
+    return found
+
+
+@pytest.mark.parametrize(("layout", "size"), [("rows", 3), ("rows, columns", 4), ("columns, rows", 4)])
+def test_the_order_of_sums(ranks, layout, size):
+    results = ranks(norms_of_many, size, layout, exact=True)
+    want = [specified_norm([(reals(rough(seed)), LAYOUTS[layout])], size) for seed in range(ORDERS)]
+    assert results == [want] * size
+    shares = [
+        [specified_sum(part(reals(rough(seed)), LAYOUTS[layout], size, rank), None, 1) for rank in range(size)]
+        for seed in range(ORDERS)
+    ]
+    assert want != [math.sqrt(functools.reduce(float.__add__, own[::-1])) for own in shares]  # this test would see it
+    if size == 4:
+        assert want != [math.sqrt((a + b) + (c + d)) for a, b, c, d in shares]
 
 
 @pytest.mark.parametrize(("name", "options"), [case("AdamW", **BFLOAT16), case("SGD", momentum=0.9, masks="plain")])
