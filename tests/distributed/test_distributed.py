@@ -1,15 +1,9 @@
-"""Norms over the ranks of a group, with gloo on the CPU; checkpoints through torch.distributed.checkpoint.
-
-Each test of several processes is a function of a rank, run in processes of their own that a hang ends.
-"""
+"""Norms over the ranks of a process group that holds what is sharded by hand, by ZeRO or by FSDP1."""
 
 import copy
 import functools
 import math
-import multiprocessing
 import pickle
-import sys
-import traceback
 import warnings
 
 import numpy as np
@@ -22,52 +16,8 @@ import fusedstep.torch as fst
 from fusedstep import reference
 from tests.helpers.torch_spec import make_params, reals, set_grads, snapshot
 
-pytestmark = [
-    pytest.mark.skipif(
-        not (dist.is_available() and dist.is_gloo_available()) or sys.platform == "win32", reason="needs gloo"
-    ),
-    # JAX, where another test has imported it, warns of forks; the children here do not touch it.
-    pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning"),
-]
+pytestmark = pytest.mark.xdist_group("distributed")
 SHAPES = ((3, 5), (2100,), (7,), (4, 4), (9,))
-
-
-def child(rank, size, store, body, answers):
-    try:
-        warnings.simplefilter("error")
-        torch.set_num_threads(1)
-        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
-        result = body(rank, size)
-        dist.destroy_process_group()
-        answers.put((rank, "ok", result))
-    except BaseException:
-        answers.put((rank, "failed", traceback.format_exc()))
-
-
-@pytest.fixture
-def ranks(tmp_path):
-    """ranks(body, size): what ``body(rank, size)`` returned in each process, by rank."""
-
-    def run(body, size):
-        context = multiprocessing.get_context("fork")
-        answers = context.Queue()
-        processes = [
-            context.Process(target=child, args=(k, size, tmp_path / "store", body, answers)) for k in range(size)
-        ]
-        for process in processes:
-            process.start()
-        try:
-            got = [answers.get(timeout=60) for _ in processes]
-            for process in processes:
-                process.join(timeout=60)
-        finally:
-            for process in processes:
-                process.kill()
-        failed = [f"rank {rank}: {text}" for rank, state, text in got if state == "failed"]
-        assert not failed, "\n".join(failed)
-        return [result for _, _, result in sorted(got, key=lambda answer: answer[0])]
-
-    return run
 
 
 def world():
