@@ -25,7 +25,7 @@ from harness.results import (
     significant,
 )
 
-WHERE = ("device", "threads", "target")
+WHERE = ("device", "threads", "target", "ranks")
 CAPTION = (
     "Peers: their time / that of fusedstep; on a GPU in brackets that of the host's part; w: waits for the device. "
     "±: two standard errors of the median. host: on the CPU the step with two elements per tensor, on a GPU until the "
