@@ -216,12 +216,25 @@ bool PyCall::waits_for_norm() const {
          (!call_.norm_out || call_.nonfinite == Nonfinite::raise || (call_.skips_nonfinite() && has_stateless_first()));
 }
 
+void PyCall::exchange(Run& run) {
+  std::vector<std::int64_t> indices;  // of the parameters, in the order of the sums
+  for (std::size_t k = 0; k < given_.size(); ++k) {
+    if (call_.tensors[k].normed()) indices.push_back(given_[k].index);
+  }
+  if (call_.told_there) return exchange_there(run, indices);
+  std::vector<double> sums;
+  without_lock([&] { sums = run.measure(); });
+  const py::object all = survive_exit([&] { return args_.over_ranks(sums, indices); });
+  run.use_sums(add_ranks(py::cast<std::vector<std::vector<double>>>(all), call_.norm_type));
+}
+
 py::object PyCall::run_phases() {
   if ((report_device_ == kHost) != call_.on_cuda()) call_.report = report_;
   if (!call_.on_cuda() && !given_.empty()) check_on_host();
   for (const Given& t : given_) {
     if (lr_[t.options]) read_lr(t);
   }
+  call_.told_there = call_.on_cuda() && ranks_on_device();
   if (call_.on_cuda()) place_on_cuda();
   const bool waits = waits_for_norm();
   call_.skips = overflowed(waits);
@@ -232,14 +245,7 @@ py::object PyCall::run_phases() {
     run = cpu::start(call_);
   }
   if (!args_.over_ranks.is_none()) {
-    std::vector<double> sums;
-    without_lock([&] { sums = run->measure(); });
-    std::vector<std::int64_t> indices;  // of the parameters, in the order of the sums
-    for (std::size_t k = 0; k < given_.size(); ++k) {
-      if (call_.tensors[k].normed()) indices.push_back(given_[k].index);
-    }
-    const py::object all = survive_exit([&] { return args_.over_ranks(sums, indices); });
-    run->use_sums(add_ranks(py::cast<std::vector<std::vector<double>>>(all), call_.norm_type));
+    exchange(*run);
   }
   const Norms* norms = nullptr;
   if (waits) without_lock([&] { norms = &run->fold(); });

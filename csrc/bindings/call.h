@@ -34,7 +34,8 @@ struct CallArgs {
   py::object norm_out = py::none();      // a float64 array on the device for the norm(s)
   py::object report = py::none();        // four float64 where the gradients are: Call::report
   py::object stream = py::none();        // the address of a CUDA stream
-  py::object over_ranks = py::none();    // takes the sums of this process's tensors, returns those of every rank
+  py::object over_ranks = py::none();    // takes the sums of this process's tensors, returns those of every rank;
+                                         // may do so on a device (_core.pyi)
   py::object place_of = py::none();      // takes a DTensor, returns shape and offset of its Shard; None: it is whole
   py::object stats = py::none();         // float64 where the tensors are: kStats for each parameter of all groups
   py::object before_write = py::none();  // is told, before anything is written, which objects will be; it may raise
@@ -76,6 +77,11 @@ class PyCall {
   bool limits_norm() const { return call_.least_max_norm >= 0.0; }
   py::object run_phases();
   bool waits_for_norm() const;
+  // The sums of this process, for those of all ranks.
+  void exchange(Run& run);
+  void exchange_there(Run& run, const std::vector<std::int64_t>& indices);
+  // Whether that can be done without waiting for a device.
+  bool ranks_on_device() const;
   // The gradients are known to have overflowed.
   bool overflowed(bool waits) const;
 
@@ -92,7 +98,8 @@ class PyCall {
   void add_step(Given& t, TorchParam& p, const py::object& to_device);
   // Whether a skipped step is known on the device alone, so that step counts have to be there.
   bool counts_on_device() const {
-    return call_.found_inf.device != kHost || (limits_norm() && call_.nonfinite == Nonfinite::skip);
+    return call_.found_inf.device != kHost ||
+           (limits_norm() && (call_.nonfinite == Nonfinite::skip || ranks_on_device()));
   }
   // New state becomes the caller's; take_back() undoes it, unless commit() has followed. Where other ranks wait, before
   // they are told that all is well here.

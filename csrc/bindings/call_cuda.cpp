@@ -31,8 +31,35 @@ void PyCall::place_on_cuda() {
   if (!is_captured(call_)) return;
   const char* obstacle = nullptr;
   if (waits_for_norm()) obstacle = "the norm is wanted on the host (no norm_out, or error_if_nonfinite)";
-  if (!args_.over_ranks.is_none()) obstacle = "the norm is summed over norm_group on the host";
+  if (!args_.over_ranks.is_none() && !call_.told_there) obstacle = "the norm is summed over norm_group on the host";
   check_captured(given_, call_, obstacle);
+}
+
+bool PyCall::ranks_on_device() const {
+  return !args_.over_ranks.is_none() &&
+         py::getattr(args_.over_ranks, "on_device", py::bool_(false)).is(py::bool_(true));
+}
+
+void PyCall::exchange_there(Run& run, const std::vector<std::int64_t>& indices) {
+  const auto doubles = [&](const py::object& object, const char* name) {
+    const Where where{args_.label.c_str(), name, 0};
+    const Array a = reader_.read(keep_.emplace_back(object).ptr(), where);
+    if (a.format != Format::float64 || !a.contiguous) throw py::value_error(where.text() + " is no array of float64");
+    check_device(a.device, where.text(), given_.front().device(), " as the gradients");
+    return a;
+  };
+  const Array own = doubles(args_.over_ranks.attr("buffer")(indices.size()), "sums");
+  without_lock([&] { run.measure_at(static_cast<double*>(own.data)); });
+  const py::object sums = keep_.back();
+  const Array whole = doubles(survive_exit([&] { return args_.over_ranks.attr("gather")(sums, indices); }), "sums");
+  double* const data = static_cast<double*>(whole.data);
+  const Scalar failed{data + whole.numel - 1, true};
+  run.use_sums_at(data, whole.numel - 1, failed);
+  if (!has_stateless_first()) return;
+  double value = 0.0;
+  const auto [device, stream] = call_.streams.front();
+  without_lock([&, device = device, stream = stream] { value = cuda::read(failed, device, stream); });
+  if (value != 0.0) throw std::runtime_error(args_.label + ": another rank raised an error; nothing was changed here");
 }
 
 // Of its group, whose tensors have to be where it is.

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "../cpu/threads.h"
+#include "../cuda/run.h"
 #include "call.h"
 #include "register.h"
 
@@ -49,6 +50,23 @@ void clip_value(const py::list& grads, const std::string& label, double value, c
   run(args, grads, clip_group(label, "grads", {}, value), kPrepare | kApply);
 }
 
+// On a device. rows: ranks x len(out).
+void sum_ranks(const py::object& rows, const py::object& out, double norm_type) {
+  Reader reader;
+  const Where where{"add_ranks", "rows", 0}, where_out{"add_ranks", "out", 0};
+  const Array from = reader.read(rows.ptr(), where), to = reader.read(out.ptr(), where_out);
+  check_writable(to, where_out);
+  check_device(from.device, where.text(), to.device, " to match out");
+  const bool fits = to.numel > 0 && from.numel % to.numel == 0 && from.format == Format::float64 &&
+                    to.format == Format::float64 && from.contiguous && to.contiguous;
+  if (!fits || to.device == kHost) {
+    throw py::value_error(where.text() + " and out are no contiguous float64 of ranks x n and n on a CUDA device");
+  }
+  cuda::add_ranks(static_cast<const double*>(from.data), static_cast<std::uint32_t>(from.numel / to.numel),
+                  static_cast<std::uint32_t>(to.numel), static_cast<double*>(to.data), norm_type, to.device,
+                  reader.streams().front().second);
+}
+
 }  // namespace
 
 void register_clip(py::module_& m) {
@@ -59,6 +77,7 @@ void register_clip(py::module_& m) {
         py::arg("max_norm"), py::arg("norm_type"), py::arg("per_tensor"), py::arg("error_if_nonfinite"),
         py::arg("total_norm"), py::arg("norm_out") = py::none(), py::arg("stream") = py::none(),
         py::arg("over_ranks") = py::none(), py::arg("before_write") = py::none());
+  m.def("add_ranks", &sum_ranks, py::arg("rows"), py::arg("out"), py::kw_only(), py::arg("norm_type"));
   m.def("clip_value", &clip_value, py::call_guard<FloatEnvironment>(), py::arg("grads"), py::kw_only(),
         py::arg("label"), py::arg("value"), py::arg("stream") = py::none(), py::arg("before_write") = py::none());
 }

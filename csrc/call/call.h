@@ -29,8 +29,9 @@ inline constexpr std::int64_t kMostSteps = std::int64_t{1} << 53;
 
 struct Call {
   Phases phases = kPrepare | kApply;
-  bool in_place = false;  // the gradients are what is written
-  bool skips = false;     // the step is known not to happen: norm and report are wanted all the same
+  bool in_place = false;    // the gradients are what is written
+  bool skips = false;       // the step is known not to happen: norm and report are wanted all the same
+  bool told_there = false;  // other ranks' sums, and whether one has failed, reach the device alone
 
   std::vector<Tensor> tensors;
   std::int32_t sums = 0;  // how many of them are part of the norm
@@ -58,6 +59,8 @@ struct Call {
   bool does(Phase phase) const { return (phases & phase) != 0; }
   bool on_cuda() const { return !tensors.empty() && tensors.front().device != kHost; }
   bool skips_nonfinite() const { return does(kMeasure) && nonfinite == Nonfinite::skip; }
+  // Whether the device alone knows of a step that is skipped.
+  bool skips_there() const { return skips_nonfinite() || told_there; }
 };
 
 // Whether two tensors have the same uniform, but for the norm.
@@ -78,6 +81,10 @@ class Run {
   virtual std::vector<double> measure() = 0;
   // Sums of all ranks, in place of this process's.
   virtual void use_sums(std::vector<double> sums) = 0;
+  // Both without waiting, where the tensors are. What each tensor adds to the norm; then those of whole tensors, which
+  // are written over, and whether a rank has failed, so that nothing happens.
+  virtual void measure_at(double* to) = 0;
+  virtual void use_sums_at(double* sums, std::int64_t count, const Scalar& failed) = 0;
   // The norms of the unscaled gradients, waiting for them. Nothing of the caller's has changed.
   virtual const Norms& fold() = 0;
   // What can still fail before apply() writes.

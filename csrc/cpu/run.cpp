@@ -3,6 +3,7 @@
 #include <deque>
 #include <limits>
 #include <optional>
+#include <stdexcept>
 #include <utility>
 
 #include "../kernels/registry.h"
@@ -17,6 +18,9 @@ class CpuRun final : public Run {
   std::vector<double> measure() override { return run_sums(call_.tensors, call_.norm_type); }
 
   void use_sums(std::vector<double> sums) override { sums_ = std::move(sums); }
+
+  void measure_at(double*) override { throw std::logic_error("sums on a device that are on the host"); }
+  void use_sums_at(double*, std::int64_t, const Scalar&) override { measure_at(nullptr); }
 
   const Norms& fold() override {
     if (!call_.does(kMeasure)) {

@@ -123,6 +123,7 @@ struct FinishHead {
   double* report;        // null, or: norm, coefficient of least_max_norm, then counts of clipped and of skipped steps
   double* skip;          // null, or: whether the step is skipped, for the step kernels
   Scalar grad_scale, found_inf, given_norm;  // null, or read on the device
+  Scalar failed;                             // null, or: other than zero means that a rank has failed
   double scale;                              // without grad_scale
   double given_total, least_max_norm;
   std::uint32_t fold_count, large, sum_count, record_count, advance_count, scaled_count;
@@ -154,6 +155,14 @@ template <class T, class A>
 FS_DEVICE const T* resolve(const A& args, const Ref& ref) {
   return static_cast<const T*>(ref.device ? ref.device : args.bytes + ref.offset);
 }
+
+// Sums of one tensor's shards, ranks x count, to be added up in the order of the ranks.
+struct RanksHead {
+  const double* rows;
+  double* out;  // count
+  std::uint32_t ranks, count;
+  Norm kind;
+};
 
 struct FillHead {
   std::byte* to;

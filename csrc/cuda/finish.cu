@@ -22,8 +22,9 @@ __device__ __forceinline__ double finish_norm(const FinishHead& head, double sum
 __device__ __forceinline__ bool report_and_skip(const FinishHead& head) {
   const double norm = head.has_norm && !head.per_tensor ? head.sums[0] : 0.0;
   const bool finite = norm - norm == 0.0;
-  const bool skips =
-      head.skips || (head.skip_nonfinite && !finite) || (head.found_inf.at && head.found_inf.read() != 0.0);
+  const bool skips = head.skips || (head.skip_nonfinite && !finite) ||
+                     (head.found_inf.at && head.found_inf.read() != 0.0) ||
+                     (head.failed.at && head.failed.read() != 0.0);
   if (threadIdx.x == 0) {
     if (head.skip) *head.skip = skips ? 1.0 : 0.0;
     if (head.report) {
@@ -157,6 +158,20 @@ __global__ void __launch_bounds__(kFinishThreads)
   if (head.prepare && !report_and_skip(head)) prepare_all(args, grad_scale);
 }
 
+// ------------------------------------------------------------------------------------------------------ over ranks
+
+// What the shards of each tensor add to its norm.
+__global__ void __launch_bounds__(kThreads) ranks_kernel_of(const __grid_constant__ Args<RanksHead, kSmallArgs> args) {
+  const RanksHead& head = args.head;
+  for (std::uint32_t k = blockIdx.x * kThreads + threadIdx.x; k < head.count; k += gridDim.x * kThreads) {
+    double sum = 0.0;
+    for (std::uint32_t r = 0; r < head.ranks; ++r) {
+      sum = fold(head.kind, sum, head.rows[static_cast<std::size_t>(r) * head.count + k]);
+    }
+    head.out[k] = sum;
+  }
+}
+
 // ------------------------------------------------------------------------------------------------ filling memory
 
 // By a kernel rather than a copy: its argument is taken at the launch, so that no host memory has to outlive the call
@@ -174,6 +189,11 @@ const KernelPair& finish_kernel() {
   static const KernelPair kernels = {kernel_of<FinishHead, kSmallArgs, finish_kernel_of<kSmallArgs>>(),
                                      kernel_of<FinishHead, kLargeArgs, finish_kernel_of<kLargeArgs>>()};
   return kernels;
+}
+
+const Kernel& ranks_kernel() {
+  static const Kernel kernel = kernel_of<RanksHead, kSmallArgs, ranks_kernel_of>();
+  return kernel;
 }
 
 const Kernel& fill_kernel() {

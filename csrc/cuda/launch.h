@@ -35,6 +35,7 @@ const KernelPair& norm_kernel_of(Norm norm, Compute compute, bool masked);
 const Kernel& stats_kernel();
 const KernelPair& finish_kernel();
 const Kernel& fill_kernel();
+const Kernel& ranks_kernel();  // of kSmallArgs
 
 void launch(const Kernel& kernel, const char* name, unsigned blocks, unsigned threads, cudaStream_t stream,
             const void* args);

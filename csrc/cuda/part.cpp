@@ -203,7 +203,7 @@ void Part::reserve(const Call& call) {
   const std::size_t norm = room_.add(norms * sizeof(double));
   const std::size_t uniforms = room_.add(has_finish ? uniform_count_ * sizeof(UniformBytes) : 0);
   const std::size_t groups = room_.add(finish.head().advance_count * sizeof(GroupScalars));
-  const std::size_t skip = room_.add(call.skips_nonfinite() ? sizeof(double) : 0);
+  const std::size_t skip = room_.add(call.skips_there() ? sizeof(double) : 0);
   const std::size_t copied = room_.add(copies ? std::size(numbers) * sizeof(double) : 0);
   scratch = Scratch(room_.size(), stream);
   for (const Upload& u : uploads_) u.ref->device = scratch.at(u.offset);
@@ -218,7 +218,7 @@ void Part::reserve(const Call& call) {
   head.uniforms = reinterpret_cast<UniformBytes*>(scratch.at(uniforms));
   head.groups = reinterpret_cast<GroupScalars*>(scratch.at(groups));
   head.report = tells ? call.report : nullptr;
-  head.skip = call.skips_nonfinite() ? doubles(skip) : nullptr;
+  head.skip = call.skips_there() ? doubles(skip) : nullptr;
   Scalar* const to[] = {&head.grad_scale, &head.found_inf, &head.given_norm};
   for (std::size_t k = 0; k < std::size(numbers); ++k) {
     *to[k] = numbers[k].at;

@@ -1,6 +1,7 @@
 #include "run.h"
 
 #include <algorithm>
+#include <stdexcept>
 #include <utility>
 
 #include "part.h"
@@ -39,6 +40,17 @@ double read(const Scalar& scalar, int device, void* stream) {
   return Scalar{&number, scalar.wide}.read();
 }
 
+void add_ranks(const double* rows, std::uint32_t ranks, std::uint32_t count, double* out, double norm_type, int device,
+               void* stream) {
+  const DeviceGuard guard(device);
+  Args<RanksHead, kSmallArgs> args{};
+  args.head = {rows, out, ranks, count, norm_of(norm_type)};
+  const unsigned blocks = std::min((count + kThreads - 1) / kThreads, resident_blocks(ranks_kernel(), device));
+  if (count > 0) {
+    launch(ranks_kernel(), "cudaLaunchKernelEx(ranks)", blocks, kThreads, static_cast<cudaStream_t>(stream), &args);
+  }
+}
+
 namespace {
 
 class CudaRun final : public Run {
@@ -69,6 +81,23 @@ class CudaRun final : public Run {
       part.finish.head().given_total = fold_sums(sums, call_.norm_type).total;
       part.finish.head().has_given_total = true;
     }
+  }
+
+  void measure_at(double* to) override {
+    if (parts_.size() != 1) throw std::invalid_argument("sums over ranks of tensors on several devices of one process");
+    start();
+    Part& part = parts_.front();
+    const DeviceGuard guard(part.device);
+    part.finish.head().sums = to;
+    finish(part, kMeasure);
+    has_sums_ = true;
+  }
+
+  void use_sums_at(double* sums, std::int64_t count, const Scalar& failed) override {
+    FinishHead& head = parts_.front().finish.head();
+    head.sums = sums;
+    head.sum_count = static_cast<std::uint32_t>(count);
+    head.failed = failed;
   }
 
   const Norms& fold() override {

@@ -18,6 +18,10 @@ bool is_capturing(int device, void* stream);
 // One number from the device, waiting for the stream.
 double read(const Scalar& scalar, int device, void* stream);
 
+// What the shards of tensors add to their norms, ranks x count, added up in the order of the ranks; on this device.
+void add_ranks(const double* rows, std::uint32_t ranks, std::uint32_t count, double* out, double norm_type, int device,
+               void* stream);
+
 // Orders 1, 2 and inf.
 std::unique_ptr<Run> start(Call& call);
 

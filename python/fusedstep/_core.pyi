@@ -66,7 +66,10 @@ ListsGroup = (
 )
 # Of step_torch: group, params, lr if it is a tensor, and what `init` is given.
 TorchGroup = tuple[Group, list[Any], Any | None, Any]
-# The sums of this process's tensors, and their indices among the parameters, to those of every rank.
+# The sums of this process's tensors, and their indices among the parameters, to those of every rank. Where its
+# `on_device` is True and the tensors are on a CUDA device, nothing waits: `buffer(n)` is a float64 tensor there for n
+# sums. `gather(it, indices)` is one too, and is written over: the sums of whole tensors, at least one number, then one
+# that is not 0 if a rank has failed.
 OverRanks = Callable[[list[float], list[int]], list[list[float]]]
 # Is told what is about to be written.
 BeforeWrite = Callable[[list[Any]], None]
@@ -127,6 +130,7 @@ def clip_norm(
     over_ranks: OverRanks | None = None,
     before_write: BeforeWrite | None = None,
 ) -> float | list[float] | None: ...
+def add_ranks(rows: Any, out: Any, *, norm_type: float) -> None: ...  # on a device: rows of ranks, in their order
 def clip_value(
     grads: list[Any], *, label: str, value: float, stream: int | None = None, before_write: BeforeWrite | None = None
 ) -> None: ...

@@ -409,7 +409,14 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
         if any(own["max_norm"] is not None for own in run_times):
             self._check_norm_group(label)
             dimensions = self._dimensions(run_times) if sharded else ()
-            _ranks.together(label, self._run.norm_group, dimensions, lambda exchange: self._update(run_times, exchange))
+            first = self._first_param()
+            _ranks.together(
+                label,
+                self._run.norm_group,
+                dimensions,
+                lambda exchange: self._update(run_times, exchange),
+                device=first.device if first is not None and on_gpu(first) else None,
+            )
         else:
             self._update(run_times, None)
         return loss

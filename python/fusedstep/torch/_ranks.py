@@ -6,6 +6,7 @@ All ranks get the same list of lists and add it up in the same order, so that th
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import weakref
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from .. import _core
 from ..reference import STATISTICS
 from ._mesh import Dimension
 
@@ -59,12 +61,13 @@ def gathered(group: Any, row: Sums) -> list[Sums]:
     return found
 
 
-_NONE = -1.0  # in place of the sum of a tensor without a gradient: sums are not negative
-
-
 class Exchange:
     """What the core calls with this rank's sums when everything else has been validated: first one collective for each
-    mesh dimension over which some of the tensors are sharded, then one for ``norm_group``."""
+    mesh dimension over which some of the tensors are sharded, then one for ``norm_group``.
+
+    A tensor that is sharded counts with or without a gradient, which makes it zero, so that every rank adds up the same
+    numbers.
+    """
 
     def __init__(
         self,
@@ -73,14 +76,17 @@ class Exchange:
         dimensions: Sequence[Dimension] = (),
         norm_type: float = 2.0,
         numbers: Sequence[int] | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self._label, self._group, self._dimensions, self._norm_type = label, group, dimensions, norm_type
-        self._numbers = numbers
+        self._numbers, self._device = numbers, device
         self._failing: set[int] = set()
         self.entered = False
+        # Whether all stays on this device, so that the host does not wait.
+        self.on_device = device is not None and group is None and all(_has_devices(d.group) for d in dimensions)
 
     def __call__(self, sums: Sums, indices: Sequence[int]) -> list[Sums]:
-        """The sums of the whole of each tensor that has a gradient on any rank, by rank of ``norm_group``.
+        """The sums of whole tensors, by rank of ``norm_group``.
 
         Args:
             indices: of the tensors: those of the dimensions, or places in ``numbers``, which are.
@@ -88,28 +94,40 @@ class Exchange:
         Raises:
             RuntimeError: a rank has failed.
         """
-        numbers = self._numbers
-        own = indices if numbers is None else [numbers[k] for k in indices]
-        return self._run(dict(zip(own, sums, strict=True)), failed=False)
+        if self.on_device:  # none of its tensors is there
+            whole = self.gather(torch.tensor(sums, dtype=torch.float64, device=self._device), indices).tolist()
+            if whole[-1]:
+                raise RuntimeError(self._failed("another rank"))
+            return [whole[:-1]]
+        return self._run(dict(zip(self._numbered(indices), sums, strict=True)), failed=False)
 
     def fail(self) -> None:
         """Instead of the call: the others learn of an error here."""
-        self._run({}, failed=True)
+        if self.on_device:
+            self.gather(self.buffer(0), [], failed=True)
+        else:
+            self._run({}, failed=True)
+
+    def _numbered(self, indices: Sequence[int]) -> Sequence[int]:
+        numbers = self._numbers
+        return indices if numbers is None else [numbers[k] for k in indices]
+
+    def _failed(self, which: str) -> str:
+        return f"{self._label}: {which} raised an error; nothing was changed on any rank, the message there says why"
+
+    # ------------------------------------------------------------------------------------------------------ on the host
 
     def _run(self, sums: dict[int, float], failed: bool) -> list[Sums]:
         self.entered = True
         for dimension in self._dimensions:
-            rows = gathered(dimension.group, [self._flag(failed), *(sums.get(k, _NONE) for k in dimension.indices)])
+            rows = gathered(dimension.group, [self._flag(failed), *(sums.get(k, 0.0) for k in dimension.indices)])
             self._note(rows)
-            sums |= self._added(dimension.indices, [row[1:] for row in rows])
+            for index, *shares in zip(dimension.indices, *(row[1:] for row in rows), strict=True):
+                sums[index] = _fold(shares, self._norm_type)
         own = [sums[k] for k in sorted(sums)]
         rows = [own] if self._group is None else self._over_group(own, failed)
         if self._failing and not failed:
-            which = ", ".join(map(str, sorted(self._failing)))
-            raise RuntimeError(
-                f"{self._label}: rank {which} raised an error; nothing was changed on any rank, the message there says "
-                "what is wrong"
-            )
+            raise RuntimeError(self._failed("rank " + ", ".join(map(str, sorted(self._failing)))))
         return rows
 
     def _flag(self, failed: bool) -> float:
@@ -118,13 +136,6 @@ class Exchange:
 
     def _note(self, rows: list[Sums]) -> None:
         self._failing |= {int(row[0]) - 1 for row in rows if row[0]}
-
-    def _added(self, indices: Sequence[int], rows: list[Sums]) -> dict[int, float]:
-        out: dict[int, float] = {}
-        for index, *values in zip(indices, *rows, strict=True):
-            if shares := [x for x in values if x != _NONE]:
-                out[index] = _fold(shares, self._norm_type)
-        return out
 
     def _over_group(self, sums: Sums, failed: bool) -> list[Sums]:
         room = _room.get(self._group, 0)
@@ -138,6 +149,75 @@ class Exchange:
             _room[self._group] = room = max(counts)
             rows = gathered(self._group, [0.0, 0.0, *sums] + [0.0] * (room - len(sums)))
         return [row[2 : 2 + count] for row, count in zip(rows, counts, strict=True)]
+
+    # ------------------------------------------------------------------------------------------------------ on a device
+
+    def buffer(self, count: int) -> torch.Tensor:
+        """Where the core leaves this rank's sums."""
+        return torch.empty(count, dtype=torch.float64, device=self._device)
+
+    def gather(self, sums: torch.Tensor, indices: Sequence[int], failed: bool = False) -> torch.Tensor:
+        """The sums of whole tensors, then whether a rank has failed."""
+        self.entered = True
+        own = self._numbered(indices)
+        order = sorted({*own, *(k for dimension in self._dimensions for k in dimension.indices)})
+        places = {index: place for place, index in enumerate(order)}
+        whole = torch.zeros(max(len(order), 1) + 1, dtype=torch.float64, device=self._device)
+        if failed:
+            whole[-1] = 1.0
+        whole.index_copy_(0, _on_device(tuple(places[k] for k in own), self._device), sums)
+        for dimension in self._dimensions:
+            at = _on_device((*(places[k] for k in dimension.indices), len(whole) - 1), self._device)
+            message = whole[at]
+            _core.add_ranks(rows_of_ranks(dimension.group, message), message, norm_type=self._norm_type)
+            whole.index_copy_(0, at, message)
+        _tell(self._dimensions[0].group, whole[-1:])
+        return whole
+
+
+@functools.lru_cache(maxsize=256)
+def _on_device(places: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    return torch.tensor(places, dtype=torch.int64, device=device)
+
+
+def rows_of_ranks(group: Any, message: torch.Tensor) -> torch.Tensor:
+    """Those of all ranks of a group, ranks x numbers, without waiting for them."""
+    rows = message.new_empty((dist.get_world_size(group), message.numel()))
+    dist.all_gather_into_tensor(rows, message, group=group)
+    return rows
+
+
+def _has_devices(group: Any) -> bool:
+    return "cuda:" in dist.get_backend_config(group) or dist.get_backend(group) == "nccl"
+
+
+# Whether a rank failed in the last call over a group, on its way to the host, and what tells that it is there.
+_told: weakref.WeakKeyDictionary[Any, tuple[torch.Tensor, Any]] = weakref.WeakKeyDictionary()
+
+
+def _tell(group: Any, flag: torch.Tensor) -> None:
+    if not flag.is_cuda:
+        _told[group] = flag.clone(), None
+    elif not torch.cuda.is_current_stream_capturing():
+        there = torch.empty(1, dtype=torch.float64, pin_memory=True)
+        there.copy_(flag, non_blocking=True)
+        event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        _told[group] = there, event
+
+
+def _check_told(label: str, dimensions: Sequence[Dimension]) -> None:
+    """RuntimeError on every rank, the one that failed too, if one did in the call before, which changed nothing.
+
+    All ranks find out in the same call, and none of them enters a collective in it.
+    """
+    flag, event = _told.pop(dimensions[0].group, (None, None)) if dimensions else (None, None)
+    if flag is None or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
+        return
+    if event is not None:
+        event.synchronize()
+    if flag.item():
+        raise RuntimeError(f"{label}: a rank raised an error in the call before, which changed nothing on any rank")
 
 
 def _fold(shares: Sums, norm_type: float) -> float:
@@ -188,11 +268,13 @@ def together(
     call: Callable[[Exchange | None], Result],
     norm_type: float = 2.0,
     numbers: Sequence[int] | None = None,
+    device: torch.device | None = None,
 ) -> Result:
     """``call`` with the exchange for its norm; an error before the others have been told goes to all ranks."""
     if group is None and not dimensions:
         return call(None)
-    exchange = Exchange(label, group, dimensions, norm_type, numbers)
+    _check_told(label, dimensions)
+    exchange = Exchange(label, group, dimensions, norm_type, numbers, device)
     try:
         return call(exchange)
     except Exception:

@@ -46,6 +46,11 @@ def _grads(params: list[torch.Tensor]) -> list[torch.Tensor]:
     return [p.grad for p in params if p.grad is not None]
 
 
+def _device(tensors: list[torch.Tensor]) -> torch.device | None:
+    """The GPU where they are, if they are on one."""
+    return tensors[0].device if tensors and on_gpu(tensors[0]) else None
+
+
 def _as_tensor(norm: Any, out: torch.Tensor | None, tensors: list[torch.Tensor]) -> torch.Tensor:
     """The norm in the tensors' dtype, and where it is: returned by the core, or left in ``out``. That of 16-bit tensors
     is float32: bfloat16 has 8 bits, and float16 ends at 65,504."""
@@ -109,7 +114,9 @@ def clip_grad_norm_(
         return _as_tensor(norm, out, grads)
 
     numbers = [k for k, p in enumerate(params) if p.grad is not None]
-    return _ranks.together(label, norm_group, _mesh.dimensions(params, range(len(params))), clip, norm_type, numbers)
+    return _ranks.together(
+        label, norm_group, _mesh.dimensions(params, range(len(params))), clip, norm_type, numbers, _device(grads)
+    )
 
 
 @outside_dynamo
@@ -158,7 +165,9 @@ def get_total_norm(
         )
         return _as_tensor(norm, out, listed)
 
-    return _ranks.together(label, norm_group, _mesh.dimensions(listed, range(len(listed))), measure, norm_type)
+    return _ranks.together(
+        label, norm_group, _mesh.dimensions(listed, range(len(listed))), measure, norm_type, device=_device(listed)
+    )
 
 
 @outside_dynamo
