@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,6 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor, init_device_mesh
-from torch.distributed.tensor.debug import CommDebugMode
 
 import fusedstep
 import fusedstep.torch
@@ -31,7 +32,7 @@ from compare import BENCH, found, save
 from harness import limits, measure, report, results
 from harness.cases import Case, Shapes, product, read_shapes
 from harness.check import check
-from harness.peers import Contender, Unavailable, all_peers
+from harness.peers import Contender, all_peers
 from harness.peers.torch_ import adopt, tensors_of
 from harness.results import LIMIT, OURS, label, rounded
 from harness.run import Row, attempted
@@ -109,15 +110,12 @@ def sharded(case: Case, data: measure.Data, state: States, mesh: Any) -> tuple[l
     params: list[Any] = []
     states: States = {}
     for p, shape in zip(data.params, case.shapes.tensors, strict=True):
-        strides = torch.empty(shape, device="meta").stride()
-        local = p.detach()
-        whole = DTensor.from_local(local, mesh, [Shard(0)], run_check=False, shape=torch.Size(shape), stride=strides)
-        param: Any = torch.nn.Parameter(whole)
-        # As FSDP2 makes it, with the very spec of its parameter.
-        param.grad = DTensor(p.grad, param._spec, requires_grad=False)
-        like = {k: DTensor(v, param._spec, requires_grad=False) if v.dim() else v for k, v in state[p].items()}
+        layout = {"shape": torch.Size(shape), "stride": torch.empty(shape, device="meta").stride()}
+        param: Any = torch.nn.Parameter(DTensor.from_local(p.detach(), mesh, [Shard(0)], run_check=False, **layout))
+        param.grad = DTensor(p.grad, param._spec, requires_grad=False)  # FSDP2 gives both the same spec
+        spec = torch.empty_like(param)._spec  # an equal one: what optimizers make is like the parameter
+        states[param] = {k: DTensor(v, spec, requires_grad=False) if v.dim() else v for k, v in state[p].items()}
         params.append(param)
-        states[param] = like
     return params, states
 
 
@@ -136,6 +134,25 @@ def start_together() -> None:
         pass
 
 
+@functools.cache
+def update_error(peer: Any, case: Case, mesh: Any) -> float:
+    return float(f"{check(Whole(peer, mesh), case):.3g}")
+
+
+def set_up(case: Case, peer: Any, params: list[Any], states: States, mesh: Any, row: Row) -> Callable[[], Any]:
+    """A contender's step; what is known of it before it is timed goes into its row."""
+    from torch.distributed.tensor.debug import CommDebugMode  # takes seconds, which only ranks need
+
+    peer.prepare()
+    row["update_error"] = update_error(peer, case.but(shapes=None), mesh)
+    step = peer.make(case, params, states).step
+    step()
+    with CommDebugMode() as messages:
+        step()
+    row["collectives"] = messages.get_total_counts()
+    return step
+
+
 def measured(case: Case, peers: list[Any], mesh: Any, budget: float, least: int) -> dict[str, Any]:
     """The case's entry of the result file. A step is over when it is over on all ranks."""
     local = case.but(shapes=part_of(case.shapes))
@@ -147,18 +164,8 @@ def measured(case: Case, peers: list[Any], mesh: Any, budget: float, least: int)
     steps = {}
     for peer in peers:
         row = rows[peer.name]
-
-        def set_up(peer: Any = peer, row: Row = row) -> Any:
-            peer.prepare()
-            row["update_error"] = float(f"{check(Whole(peer, mesh), case.but(shapes=None, threads=None)):.3g}")
-            step = peer.make(case, params, states).step
-            step()
-            with CommDebugMode() as messages:
-                step()
-            row["collectives"] = messages.get_total_counts()
-            return step
-
-        if step := attempted(row, set_up):
+        step = attempted(row, lambda peer=peer, row=row: set_up(case, peer, params, states, mesh, row))
+        if step is not None:
             steps[peer.name] = step
     if limit := attempted(rows[LIMIT], lambda: limits.limit(local, sum(moved.values()))):
         steps[LIMIT] = limit[0]
@@ -220,14 +227,13 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small tensors, few samples")
     parser.add_argument("--ranks", type=int, default=2, choices=range(1, 65), metavar="N", help="processes; default: 2")
     parser.add_argument("--shapes", nargs="+", metavar="SET", help=f"as in compare.py; default: {' '.join(FULL)}")
-    parser.add_argument(
-        "--peers", nargs="+", choices=all_peers(), metavar="PEER", default=PEERS, help="as in compare.py"
-    )
+    parser.add_argument("--peers", nargs="+", choices=all_peers(), metavar="PEER", help="as in compare.py")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="of measuring; shared by the cases")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the result here; a name alone: bench/results")
     args = parser.parse_args()
     args.shapes = args.shapes or (QUICK if args.quick else FULL)
-    args.budget = args.budget or (10.0 if args.quick else 180.0)
+    args.peers = args.peers or (PEERS[:1] if args.quick else PEERS)
+    args.budget = args.budget or (5.0 if args.quick else 180.0)
     if args.json:
         args.json = BENCH / "results" / args.json if args.json.parent == Path() else found(args.json)
     try:
