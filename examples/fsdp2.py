@@ -39,6 +39,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 import fusedstep.torch
 from models import MODELS, SIZES, CharTransformer, TransformerSize, characters
@@ -84,18 +85,30 @@ class Training:
             "steps": self.steps,
         }
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> Path:
         """Each process writes its part."""
-        dcp.save(self.state(), checkpoint_id=folder)
+        checkpoint = folder / f"{self.steps:06}"
+        dcp.save(self.state(), checkpoint_id=checkpoint)
+        return checkpoint
 
-    def load(self, folder: Path) -> None:
+    def load(self, checkpoint: Path) -> None:
         """Each process reads its part, however many there were when it was written."""
         state = self.state()
-        dcp.load(state, checkpoint_id=folder)
+        dcp.load(state, checkpoint_id=checkpoint)
         set_model_state_dict(self.model, state["model"])
         set_optimizer_state_dict(self.model, self.optimizer, state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.steps = state["steps"]
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Those that are complete, the newest one last."""
+    return sorted(found.parent for found in folder.glob("*/.metadata"))
+
+
+def len_of(param: Tensor) -> int:
+    """How many numbers of it are on this process."""
+    return param.to_local().numel() if isinstance(param, DTensor) else param.numel()
 
 
 def train(args: argparse.Namespace, device: torch.device) -> None:
@@ -104,11 +117,11 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     divided = Training(size, args.seed, device, init_device_mesh(device.type, (count,)))
     whole = Training(size, args.seed, device)
     if args.resume:
-        divided.load(args.folder)
-        whole.load(args.folder)
+        for training in (divided, whole):
+            training.load(checkpoints(args.folder)[-1])
     if rank == 0:
-        parts = [f"{sum(p.to_local().numel() for p in divided.model.parameters()):,}"]
-        print(f"{count} processes on {device.type}; process 0 has {parts[0]} of the parameters")
+        own, every = (sum(map(len_of, t.model.parameters())) for t in (divided, whole))
+        print(f"{count} process{'es' * (count > 1)} on {device.type}; process 0 has {own:,} of {every:,} parameters")
         print(f"{'step':>6} {'divided':>12} {'one process':>12} {'gap':>9} {'norm':>9}")
     batches = characters(size, args.chars, args.seed).batches
     for batch in islice(batches, divided.steps, args.steps):
@@ -119,13 +132,11 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         if rank == 0:
             alone = whole.step(chars, following)
             if divided.steps % args.print_every == 0 or divided.steps == args.steps:
-                ours, theirs, norm = loss.item(), alone.item(), divided.optimizer.total_norm.item()
-                print(
-                    f"{divided.steps:6} {ours:12.6f} {theirs:12.6f} {abs(ours - theirs):9.1e} {norm:9.4f}", flush=True
-                )
-    divided.save(args.folder)
+                gap, norm = abs(loss - alone).item(), divided.optimizer.total_norm.item()
+                print(f"{divided.steps:6} {loss.item():12.6f} {alone.item():12.6f} {gap:9.1e} {norm:9.4f}", flush=True)
+    saved = divided.save(args.folder)
     if rank == 0:
-        print(f"saved in {args.folder}, to go on with --resume on any number of processes")
+        print(f"saved in {saved}; --resume goes on from there, on any number of processes")
 
 
 @contextmanager
@@ -162,17 +173,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--chars", type=int, default=10**6, metavar="N", help="of text, default: %(default)s")
     parser.add_argument("--print-every", type=int, default=10, metavar="N", help="steps, default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--folder", type=Path, default=Path("checkpoint"), help="of the checkpoint, default: %(default)s"
-    )
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    parser.add_argument("--folder", type=Path, default=Path("checkpoints"), help="default: %(default)s")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     args = parser.parse_args()
     args.processes = int(os.environ.get("WORLD_SIZE", args.processes))  # torchrun's
     if args.processes < 1 or BATCH % args.processes:
         parser.error(f"argument --processes: {args.processes} processes cannot share a batch of {BATCH}")
     if gpus and args.processes > gpus and "WORLD_SIZE" not in os.environ:
         parser.error(f"argument --processes: {args.processes} processes need as many GPUs, there are {gpus}")
-    if args.resume and not (args.folder / ".metadata").exists():
+    if args.resume and not checkpoints(args.folder):
         parser.error(f"argument --resume: no checkpoint in {str(args.folder)!r}")
     return args
 

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
 SIZES = ("tiny", "small", "medium")
@@ -148,6 +146,9 @@ class ConvNet(nn.Module):
 
 def digits(size: ConvSize, limit: int, seed: int) -> Data:
     """Images of 8 x 8; those of training are moved by up to a pixel, for 1,400 are soon known by heart."""
+    from sklearn.datasets import load_digits  # the other models need none of it
+    from sklearn.model_selection import train_test_split
+
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).reshape(-1, 1, 8, 8).astype("float32")
     split = train_test_split(images, labels, test_size=0.2, random_state=0, stratify=labels)

@@ -1,5 +1,6 @@
 """Optimizers and clip functions on DTensors: each rank has its part of what one process has, bit for bit."""
 
+import functools
 import math
 import re
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import fusedstep
 import fusedstep.torch as fst
 from fusedstep import reference
 from tests.helpers import declared
@@ -19,7 +21,7 @@ pytest.importorskip("torch.distributed.tensor")
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
 from tests.helpers import ranks as at
-from tests.helpers.sharded import LAYOUTS, PLACES, local, part, place, specified_norm
+from tests.helpers.sharded import LAYOUTS, PLACES, local, part, place, specified_norm, specified_sum
 
 pytestmark = pytest.mark.xdist_group("distributed")
 # Rows that no number of processes divides, fewer rows than processes, several blocks of a norm, nothing, one number.
@@ -46,8 +48,12 @@ FORMATS = [
 
 
 def values(seed, dtype=torch.float32):
+    """From 100 on those of gradients: of all magnitudes, so that sums depend on their order."""
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, generator=generator).to(dtype) for shape in SHAPES]
+    found = [torch.randn(shape, generator=generator) for shape in SHAPES]
+    if seed >= 100:
+        found = [x * 2.0 ** torch.randint(-12, 13, x.shape, generator=generator) for x in found]
+    return [x.to(dtype) for x in found]
 
 
 def is_plain(k, mixed):
@@ -66,16 +72,20 @@ def start(name, layout, mixed=False, dtype=torch.float32, masks=None, **options)
     opt = make(name, params, **options)
     if masks is not None:
         wholes = [torch.rand(shape, generator=torch.Generator().manual_seed(9)) < 0.6 for shape in SHAPES]
-        of = {"plain": lambda k: wholes[k], "like": lambda k: put(wholes[k], k, layout, mixed)}[masks]
+        ways = {"plain": lambda k: wholes[k], "like": lambda k: put(wholes[k], k, layout, mixed)}
+        ways["unlike"] = lambda k: put(wholes[k], k, "replicated", mixed)
         where = "cpu" if layout is None else at.device()
-        opt.set_mask({p: of(k).to(where) for k, p in enumerate(params) if k != 1})
+        opt.set_mask({p: ways[masks](k).to(where) for k, p in enumerate(params) if k != 1})
     return opt
 
 
 def set_gradients(params, seed, layout=None, mixed=False, factor=1.0, without=()):
-    """float32 for 16-bit parameters too: so a factor is rounded as within a step."""
+    """float32 for 16-bit parameters too, where torch lets them be: so a factor is rounded as within a step."""
     for k, (p, x) in enumerate(zip(params, values(100 + seed), strict=True)):
-        x = x.to(torch.float32 if p.element_size() <= 4 else p.dtype) * factor
+        wide = p.element_size() > 2 or hasattr(p, "grad_dtype")
+        if not wide and factor != 1.0:
+            pytest.skip("this torch has no grad_dtype")
+        x = x.to(p.dtype if p.element_size() > 4 or not wide else torch.float32) * factor
         p.grad_dtype = None
         p.grad = None if k in without else put(x, k, layout, mixed)
 
@@ -90,9 +100,10 @@ def parts(opt):
 
 
 def assert_like_their_parameters(opt):
+    arrays = {s.name for s in declared.RULES[type(opt).__name__].states} | {"mask", "ema"}
     for p in params_of(opt):
         for name, x in opt.state[p].items():
-            if isinstance(p, DTensor) and getattr(x, "shape", None) == p.shape and name != "step":
+            if isinstance(p, DTensor) and name in arrays:
                 assert isinstance(x, DTensor), name
                 assert (x.device_mesh, x.placements) == (p.device_mesh, p.placements), name
                 assert x.to_local().shape == p.to_local().shape, name
@@ -173,8 +184,18 @@ def test_what_rides_along(ranks, layout, size, name, options):
     assert_parts(results, alone(name, options), layout)
 
 
-@pytest.mark.parametrize(("layout", "size"), [("rows", 3), ("columns", 2), ("strided", 4), ("hybrid", 4)])
-@pytest.mark.parametrize("masks", ["plain", "like"])
+@pytest.mark.parametrize(
+    ("layout", "size", "masks"),
+    [
+        ("rows", 3, "plain"),
+        ("rows", 3, "like"),
+        ("columns", 2, "plain"),
+        ("columns", 2, "unlike"),
+        ("strided", 4, "plain"),
+        ("strided", 4, "like"),
+        ("hybrid", 4, "plain"),
+    ],
+)
 def test_masks(ranks, layout, size, masks):
     options = {"masks": masks, "max_norm": None, "mixed": True}
     results = ranks(train, size, "AdamW", layout, options, exact=size == 4)
@@ -187,7 +208,6 @@ def refused_masks(rank, size):
     said = []
     for bad in (
         torch.ones(3, 3, dtype=torch.bool, device=at.device()),
-        place(torch.ones(5, 3, dtype=torch.bool), LAYOUTS["columns"]),
         place(torch.ones(5, 3), LAYOUTS["rows"]),
     ):
         with pytest.raises((TypeError, ValueError)) as error:
@@ -201,7 +221,7 @@ def test_refused_masks(ranks):
     for said in ranks(refused_masks, 2):
         assert all("AdamW: mask of params[0]" in text for text in said)
         assert "(3, 3), expected (5, 3)" in said[0]
-        assert "torch.float32, expected torch.bool" in said[2]
+        assert "torch.float32, expected torch.bool" in said[1]
 
 
 @pytest.mark.parametrize(("layout", "size"), [("rows", 3), ("columns", 2), ("hybrid", 4)])
@@ -283,6 +303,40 @@ def test_steps_clip_to_the_norm_of_whole_tensors(ranks, layout, size, mixed, max
     assert norms[0] == pytest.approx(reference.total_norm([reals(x) for x in values(100)]), rel=1e-14)
 
 
+ORDERS = 60
+
+
+def rough(seed):
+    """The 2-norm hides half of what the order of a sum changes: some of many tensors show it."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(6, 4, generator=generator) * 2.0 ** torch.randint(-3, 4, (6, 4), generator=generator)
+
+
+def norms_of_many(rank, size, layout):
+    param = nn.Parameter(place(torch.zeros(6, 4), LAYOUTS[layout]))
+    opt = fst.SGD([param], lr=0.0, max_norm=1.0)
+    found = []
+    for seed in range(ORDERS):
+        param.grad = place(rough(seed), LAYOUTS[layout])
+        opt.step()
+        found.append(opt.total_norm.item())
+    return found
+
+
+@pytest.mark.parametrize(("layout", "size"), [("rows", 3), ("rows, columns", 4), ("columns, rows", 4)])
+def test_the_order_of_sums(ranks, layout, size):
+    results = ranks(norms_of_many, size, layout, exact=True)
+    want = [specified_norm([(reals(rough(seed)), LAYOUTS[layout])], size) for seed in range(ORDERS)]
+    assert results == [want] * size
+    shares = [
+        [specified_sum(part(reals(rough(seed)), LAYOUTS[layout], size, rank), None, 1) for rank in range(size)]
+        for seed in range(ORDERS)
+    ]
+    assert want != [math.sqrt(functools.reduce(float.__add__, own[::-1])) for own in shares]  # this test would see it
+    if size == 4:
+        assert want != [math.sqrt((a + b) + (c + d)) for a, b, c, d in shares]
+
+
 @pytest.mark.parametrize(("name", "options"), [case("AdamW", **BFLOAT16), case("SGD", momentum=0.9, masks="plain")])
 @pytest.mark.parametrize(("layout", "size"), [("rows", 3), ("strided", 4)])
 def test_what_is_clipped_beside_formats_and_masks(ranks, layout, size, name, options):
@@ -300,14 +354,17 @@ def test_a_norm_of_some_gradients(ranks, layout, size, without):
     results = ranks(train, size, "AdamW", layout, options, exact=size == 4, without=without)
     norms = [got for _, got in results]
     assert norms.count(norms[0]) == len(results)
-    whole = reference.total_norm([reals(x) for k, x in enumerate(values(100)) if k not in without])
-    assert norms[0][0][0] == pytest.approx(whole, rel=1e-14)
+    # In the tree over tensors one that is divided and has no gradient counts as zero.
+    grads = list(enumerate(gradients_of(0, layout)))
+    divided = [any(isinstance(p, Shard) for p in LAYOUTS[layout].of(g.ndim)) for _, (g, _) in grads]
+    kept = [(g * (k not in without), own) for k, (g, own) in grads if k not in without or divided[k]]
+    assert norms[0][0][0] == specified_norm(kept, len(results))
     assert_parts(results, alone("AdamW", {}, coefficients=[c for _, c in norms[0]], without=without), layout)
 
 
 def gradients_on_one_rank(rank, size):
     opt = start("SGD", "rows", max_norm=1.0)
-    set_gradients(params_of(opt), 0, "rows", without=range(len(SHAPES)) if rank else ())
+    set_gradients(params_of(opt), 0, "rows", without=range(len(SHAPES)) if rank else (len(SHAPES) - 1,))
     before = parts(opt)
     opt.step()
     after = parts(opt)
@@ -318,8 +375,7 @@ def gradients_on_one_rank(rank, size):
 def test_a_rank_without_gradients_takes_part(ranks):
     results = ranks(gradients_on_one_rank, 3)
     assert len({norm for norm, _ in results}) == 1
-    own = [part(reals(x), LAYOUTS["rows"], len(results), 0) for x in values(100)]
-    own[-1] = reals(values(100)[-1])  # replicated
+    own = [part(reals(x), LAYOUTS["rows"], len(results), 0) for x in values(100)[:-1]]  # the last one is replicated
     assert results[0][0] == pytest.approx(reference.total_norm(own), rel=1e-14)
     assert [same for _, same in results] == [False] + [True] * (len(results) - 1)
 
@@ -400,7 +456,7 @@ def non_finite(rank, size, layout):
             said = "non-finite" in str(error)
         after = parts(opt)
         same = all(np.array_equal(a[k], b[k]) for a, b in zip(before, after, strict=True) for k in ("param", "exp_avg"))
-        found.append((said, same, math.isnan(opt.total_norm.item())))
+        found.append((said, same, nonfinite == "raise" or math.isnan(opt.total_norm.item())))
     return found
 
 
@@ -436,7 +492,36 @@ def test_a_norm_group_goes_on_top(ranks):
     assert total == clipped == np.float32(norm)
 
 
+def collectives(rank, size, layout, options):
+    from torch.distributed.tensor.debug import CommDebugMode
+
+    opt = start("AdamW", layout, mixed=True, **options)
+    counts = []
+    for seed in range(2):
+        set_gradients(params_of(opt), seed, layout, mixed=True)
+        with CommDebugMode() as comm:
+            opt.step()
+        counts.append(comm.get_total_counts())
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("layout", "size", "count"),
+    [("rows", 3, 1), ("columns", 2, 1), ("replicated", 2, 0), ("hybrid", 4, 1), ("rows, columns", 4, 2)],
+)
+def test_collectives_of_a_step(ranks, layout, size, count):
+    """One for each dimension of the mesh over which something is sharded, if it clips."""
+    assert ranks(collectives, size, layout, {}, exact=True) == [[0, 0]] * size
+    assert ranks(collectives, size, layout, {"max_norm": 1.0}, exact=True) == [[count, count]] * size
+
+
 # --------------------------------------------------------------------------------------------------------------- errors
+
+
+def need_a_host_that_waits(ranks):
+    """On GPUs the others learn of an error in their next call: tests/cuda/test_ranks.py."""
+    if ranks.device == "cuda":
+        pytest.skip("on a GPU the host does not wait")
 
 
 def a_bad_rank(rank, size, layout):
@@ -485,9 +570,10 @@ def a_bad_rank(rank, size, layout):
 
 @pytest.mark.parametrize(("layout", "size"), [("rows", 2), ("columns", 3), ("rows, columns", 4), ("hybrid", 4)])
 def test_an_error_on_one_rank_is_raised_on_all(ranks, layout, size):
+    need_a_host_that_waits(ranks)
     results = ranks(a_bad_rank, size, layout, exact=True)
     assert len({norm for *_, norm in results}) == 1
-    kinds = ["TypeError", "TypeError", "TypeError", "ValueError", "ValueError"]
+    kinds = ["TypeError", "TypeError", "TypeError", "ValueError", "TypeError"]
     words = [r"Adam: grads\[0\] has dtype float64", r"grads\[0\]", r"grads\[1\]", "lr is -1", "exp_avg"]
     for rank, (found, _, _) in enumerate(results):
         for (kind, text), own, word in zip(found, kinds, words, strict=True):
@@ -521,6 +607,7 @@ def a_bad_call_on_one_rank(rank, size):
 
 
 def test_a_bad_call_of_a_clip_function_on_one_rank(ranks):
+    need_a_host_that_waits(ranks)
     results = ranks(a_bad_call_on_one_rank, 3, exact=True)
     assert len({norm for _, norm in results}) == 1
     for rank, (said, _) in enumerate(results):
@@ -644,6 +731,61 @@ def test_grad_scaler(ranks, options):
     set_gradients(params_of(opt), 1)
     opt.step()
     assert_parts(results, parts(opt), "rows")
+
+
+def in_groups(rank, size):
+    """Groups with and without a limit, one of them added later; tied parameters; an error for a norm."""
+    opt = start("AdamW", "rows")
+    params = params_of(opt)
+    opt = fst.AdamW([{"params": params[:2], "max_norm": 1.0}, {"params": params[2:3]}])
+    opt.add_param_group({"params": params[3:], "max_norm": 2.0})
+    set_gradients(params, 0, "rows")
+    opt.step()
+    with pytest.warns(UserWarning, match="listed twice"):
+        twice = fst.clip_grad_norm_([*params, params[0]], 1e9).item()
+    if rank == size - 1:
+        params[3].grad.to_local()[-1].fill_(math.inf)
+    before = [local(p.grad).clone() for p in params]
+    for call in (
+        lambda: fst.get_total_norm([p.grad for p in params], error_if_nonfinite=True),
+        lambda: fst.clip_grad_norm_(params, 1.0, error_if_nonfinite=True),
+    ):
+        with pytest.raises(RuntimeError, match="the total norm is non-finite"):
+            call()
+    assert all(torch.equal(local(p.grad), g) for p, g in zip(params, before, strict=True))
+    return opt.total_norm.item(), opt.clip_coefficient.item(), twice
+
+
+def test_groups(ranks):
+    results = ranks(in_groups, 3)
+    assert len(set(results)) == 1
+    norm, coefficient, twice = results[0]
+    grads = gradients_of(0, "rows")
+    assert norm == specified_norm([g for k, g in enumerate(grads) if k != 2], len(results))
+    assert coefficient == reference.clip_coefficient(norm, 1.0)
+    assert twice == np.float32(specified_norm(grads, len(results)))
+
+
+def functions(rank, size):
+    """Norms of fusedstep.functional are of what one process has: it refuses DTensors where it would need one."""
+    param, grad = (place(torch.ones(5, 3), LAYOUTS["rows"]) for _ in range(2))
+    before = local(param).clone(), local(grad).clone()
+    said = []
+    for call in (
+        lambda: fusedstep.functional.sgd([param], [grad], lr=0.1, max_norm=1.0),
+        lambda: fusedstep.functional.clip_grad_norm([grad], 1.0),
+    ):
+        with pytest.raises(TypeError) as error:
+            call()
+        said.append(str(error.value))
+    assert torch.equal(local(param), before[0])
+    assert torch.equal(local(grad), before[1])
+    return said
+
+
+def test_functions_of_one_process_refuse_to_clip(ranks):
+    for said in ranks(functions, 2):
+        assert all("DTensor" in text for text in said)
 
 
 def test_every_rule_is_there():

@@ -34,6 +34,7 @@ START, CALL, GRACE = 180.0, 90.0, 5.0  # seconds for the start, for a function, 
 TORCHS = (
     "FSDP2-wrapped module .* returned a view tensor",
     "TypedStorage is deprecated",
+    r".torch\.jit\.\w+. is deprecated",
 )
 
 _device = "cpu"
@@ -92,7 +93,10 @@ def _serve(connection: Connection, rank: int, size: int, where: str, folder: Pat
                 sent = pickle.dumps(answer)
             except Exception:
                 sent = pickle.dumps(("failed", traceback.format_exc()))
-            connection.send_bytes(sent)
+            try:
+                connection.send_bytes(sent)
+            except BrokenPipeError:
+                break
         dist.destroy_process_group()
 
 
@@ -158,14 +162,16 @@ class Pool:
         for rank in hanging:
             os.kill(self._processes[rank].pid, signal.SIGUSR1)
         if hanging:
-            time.sleep(0.5)
+            time.sleep(0.5)  # they write their stacks
         for rank in hanging:
             said[rank] = "did not answer, and was in\n" + (self._stacks / f"{rank}.txt").read_text()
-        self.end()
+        self.end(by_force=True)
         pytest.fail("\n".join(f"rank {rank} of {self._size} {text}" for rank, text in sorted(said.items())), False)
 
-    def end(self) -> None:
+    def end(self, by_force: bool = False) -> None:
         """Close the connections, which ends processes that wait for a function, and end the others by force."""
+        for process in self._processes if by_force else ():
+            process.kill()
         for connection in self._connections:
             connection.close()
         for process in self._processes:
