@@ -24,8 +24,8 @@ struct TorchParam {
 // The value of a key in a mapping, null if it has none.
 py::object find_item(const py::handle& mapping, const py::handle& key);
 
-// Holds a reference to everything it hands out until it is destroyed. A parameter that is given twice is there once. None
-// in the place of one is passed over. `first` is the number of the first.
+// Holds a reference to everything it hands out until it is destroyed. A parameter that is given twice is there once.
+// None in the place of one is passed over. `first` is the number of the first.
 class TorchWalk {
  public:
   TorchWalk(const std::vector<TorchGroup>& groups, const py::object& state, std::int64_t first);
