@@ -81,7 +81,7 @@ RULES = (
         "csrc/rules/radam.h",
         "if (length > 5.0) {",
         "if (length > 4.0) {",
-        f"{SMALL} radam and plain",
+        "core/test_steps.py -k radam",
         PREPARE,
     ),
     Mutant(
@@ -1170,11 +1170,19 @@ RIDES = (
         PREPARE,
     ),
     Mutant(
-        "rides: cautious decay after plain decay",
+        "rides: cautious decay is that of the learning rate, whatever the mode",
         "csrc/kernels/prepare.h",
-        "o.ride.cautious_decay ? 1.0 : 1.0 - decay_of(o)",
-        "1.0 - decay_of(o)",
-        "core/test_rides.py",
+        "o.ride.cautious_decay ? decay_of(o) : 0.0",
+        "o.ride.cautious_decay ? o.hyper[0] * o.weight_decay : 0.0",
+        "core/test_rides.py -k test_decay",
+        PREPARE,
+    ),
+    Mutant(
+        "rides: cautious decay in a first step that has none",
+        "csrc/kernels/prepare.h",
+        "    if (spares_first<Rule> && step == 1) out.ride.decay = 0.0;\n",
+        "",
+        "core/test_rides.py -k test_decay",
         PREPARE,
     ),
     Mutant(

@@ -59,8 +59,9 @@ def check(
     stats: bool = False,
     special: bool = False,
     strided: bool = False,
+    step: int = 3,
 ) -> None:
-    rule, step, rng = FUNCTIONS[name], 3, np.random.default_rng(len(name))
+    rule, rng = FUNCTIONS[name], np.random.default_rng(len(name))
     params, grads = arrays(rng, dtype, special), arrays(rng, dtype, special)
     state_dtype = dtype if dtype == np.float64 else np.float32
     options = {n: v for n, v in options.items() if n in rule.own or n != "weight_decay"}
@@ -196,16 +197,17 @@ def test_rides(backend: str, name: str, options: dict[str, Any], dtype: str, rid
     )
 
 
-@pytest.mark.pairwise("backend", "dtype", "law", "cautious_decay", "cautious", each=["name"])
+@pytest.mark.pairwise("backend", "dtype", "law", "cautious_decay", "cautious", "step", each=["name"])
+@pytest.mark.parametrize("step", [1, 3])  # some rules do not decay in the first
 @pytest.mark.parametrize("cautious", ["", "unscaled"])
 @pytest.mark.parametrize("cautious_decay", [False, True])
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("dtype", STORED)
 @pytest.mark.parametrize("name", DECOUPLED)
-def test_decay(backend: str, name: str, dtype: str, law: str, cautious_decay: bool, cautious: str) -> None:
+def test_decay(backend: str, name: str, dtype: str, law: str, cautious_decay: bool, cautious: str, step: int) -> None:
     ride = {**LAWS[law], "cautious_decay": cautious_decay, "cautious": cautious or False}
     options = {**DECOUPLED[name], "weight_decay": 0.2}
-    check(name, STORED[dtype], options, ride, stats=True, special=True)
+    check(name, STORED[dtype], options, ride, stats=True, special=True, step=step)
 
 
 # ------------------------------------------------------------------------------- what the options mean, in numbers

@@ -1,4 +1,5 @@
-"""Step counts beyond what a test trains: bias corrections and schedules are those of the count, however large it is."""
+"""Step counts, the first ones and those beyond what a test trains: bias corrections and schedules are those of the
+count, however large it is."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from fusedstep.rules import Rule
 from tests.helpers import declared
 from tests.helpers.bits import assert_same_bits
 
-COUNTS = [101, 1000, 2**24, 2**24 + 1, 2**53 - 1]  # the last is the largest that is taken
+# Within the first seven RAdam begins to rectify. The last is the largest that is taken.
+COUNTS = [*range(1, 8), 101, 1000, 2**24, 2**24 + 1, 2**53 - 1]
 COUNTING = {
     name: rule
     for name, rule in declared.FUNCTIONS.items()
@@ -34,7 +36,7 @@ def lists_of(rule: type[Rule], options: dict[str, Any], dtype: str) -> dict[str,
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
-def test_large_counts(backend: str, name: str, options: dict[str, Any], dtype: str) -> None:
+def test_counts(backend: str, name: str, options: dict[str, Any], dtype: str) -> None:
     rule, lists = COUNTING[name], lists_of(COUNTING[name], options, dtype)
     options = declared.known(rule, {**options, "lr": 0.1, "weight_decay": 0.01})
     given = {n: v for n, v in options.items() if n in options_of(rule)}

@@ -95,19 +95,29 @@ def test_a_first_step_that_is_skipped(host: Any, name: str, options: dict[str, A
 def test_found_inf_is_counted(
     host: Any, name: str, options: dict[str, Any], max_norm: float | None, scaled: bool
 ) -> None:
-    opt = make(name, make_params(), max_norm=max_norm, **options)
-    opt.grad_scale = torch.tensor(8.0) if scaled else None
-    for seed, overflow in enumerate([1.0, 0.0, 1.0, 1.0, 0.0]):
-        opt.found_inf = torch.tensor(overflow)
-        set_grads(params_of(opt), seed)
-        before = values(opt)
+    opt, unskipped = (make(name, make_params(), max_norm=max_norm, **options) for _ in range(2))
+    scale = 8.0 if scaled else 1.0
+    for each in (opt, unskipped):
+        each.grad_scale = torch.tensor(scale) if scaled else None
+        each.found_inf = torch.tensor(0.0)
+    for seed, overflow in enumerate([True, False, True, True, False]):
+        opt.found_inf = torch.tensor(float(overflow))
+        for each in (opt, unskipped):
+            set_grads(params_of(each), seed)
+        before, want = values(opt), expect(opt, scale)
         opt.step()
+        if not overflow:
+            unskipped.step()
         host.synchronize()
-        assert (values(opt)[: len(params_of(opt))] == before[: len(params_of(opt))]) == bool(overflow)
+        if overflow:  # the first one makes state, which the next step then shows to be as new
+            assert values(opt)[: len(before)] == before
+        else:
+            assert_is(want, opt)
+            assert values(opt) == values(unskipped)
     assert opt.skipped_steps.item() == 3
     assert (opt.total_norm is None) == (max_norm is None)
     if max_norm is not None:
-        assert opt.total_norm.item() == specified_norm(opt, 8.0 if scaled else 1.0)
+        assert opt.total_norm.item() == specified_norm(opt, scale)
         assert opt.clipped_steps.item() == (opt.clip_coefficient.item() < 1) * 2
 
 

@@ -35,7 +35,7 @@ COMMON: dict[str, dict[str, Any]] = {
     "max_norm": {"max_norm": 0.7, "grad_scale": 2.0},
     "all": {"max_norm": 0.7, "grad_scale": 2.0, "clip_value": 0.01, "maximize": True, "weight_decay": 0.1},
 }
-# Whatever a rule calls its numbers: the middle of the range, none, nearly one.
+# Whatever a rule calls its numbers, about: the middle of the range, none, nearly one.
 HYPER = {"middle": 0.3, "zero": 0.0, "one": 0.999}
 # 0 to 4 lanes of the widest target and one more; a norm block and a chunk, one less and one more.
 SMALL = [*range(66), 127, 1000]
@@ -70,9 +70,11 @@ STORED_KERNEL_IDS = [f"{rule_id(rule)}-{storage}" for rule, storage in STORED_KE
 
 
 def hyper_of(rule: dict[str, Any], kind: str) -> dict[str, float]:
-    """The learning rate is small, and a number of steps such that ``kind`` is in the midst of them or beyond."""
+    """The learning rate is small, and a number of steps such that ``kind`` is in the midst of them or beyond. No two
+    numbers are equal, but for zeros, so that one which is taken for another is found; they grow, as betas do."""
     options = {n: o for d in declared.RULES.values() if d.kernel == rule["name"] for n, o in d.own.items()}
-    found = {name: 0.01 if name == "lr" else HYPER[kind] for name in rule["hyper"]}
+    near = {name: 1 - k / 1024 for k, name in enumerate(reversed(rule["hyper"]))}
+    found = {name: 0.01 if name == "lr" else HYPER[kind] * near[name] for name in rule["hyper"]}
     for name in found.keys() & options.keys():
         o = options[name]
         if kind == "zero" and o.none is not None:

@@ -10,7 +10,7 @@ from fusedstep import reference
 from fusedstep._arithmetic import masked, moved_average
 from tests.helpers import declared
 from tests.helpers.bits import Array
-from tests.helpers.kernels import HYPER, SEED, rule_id
+from tests.helpers.kernels import SEED, hyper_of, rule_id
 from tests.helpers.replays import FLAT, SMALL_LAYOUTS, Stream, header, layout_part, rule_part, streams_of
 
 MODES = ["lr", "fixed", "relative", "squared"]
@@ -65,7 +65,7 @@ def riding_step(rng: np.random.Generator, rule: dict[str, Any], formats: list[st
     layouts = SMALL_LAYOUTS if small else ["large transposed", "large"]
     tensors = [(layout, streams_of(rng, layout, formats)) for layout in layouts]
     wide = formats[0] == "float64"
-    hyper = {name: 0.01 if name == "lr" else HYPER["middle"] for name in rule["hyper"]}
+    hyper = hyper_of(rule, "middle")
     if "weight_decay" in hyper:
         hyper["weight_decay"] = 0.0
     names = [*rule["state"], *rule["scalars"]]
