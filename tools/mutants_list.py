@@ -932,8 +932,8 @@ FACES = (
     Mutant(
         "clip: tied parameters are scaled twice",
         "python/fusedstep/torch/clip.py",
-        "for p in once.values() if",
-        "for p in listed if",
+        "return list(once.values())",
+        "return listed",
         "torch/test_around.py -k tied",
     ),
     Mutant(
@@ -1305,4 +1305,79 @@ RIDES = (
     ),
 )
 
-MUTANTS = (*RULES, *FORMATS, *KERNELS, *CALL, *CPU, *EXTRAS, *BINDINGS, *FACES, *RIDES)
+DISTRIBUTED = (
+    Mutant(
+        "ranks: sums are added from the last rank on",
+        "python/fusedstep/torch/_ranks.py",
+        "functools.reduce(add, rows)",
+        "functools.reduce(add, rows[::-1])",
+        "distributed/test_dtensor.py -k order_of_sums and rows-3",
+        quick=True,
+    ),
+    Mutant(
+        "ranks: dimensions of a mesh are added from the last one on",
+        "python/fusedstep/torch/_mesh.py",
+        "return [mesh.get_group(k) for k in wanted]",
+        "return [mesh.get_group(k) for k in wanted][::-1]",
+        "distributed/test_dtensor.py -k order_of_sums and columns",
+    ),
+    Mutant(
+        "ranks: what is replicated counts several times",
+        "python/fusedstep/torch/_mesh.py",
+        "if not placement.is_replicate() and mesh.size(k) > 1)",
+        "if mesh.size(k) > 1)",
+        "distributed/test_dtensor.py -k clip_to_the_norm and hybrid",
+    ),
+    Mutant(
+        "ranks: other dimensions of the mesh do not learn of an error",
+        "python/fusedstep/torch/_ranks.py",
+        "if failed else 1.0 + min(self._failing, default=-1)",
+        "if failed else 0.0",
+        "distributed/test_dtensor.py -k error_on_one_rank and columns-4",
+    ),
+    Mutant(
+        "ranks: the others wait for a rank that has failed",
+        "python/fusedstep/torch/_ranks.py",
+        "        if not exchange.entered:\n",
+        "        if False:\n",
+        "distributed/test_dtensor.py -k error_on_one_rank and rows-2",
+    ),
+    Mutant(
+        "ranks: a rank steps beside one that has failed",
+        "python/fusedstep/torch/_ranks.py",
+        "        if self._failing and not failed:\n",
+        "        if False:\n",
+        "distributed/test_dtensor.py -k error_on_one_rank and rows-2",
+    ),
+    Mutant(
+        "ranks: norm_group is forgotten where there is a mesh",
+        "python/fusedstep/torch/_ranks.py",
+        "rows = [own] if self._group is None else",
+        "rows = [own] if self._group is None or self._dimensions else",
+        "distributed/test_dtensor.py -k norm_group",
+    ),
+    Mutant(
+        "ranks: the largest update is a sum",
+        "python/fusedstep/torch/_ranks.py",
+        '    if name == "update_max":\n',
+        '    if name == "":\n',
+        "distributed/test_dtensor.py -k statistics and rows-2",
+    ),
+    Mutant(
+        "mesh: random numbers belong to the place in the shard",
+        "python/fusedstep/torch/_mesh.py",
+        "offset = [0 if rows is None else int(rows[0]) for rows in every]",
+        "offset = [0 for _ in every]",
+        "distributed/test_dtensor.py -k formats and rows-2",
+        quick=True,
+    ),
+    Mutant(
+        "mesh: partial gradients are not added up in a norm",
+        "python/fusedstep/torch/_mesh.py",
+        "_added_up(t) if isinstance(t, dtensor) else t for t in tensors",
+        "t for t in tensors",
+        "distributed/test_dtensor.py -k other_placements and get_total_norm",
+    ),
+)
+
+MUTANTS = (*RULES, *FORMATS, *KERNELS, *CALL, *CPU, *EXTRAS, *BINDINGS, *FACES, *RIDES, *DISTRIBUTED)
