@@ -127,7 +127,7 @@ def test_join(ranks):
 def unused(rank, size):
     wrapped = DistributedDataParallel(model(), find_unused_parameters=True)
     wrapped.module[2].requires_grad_(True)
-    lone = nn.Linear(2, 2)
+    lone = nn.Linear(2, 2).to(at.device())
     opt = fst.AdamW([*wrapped.parameters(), *lone.parameters()], **OPTIONS)
     wrapped(batch(0, rank, size)).square().mean().backward()
     opt.step()

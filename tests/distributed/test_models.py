@@ -29,8 +29,7 @@ STEPS = 4
 
 
 def train(rank, size, divide, name, options):
-    model, mesh = divide(Net(), size)
-    model.to(at.device())
+    model, mesh = divide(Net().to(at.device()), size)
     if isinstance(mesh, int):
         count, index = 1, mesh
     else:
@@ -125,7 +124,7 @@ def test_steps_without_clipping_have_the_same_bits(ranks, size, divide, name, op
 
 
 def placements(rank, size):
-    model, _ = models.fsdp_and_tp(Net(), size)
+    model, _ = models.fsdp_and_tp(Net().to(at.device()), size)
     model(batch(0)[:4].to(at.device())).backward()
     return [(n, tuple(p.device_mesh.shape), str(p.placements)) for n, p in model.named_parameters()]
 
@@ -140,7 +139,7 @@ def test_these_models_have_the_placements_that_the_tests_are_about(ranks):
 
 
 def partial_gradients(rank, size):
-    model, _ = models.tp(Net(), size)
+    model, _ = models.tp(Net().to(at.device()), size)
     model(batch(0).to(at.device())).backward()
     norm = model.blocks[0].norm
     before = [str(p.grad.placements) for p in norm.parameters()]
@@ -159,7 +158,7 @@ def test_sequence_parallel_norms_have_partial_gradients(ranks):
 
 def accumulated(rank, size):
     """Two micro-batches, the first without communication; then a step, all on one rank's bits."""
-    model, _ = models.fsdp(Net(), size)
+    model, _ = models.fsdp(Net().to(at.device()), size)
     opt = fst.AdamW(model.parameters(), lr=0.05, max_norm=0.5)
     own = batch(0)[rank * 12 // size : (rank + 1) * 12 // size].to(at.device())
     half = len(own) // 2

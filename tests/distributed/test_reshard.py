@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.tensor import DTensor, Replicate
 
 from tests.helpers import models
+from tests.helpers import ranks as at
 from tests.helpers.models import Net, assert_same, everything, whole
 from tests.helpers.sharded import like, local
 
@@ -56,7 +57,7 @@ def gradients(model, step):
 
 
 def make(divide, size, name, options, library="ours", seed=0, masked=False):
-    model, _ = divide(Net(), size)
+    model, _ = divide(Net() if divide is one else Net().to(at.device()), size)
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(1.0 + seed)
@@ -220,7 +221,7 @@ def initialised(rank, size, cases):
 
     changed = []
     for name, options in cases:
-        model, _ = FSDP(Net(), size)
+        model, _ = FSDP(Net().to(at.device()), size)
         with torch.no_grad():
             model.head.bias.fill_(-0.0)
         before = [local(p).clone().view(torch.int32) for p in model.parameters()]

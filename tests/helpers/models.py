@@ -58,7 +58,7 @@ def shard(model, mesh, **options):
     return fully_shard(model, mesh=mesh, **options)
 
 
-def tensor_parallel(model, mesh, lone=True):
+def tensor_parallel(model, mesh):
     """With sequence parallelism, whose norms get partial sums as gradients. ``lone`` is left as it is."""
     plan = {
         "embedding": RowwiseParallel(input_layouts=Replicate(), output_layouts=Shard(1)),

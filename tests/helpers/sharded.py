@@ -70,22 +70,23 @@ def part(x: Array, layout: Layout, size: int, rank: int) -> Array:
     return part_at(x, layout.of(x.ndim), shape, np.unravel_index(rank, shape))
 
 
-def divide(x: torch.Tensor, mesh: Any, placements: Sequence[Placement]) -> DTensor:
+def divide(x: torch.Tensor, mesh: Any, placements: Sequence[Placement], device: torch.device) -> DTensor:
     """This rank's part of a tensor that every rank has whole."""
     index = torch.arange(x.numel()).reshape(x.shape).numpy()
     mine = part_at(index, placements, mesh.shape, mesh.get_coordinate())
-    local = x.reshape(-1)[torch.from_numpy(mine.copy())].to(ranks.device())
+    local = x.reshape(-1)[torch.from_numpy(mine.copy())].to(device)
     return DTensor.from_local(local, mesh, placements, run_check=False, shape=x.shape, stride=x.stride())
 
 
 def place(x: torch.Tensor, layout: Layout) -> DTensor:
-    return divide(x, ranks.mesh(*layout.shape(torch.distributed.get_world_size())), layout.of(x.ndim))
+    mesh = ranks.mesh(*layout.shape(torch.distributed.get_world_size()))
+    return divide(x, mesh, layout.of(x.ndim), ranks.device())
 
 
 def like(x: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
     """A whole tensor as the parameter is."""
     if isinstance(param, DTensor):
-        return divide(x, param.device_mesh, param.placements)
+        return divide(x, param.device_mesh, param.placements, param.to_local().device)
     return x.to(param.device)
 
 
