@@ -100,24 +100,33 @@ void check_memory(PyObject* object, const TypeFacts& facts, const Array& a, cons
 
 std::string placements_text(PyObject* object) { return py::str(py::handle(object).attr("placements")); }
 
+// With the ranks: what a mesh prints may be the same for two.
+std::string mesh_text(const py::object& spec) {
+  const py::object mesh = spec.attr("mesh");
+  const std::string ranks = py::str(mesh.attr("mesh").attr("tolist")());
+  return py::cast<std::string>(py::str(mesh)) + " of ranks " +
+         (ranks.size() <= 80 ? ranks : ranks.substr(0, 77) + "...");
+}
+
 }  // namespace
 
 bool is_sharded(PyObject* object) { return facts_of(object).kind == TypeFacts::sharded; }
 
 void check_placed_alike(PyObject* object, const Where& where, PyObject* param, std::int64_t index) {
   const bool sharded = is_sharded(param);
+  const bool alike = is_sharded(object) == sharded;
+  if (alike && !sharded) return;
   const std::string match = " to match params[" + std::to_string(index) + "]";
-  if (is_sharded(object) != sharded) {
+  if (!alike) {
     throw TypeError(where.text() + " is a " + type_name(object) + ", expected a " +
                     (sharded ? "DTensor" : "plain tensor") + match);
   }
-  if (!sharded) return;
   static PyObject* const name = PyUnicode_InternFromString("_spec");
   const py::object own = py::handle(object).attr(name), of_param = py::handle(param).attr(name);
   if (own.is(of_param)) return;
   if (!own.attr("mesh").equal(of_param.attr("mesh"))) {
-    throw TypeError(where.text() + " is on " + py::cast<std::string>(py::str(own.attr("mesh"))) + ", expected " +
-                    py::cast<std::string>(py::str(of_param.attr("mesh"))) + match);
+    throw TypeError(where.text() + " is on another mesh, " + mesh_text(own) + ", expected " + mesh_text(of_param) +
+                    match);
   }
   if (own.attr("placements").equal(of_param.attr("placements"))) return;
   throw py::value_error(where.text() + " has placements " + placements_text(object) + ", expected " +
