@@ -20,7 +20,7 @@ from torch.distributed.tensor import Replicate, Shard, distribute_tensor, init_d
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from fusedstep import reference
-from fusedstep.torch import _mesh
+from fusedstep.torch import _mesh, _ranks, clip_grad_norm_
 from tests.helpers.devices import HOST, torch_pretending
 from tests.helpers.torch_spec import make
 
@@ -110,6 +110,34 @@ def test_a_shard_is_stepped_as_a_part_of_the_whole(seed: int, on_cuda: bool) -> 
                     for key, x in arrays.items():
                         assert x.placements == tuple(placements[k])
                         assert torch.equal(x.to_local(), part(k, want[k][key]).to_local()), (rank, key, shapes[k])
+
+
+def test_process_groups_that_are_made_again(monkeypatch: Any) -> None:
+    """An optimizer finds those of today, and clips nothing to the norm of its shards where there are none."""
+    used = []
+
+    def gathered(group: Any, row: list[float]) -> list[list[float]]:
+        used.append(group)
+        return [row, row]
+
+    monkeypatch.setattr(_ranks, "gathered", gathered)
+    with as_rank(0, 2):
+        mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("again",))
+        p = torch.nn.Parameter(distribute_tensor(torch.ones(4, 3), mesh, [Shard(0)], src_data_rank=None))
+        p.grad = distribute_tensor(torch.ones(4, 3), mesh, [Shard(0)], src_data_rank=None)
+        opt = make("SGD", [p], max_norm=1.0)
+        opt.step()
+    before = p.to_local().clone()
+    for call in (opt.step, lambda: clip_grad_norm_([p], 1.0)):
+        with pytest.raises(RuntimeError, match="has no process groups any more"):
+            call()
+    assert torch.equal(p.to_local(), before)
+    with as_rank(0, 2):
+        init_device_mesh("cpu", (2,), mesh_dim_names=("again",))
+        opt.step()
+        assert used[1] is not used[0]
+        assert used[1] is mesh.get_group(0)
+    assert not torch.equal(p.to_local(), before)
 
 
 @pytest.mark.parametrize("on_cuda", DEVICES)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 
 from .._rule import KeptGroups
@@ -55,8 +57,13 @@ class Run:
         self.rows: torch.Tensor | NDArray[np.float64] | None = None  # statistics of each parameter
 
     def dimensions(self, params: list[Any], indices: list[int]) -> list[Dimension]:
-        """The mesh dimensions over which these parameters are sharded; found anew where a placement is another one."""
-        key = [(id(spec), k, spec) for p, k in zip(params, indices, strict=True) if (spec := getattr(p, "_spec", 0))]
+        """The mesh dimensions over which these parameters are sharded; found anew where a placement is another one, or
+        where the process groups are."""
+        key: list[Any] = [
+            (id(spec), k, spec) for p, k in zip(params, indices, strict=True) if (spec := getattr(p, "_spec", 0))
+        ]
+        world = dist.group.WORLD
+        key.append(None if world is None else weakref.ref(world))
         if key != self.mesh_dimensions[0]:
             self.mesh_dimensions = key, _mesh.dimensions(params, indices)
         return self.mesh_dimensions[1]
