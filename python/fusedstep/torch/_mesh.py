@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -213,10 +214,14 @@ def _rows(spec: Any) -> list[torch.Tensor | None]:
     """Of each dimension of a DTensor, the indices that this rank has; None for all."""
     out: list[torch.Tensor | None] = [None] * len(spec.shape)
     coordinate = spec.mesh.get_coordinate()
-    for k, placement in enumerate(spec.placements):
-        if placement.is_replicate() or coordinate is None:
-            continue
+    dims = [] if coordinate is None else [k for k, p in enumerate(spec.placements) if not p.is_replicate()]
+    # FSDP divides what tensor parallelism has left, and notes it as a strided placement before that one. Where rows do
+    # not divide evenly, the placement would split the whole into other parts than FSDP has made.
+    for k in sorted(dims, key=lambda k: (1, -k) if _divides_the_rest(spec, k) else (0, k)):
+        placement = spec.placements[k]
         d = placement.dim
+        if _divides_the_rest(spec, k):
+            placement = _imported("Shard")(d)
         rows = out[d]
         if rows is None:
             rows = torch.arange(spec.shape[d], device="cpu")
@@ -224,3 +229,11 @@ def _rows(spec: Any) -> list[torch.Tensor | None]:
         chunks, _ = placement._split_tensor(along, spec.mesh.size(k), with_padding=False, contiguous=True)
         out[d] = chunks[coordinate[k]].reshape(-1)
     return out
+
+
+def _divides_the_rest(spec: Any, k: int) -> bool:
+    """Whether a placement is strided for the ones after it, which come before it."""
+    factor = getattr(spec.placements[k], "split_factor", 1)
+    after = [j for j in range(k + 1, len(spec.placements)) if not spec.placements[j].is_replicate()]
+    sizes = [spec.mesh.size(j) for j in after if spec.placements[j].dim == spec.placements[k].dim]
+    return bool(factor > 1 and factor == math.prod(sizes))
