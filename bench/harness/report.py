@@ -25,7 +25,7 @@ from harness.results import (
     significant,
 )
 
-WHERE = ("device", "threads", "target")
+WHERE = ("device", "threads", "target", "ranks")
 CAPTION = (
     "Peers: their time / that of fusedstep; on a GPU in brackets that of the host's part; w: waits for the device. "
     "±: two standard errors of the median. host: on the CPU the step with two elements per tensor, on a GPU until the "
@@ -58,15 +58,16 @@ def by_format(entry: Entry) -> str:
 
 
 def ours(entry: Entry) -> list[str]:
-    """fusedstep's cells: time, its error, GB/s, share of the limit, the host's part, and of that the core's."""
+    """fusedstep's cells: time, its error, GB/s, share of the limit, the host's part, of that the core's; messages."""
     row = row_of(entry, OURS)
     if row is None:
-        return ["-"] * 6
+        return ["-"] * 7
     seconds, share = median_of(row), limit_share(entry, OURS)
     moved = (row.get("bytes_per_element") or entry["bytes_per_element"]) * entry["elements"]
     parts = [duration(median_of(row, k)) if row.get(k) else "-" for k in ("host_seconds", "core_seconds")]
     limit = "-" if share is None else f"{share:.0%}"
-    return [duration(seconds), f"{ERRORS * error_of(row):.0%}", significant(moved / seconds / 1e9), limit, *parts]
+    times = [duration(seconds), f"{ERRORS * error_of(row):.0%}", significant(moved / seconds / 1e9), limit, *parts]
+    return [*times, str(row.get("collectives", "-"))]
 
 
 def cell(entry: Entry, peer: str, bold: str) -> str:
@@ -84,7 +85,7 @@ def cell(entry: Entry, peer: str, bold: str) -> str:
 def table_of(entries: list[Entry], names: list[str], bold: str) -> list[list[str]]:
     """The head and a row for each case, without the columns in which no row has anything."""
     peers = peers_of(entries)
-    head = ["case", "B/elem", OURS, "±", "GB/s", "of limit", "host", "core", *peers]
+    head = ["case", "B/elem", OURS, "±", "GB/s", "of limit", "host", "core", "collectives", *peers]
     rows = [
         [name, by_format(entry), *ours(entry), *(cell(entry, peer, bold) for peer in peers)]
         for name, entry in zip(names, entries, strict=True)

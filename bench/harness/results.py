@@ -21,9 +21,9 @@ OURS, LIMIT = "fusedstep", "limit"
 LEAST = 0.03  # a difference below it is none, however still the machine
 BETWEEN = 0.1  # a ratio may differ by a tenth between runs: where arrays land in memory is in no spread of one run
 ERRORS = 2  # standard errors that a difference has to exceed
-CASE_KEYS = ("rule", "shapes", "dtype", "clip", "device", "threads", "target", "cache", "state", "ride")
+CASE_KEYS = ("rule", "shapes", "dtype", "clip", "device", "threads", "target", "cache", "state", "ride", "ranks")
 # Those that a label leaves out unless asked, and how it words them.
-EXTRAS = {"device": "{}", "threads": "{} threads", "target": "{}", "cache": "{} cache"}
+EXTRAS = {"device": "{}", "threads": "{} threads", "target": "{}", "cache": "{} cache", "ranks": "{} ranks"}
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
 Row = dict[str, Any]

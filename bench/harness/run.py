@@ -102,11 +102,11 @@ class Runner:
         contenders: dict[str, tuple[Contender, Case, measure.Data]] = {}
         for name in names:
             row = rows[name]
-            made = _try(row, lambda name=name, row=row: self._set_up(case, name, budget, shared, row))
+            made = attempted(row, lambda name=name, row=row: self._set_up(case, name, budget, shared, row))
             if made is not None:
                 contenders[name] = made
         steps = {name: contender.step for name, (contender, _, _) in contenders.items()}
-        if (limit := _try(rows[LIMIT], lambda: limits.limit(case, entry["bytes_per_element"]))) is not None:
+        if (limit := attempted(rows[LIMIT], lambda: limits.limit(case, entry["bytes_per_element"]))) is not None:
             steps[LIMIT], gradient = limit
 
         def refresh(name: str) -> None:
@@ -130,7 +130,7 @@ class Runner:
             contender, its_case, _ = contenders[name]
             if case.device == "cpu" or contender.core:
                 row = rows[name]
-                row |= _try(row, lambda c=its_case, name=name: self._host_part(c, name), "host_failed") or {}
+                row |= attempted(row, lambda c=its_case, name=name: self._host_part(c, name), "host_failed") or {}
 
     def _lacks(self, case: Case, arrays: float) -> str | None:
         """Why there is no memory for so many arrays of the parameters' size; None if there is."""
@@ -198,7 +198,7 @@ class Runner:
         return {name: rounded([s.host or s.seconds for s in samples]) for name, samples in taken.items()}
 
 
-def _try(row: Row, action: Callable[[], T], key: str = "failed") -> T | None:
+def attempted(row: Row, action: Callable[[], T], key: str = "failed") -> T | None:
     """What goes wrong with one contender is told in its row, and the rest goes on."""
     try:
         return action()

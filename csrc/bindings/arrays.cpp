@@ -98,11 +98,15 @@ void check_memory(PyObject* object, const TypeFacts& facts, const Array& a, cons
   }
 }
 
+py::object spec_of(PyObject* object) {
+  static PyObject* const name = PyUnicode_InternFromString("_spec");
+  return py::handle(object).attr(py::handle(name));
+}
+
 std::string placements_text(PyObject* object) { return py::str(py::handle(object).attr("placements")); }
 
 // With the ranks: what a mesh prints may be the same for two.
-std::string mesh_text(const py::object& spec) {
-  const py::object mesh = spec.attr("mesh");
+std::string mesh_text(const py::object& mesh) {
   const std::string ranks = py::str(mesh.attr("mesh").attr("tolist")());
   return py::cast<std::string>(py::str(mesh)) + " of ranks " +
          (ranks.size() <= 80 ? ranks : ranks.substr(0, 77) + "...");
@@ -112,25 +116,36 @@ std::string mesh_text(const py::object& spec) {
 
 bool is_sharded(PyObject* object) { return facts_of(object).kind == TypeFacts::sharded; }
 
-void check_placed_alike(PyObject* object, const Where& where, PyObject* param, std::int64_t index) {
-  const bool sharded = is_sharded(param);
-  const bool alike = is_sharded(object) == sharded;
-  if (alike && !sharded) return;
-  const std::string match = " to match params[" + std::to_string(index) + "]";
-  if (!alike) {
+void Placement::set(PyObject* param) {
+  sharded_ = is_sharded(param);
+  spec_ = sharded_ ? spec_of(param) : py::object();
+}
+
+void Placement::check(PyObject* object, PyObject* param, const Where& where, std::int64_t index) {
+  const bool sharded = is_sharded(object);
+  if (!sharded && !sharded_) return;
+  const auto match = [index] { return " to match params[" + std::to_string(index) + "]"; };
+  if (sharded != sharded_) {
     throw TypeError(where.text() + " is a " + type_name(object) + ", expected a " +
-                    (sharded ? "DTensor" : "plain tensor") + match);
+                    (sharded_ ? "DTensor" : "plain tensor") + match());
   }
-  static PyObject* const name = PyUnicode_InternFromString("_spec");
-  const py::object own = py::handle(object).attr(name), of_param = py::handle(param).attr(name);
-  if (own.is(of_param)) return;
-  if (!own.attr("mesh").equal(of_param.attr("mesh"))) {
-    throw TypeError(where.text() + " is on another mesh, " + mesh_text(own) + ", expected " + mesh_text(of_param) +
-                    match);
+  const py::object own = spec_of(object);
+  if (own.is(spec_) || (own.is(like_) && spec_.is(its_))) return;
+  // Strings that are made once, not for each attribute.
+  static PyObject* const mesh = PyUnicode_InternFromString("mesh");
+  static PyObject* const placements = PyUnicode_InternFromString("placements");
+  const auto get = [](const py::object& spec, PyObject* name) -> py::object { return spec.attr(py::handle(name)); };
+  const py::object on = get(own, mesh), expected = get(spec_, mesh);
+  if (!on.is(expected) && !on.equal(expected)) {
+    throw TypeError(where.text() + " is on another mesh, " + mesh_text(on) + ", expected " + mesh_text(expected) +
+                    match());
   }
-  if (own.attr("placements").equal(of_param.attr("placements"))) return;
-  throw py::value_error(where.text() + " has placements " + placements_text(object) + ", expected " +
-                        placements_text(param) + match + ": redistribute it");
+  if (!get(own, placements).equal(get(spec_, placements))) {
+    throw py::value_error(where.text() + " has placements " + placements_text(object) + ", expected " +
+                          placements_text(param) + match() + ": redistribute it");
+  }
+  like_ = own;
+  its_ = spec_;
 }
 
 Reader::~Reader() {
@@ -209,7 +224,8 @@ Array Reader::read_mask(PyObject* object, const Where& where) {
 
 PyObject* Reader::local(PyObject* object) {
   if (facts_of(object).kind != TypeFacts::sharded) return object;
-  py::object shard = py::handle(object).attr("_local_tensor");
+  static PyObject* const name = PyUnicode_InternFromString("_local_tensor");
+  py::object shard = py::handle(object).attr(name);
   // The result of a collective that may not have ended is a tensor of its own kind, which waits.
   if (facts_of(shard.ptr()).kind == TypeFacts::subclass && py::hasattr(shard, "wait")) shard = shard.attr("wait")();
   return keep_.emplace_back(std::move(shard)).ptr();

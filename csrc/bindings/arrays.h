@@ -67,8 +67,20 @@ class Reader {
 
 // A torch DTensor: what is read of it is its shard here.
 bool is_sharded(PyObject* object);
-// Errors unless both are plain, or DTensors with the same placements on the same mesh. `index`: of the parameter.
-void check_placed_alike(PyObject* object, const Where& where, PyObject* param, std::int64_t index);
+
+// Whether arrays are placed as their parameter is.
+class Placement {
+ public:
+  // That of a parameter, for what is checked from now on.
+  void set(PyObject* param);
+  // Errors unless both are plain, or DTensors with the same placements on the same mesh. `index`: of the parameter.
+  void check(PyObject* object, PyObject* param, const Where& where, std::int64_t index);
+
+ private:
+  bool sharded_ = false;
+  py::object spec_;        // of the parameter
+  py::object like_, its_;  // two that were found alike: arrays of state of one shape share theirs
+};
 
 // A float, or one number in an array.
 Number read_number(Reader& reader, PyObject* object, const Where& where);

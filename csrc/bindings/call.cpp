@@ -36,8 +36,11 @@ void PyCall::read_report(const py::object& report) {
 
 void PyCall::read(Given& t, int k, PyObject* object) {
   const Where at = t.where(k);
-  if (k == 0) param_ = object;
-  check_placed_alike(object, at, param_, t.index);
+  if (k == 0) {
+    placement_.set(param_ = object);
+  } else {
+    placement_.check(object, param_, at, t.index);
+  }
   const Array& a = t.array[k] = reader_.read(object, at, k == 1 ? Lazy::resolve : Lazy::refuse);
   if (k == 1) check_gradient(a, at, t.array[0]);
   if (k > 1) check_state(a, at, t.array[0], t.group->rounding[k - 2] == Rounding::exact);
@@ -50,7 +53,7 @@ void PyCall::read_mask(Given& t, PyObject* object) {
   check_real(t, "a mask");
   t.has_mask = true;
   const Where at = t.where(t.mask());
-  check_placed_alike(object, at, param_, t.index);
+  placement_.check(object, param_, at, t.index);
   const Array& a = t.array[t.mask()] = reader_.read_mask(object, at);
   check_beside_param(a, at, t.array[0]);
 }
@@ -58,7 +61,7 @@ void PyCall::read_mask(Given& t, PyObject* object) {
 void PyCall::read_average(Given& t, PyObject* object) {
   t.has_average = true;
   const Where at = t.where(t.average());
-  check_placed_alike(object, at, param_, t.index);
+  placement_.check(object, param_, at, t.index);
   const Array& a = t.array[t.average()] = reader_.read(object, at);
   check_state(a, at, t.array[0], true);
   check_writable(a, at);

@@ -122,6 +122,7 @@ class PyCall {
   std::vector<py::object> lr_;    // of each of the call's options
   std::vector<py::object> keep_;  // while the interpreter lock is released
   PyObject* param_ = nullptr;     // that of the tensor which is being read
+  Placement placement_;           // of that
   std::deque<Shard> shards_;      // what tensors point to
   py::list written_;              // for before_write
   std::int64_t params_ = 0;

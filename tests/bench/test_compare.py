@@ -346,6 +346,28 @@ def test_what_is_not_worse() -> None:
     assert notes == ["another machine: a, now b", "0 cases compared, 1 of the older result have no time now"]
 
 
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
+def test_sharded_parameters(tmp_path: Path) -> None:
+    """On two ranks, of which one has less of each tensor, and nothing of the smallest."""
+    shapes, path = tmp_path / "mine.json", tmp_path / "out.json"
+    shapes.write_text('{"source": "", "tensors": [[1, [1]], [2, [7, 3]]]}')
+    script = [sys.executable, str(BENCH / "distributed.py"), "--quick", "--budget", "0.01", "--json", str(path)]
+    done = subprocess.run([*script, "--shapes", str(shapes)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = results.load(path)
+    assert [results.label(e["case"], "ranks") for e in found["cases"]] == [
+        "AdamW, mine, float32 (2 ranks)",
+        "AdamW, mine, float32 + clip (2 ranks)",
+    ]
+    for clip, entry in enumerate(found["cases"]):
+        rows = {r["peer"]: r for r in entry["rows"]}
+        assert rows.keys() >= {"fusedstep", "fusedstep plain", "torch fused"}
+        assert all(len(r["seconds"]) == 3 and r["collectives"] == clip for n, r in rows.items() if n != "limit")
+        assert [rows[name]["update_error"] for name in ("fusedstep", "fusedstep plain")] == [0.0, 0.0]
+        assert 0 < rows["torch fused"]["update_error"] < 1e-3
+        assert entry["elements"] == 43
+
+
 @pytest.mark.parametrize(("time", "spread", "faster"), [(0.96, 0.001, True), (0.98, 0.001, False), (0.9, 0.2, False)])
 def test_faster_is_beyond_the_noise(time: float, spread: float, faster: bool) -> None:
     theirs = {"peer": "x", "seconds": [time * f for f in (1 - 2 * spread, 1 - spread, 1, 1 + spread, 1 + 2 * spread)]}

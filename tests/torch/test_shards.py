@@ -148,9 +148,9 @@ def test_process_groups_that_are_made_again(monkeypatch: Any) -> None:
     """An optimizer finds those of today, and clips nothing to the norm of its shards where there are none."""
     used = []
 
-    def gathered(group: Any, row: list[float]) -> list[list[float]]:
+    def gathered(group: Any, row: list[float]) -> Any:
         used.append(group)
-        return [row, row]
+        return np.array([row, row])
 
     monkeypatch.setattr(_ranks, "gathered", gathered)
     with as_rank(0, 2):

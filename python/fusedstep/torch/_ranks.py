@@ -7,6 +7,7 @@ All ranks get the same list of lists and add it up in the same order, so that th
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import sys
 import weakref
@@ -14,8 +15,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 
 from .. import _core
 from ..reference import STATISTICS
@@ -51,14 +54,13 @@ def _transport(group: Any) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def gathered(group: Any, row: Sums) -> list[Sums]:
+def gathered(group: Any, row: Sums) -> NDArray[np.float64]:
     """The rows of all ranks of a group, which have the same length."""
-    mine = torch.tensor(row, dtype=torch.float64, device=_transport(group))
+    mine = torch.from_numpy(np.array(row, np.float64)).to(_transport(group))  # twice as fast as torch.tensor
     rows = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
     _messages.setdefault(group, deque(maxlen=8)).append([mine, *rows])
     dist.all_gather(rows, mine, group=group)
-    found: list[Sums] = torch.stack(rows).tolist()
-    return found
+    return np.stack([r.numpy(force=True) for r in rows])
 
 
 class Exchange:
@@ -133,10 +135,10 @@ class Exchange:
     def _run(self, sums: dict[int, float], failed: bool) -> list[Sums]:
         self.entered = True
         for dimension in self._dimensions:
-            rows = gathered(dimension.group, [self._flag(failed), *(sums.get(k, 0.0) for k in dimension.indices)])
-            self._note(rows)
-            for index, *shares in zip(dimension.indices, *(row[1:] for row in rows), strict=True):
-                sums[index] = _fold(shares, self._norm_type)
+            shares = map(sums.get, dimension.indices, itertools.repeat(0.0))
+            of_ranks = gathered(dimension.group, [self._flag(failed), *shares])
+            self._note(of_ranks[:, 0])
+            sums.update(zip(dimension.indices, _fold_all(of_ranks[:, 1:], self._norm_type), strict=True))
         own = [sums[k] for k in sorted(sums)]
         rows = [own] if self._group is None else self._over_group(own, failed)
         if self._failing and not failed:
@@ -147,21 +149,21 @@ class Exchange:
         """0, or 1 more than a rank that has failed, which ranks of other groups learn of here."""
         return 1.0 + dist.get_rank() if failed else 1.0 + min(self._failing, default=-1)
 
-    def _note(self, rows: list[Sums]) -> None:
-        self._failing |= {int(row[0]) - 1 for row in rows if row[0]}
+    def _note(self, flags: NDArray[np.float64]) -> None:
+        self._failing |= {int(flag) - 1 for flag in flags if flag}
 
     def _over_group(self, sums: Sums, failed: bool) -> list[Sums]:
         room = _room.get(self._group, 0)
         row = [self._flag(failed), float(len(sums)), *sums[:room]]
         rows = gathered(self._group, row + [0.0] * (2 + room - len(row)))
-        self._note(rows)
+        self._note(rows[:, 0])
         if self._failing or failed:
             return []
-        counts = [int(row[1]) for row in rows]
+        counts = rows[:, 1].astype(int).tolist()
         if max(counts) > room:
             _room[self._group] = room = max(counts)
             rows = gathered(self._group, [0.0, 0.0, *sums] + [0.0] * (room - len(sums)))
-        return [row[2 : 2 + count] for row, count in zip(rows, counts, strict=True)]
+        return [row[2 : 2 + count].tolist() for row, count in zip(rows, counts, strict=True)]
 
     # ------------------------------------------------------------------------------------------------------ on a device
 
@@ -233,6 +235,16 @@ def _check_told(label: str, dimensions: Sequence[Dimension]) -> None:
         raise RuntimeError(f"{label}: a rank raised an error in the call before, which changed nothing on any rank")
 
 
+def _fold_all(rows: NDArray[np.float64], norm_type: float) -> Sums:
+    """The same of many tensors, a row of them for each rank."""
+    if norm_type not in (1.0, 2.0, math.inf):
+        return [_fold(shares, norm_type) for shares in rows.T.tolist()]
+    add = np.maximum if norm_type == math.inf else np.add
+    with np.errstate(all="ignore"):
+        found: Sums = functools.reduce(add, rows).tolist()
+    return found
+
+
 def _fold(shares: Sums, norm_type: float) -> float:
     """What the parts of one tensor add to the norm, in the order of the ranks."""
     if norm_type == math.inf:
@@ -257,7 +269,7 @@ def statistics(rows: list[Sums], dimensions: Sequence[Dimension]) -> list[Sums]:
     rows = list(rows)
     for dimension in dimensions:
         own = [x for k in dimension.indices for x in rows[k]]
-        of_ranks = gathered(dimension.group, own)
+        of_ranks = gathered(dimension.group, own).tolist()
         for place, k in enumerate(dimension.indices):
             at = slice(place * len(STATISTICS), (place + 1) * len(STATISTICS))
             shards = [row[at] for row in of_ranks if row[at][-1] >= 0]  # those that have been updated

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import weakref
 from typing import Any
 
@@ -53,20 +54,25 @@ class Run:
         self.masked = False  # whether some parameter has a mask
         self.swapped = False  # whether parameters are their averages for now
         self.attached: tuple[Any, dict[torch.Tensor, torch.Tensor]] | None = None  # an AveragedModel; averages in it
-        self.mesh_dimensions: tuple[Any, list[Dimension]] = ((), [])  # of these placements of parameters
+        self.mesh_dimensions: tuple[list[Any], list[int], list[Dimension]] = (
+            [],
+            [],
+            [],
+        )  # of these placements of parameters
         self.rows: torch.Tensor | NDArray[np.float64] | None = None  # statistics of each parameter
 
     def dimensions(self, params: list[Any], indices: list[int]) -> list[Dimension]:
         """The mesh dimensions over which these parameters are sharded; found anew where a placement is another one, or
-        where the process groups are."""
-        key: list[Any] = [
-            (id(spec), k, spec) for p, k in zip(params, indices, strict=True) if (spec := getattr(p, "_spec", 0))
-        ]
+        where process groups have been made again."""
         world = dist.group.WORLD
-        key.append(None if world is None else weakref.ref(world))
-        if key != self.mesh_dimensions[0]:
-            self.mesh_dimensions = key, _mesh.dimensions(params, indices)
-        return self.mesh_dimensions[1]
+        specs = [getattr(p, "_spec", None) for p in params]
+        specs.append(None if world is None else weakref.ref(world))  # a live object has one reference of this kind
+        before, of_before, found = self.mesh_dimensions
+        same = len(specs) == len(before) and all(map(operator.is_, specs, before)) and indices == of_before
+        if not same:
+            found = _mesh.dimensions(params, indices)
+            self.mesh_dimensions = specs, indices, found
+        return found
 
     def place(self, like: torch.Tensor | None) -> torch.Tensor | NDArray[np.float64]:
         """The values, on a GPU if ``like`` is on one, whichever has them."""
