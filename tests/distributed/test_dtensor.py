@@ -874,10 +874,14 @@ def functions(rank, size):
     """Norms of fusedstep.functional are of what one process has: it refuses DTensors where it would need one."""
     param, grad = (place(torch.ones(5, 3), LAYOUTS["rows"]) for _ in range(2))
     before = local(param).clone(), local(grad).clone()
+    short = place(torch.zeros(5, 3, dtype=torch.bfloat16), LAYOUTS["rows"])
     said = []
     for call in (
         lambda: fusedstep.functional.sgd([param], [grad], lr=0.1, max_norm=1.0),
         lambda: fusedstep.functional.clip_grad_norm([grad], 1.0),
+        lambda: fusedstep.functional.total_norm([local(grad), grad]),
+        lambda: fusedstep.functional.sgd([param], [grad], lr=0.1, stats_out=np.zeros((1, 7))),
+        lambda: fusedstep.functional.rmsprop([param], [grad], [short], lr=0.1, step=1),
     ):
         with pytest.raises(TypeError) as error:
             call()
@@ -890,6 +894,7 @@ def functions(rank, size):
 def test_functions_of_one_process_refuse_to_clip(ranks):
     for said in ranks(functions, 2):
         assert all("DTensor" in text for text in said)
+        assert [text.split(" ")[1] for text in said] == ["params[0]", "grads[0]", "arrays[1]", "params[0]", "params[0]"]
 
 
 def test_every_rule_is_there():

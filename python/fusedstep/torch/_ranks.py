@@ -105,6 +105,7 @@ class Exchange:
 
     def fail(self) -> None:
         """Instead of the call: the others learn of an error here."""
+        self._norm_type = 2.0  # the one that was given may be the error
         if self.on_device:
             self.gather(self.buffer(0), [], failed=True)
         else:
