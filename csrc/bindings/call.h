@@ -39,6 +39,8 @@ struct CallArgs {
   py::object place_of = py::none();      // takes a DTensor, returns shape and offset of its Shard; None: it is whole
   py::object stats = py::none();         // float64 where the tensors are: kStats for each parameter of all groups
   py::object before_write = py::none();  // is told, before anything is written, which objects will be; it may raise
+  // Of a torch optimizer, if the parameters are some of its own: the number of the first, and how many it has.
+  std::optional<std::pair<std::int64_t, std::int64_t>> part = std::nullopt;
 };
 
 struct TorchParam;

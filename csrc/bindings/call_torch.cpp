@@ -82,9 +82,10 @@ void PyCall::add_torch(const std::vector<TorchGroup>& groups, const py::object& 
   state_ = state;
   for (const auto& [group, params, lr, options] : groups) {
     add_group(*group, lr.is_none() ? py::object() : lr);
-    if (!args_.stats.is_none()) params_ += static_cast<std::int64_t>(py::len(params));
+    if (!args_.stats.is_none() && !args_.part) params_ += static_cast<std::int64_t>(py::len(params));
   }
-  walk_ = std::make_unique<TorchWalk>(groups, state);
+  if (args_.part) params_ = args_.part->second;
+  walk_ = std::make_unique<TorchWalk>(groups, state, args_.part ? args_.part->first : 0);
   given_.reserve(walk_->size());
   call_.counts.reserve(walk_->size());
   walk_->each([&](TorchParam& p) { add_param(p, init, to_device); });

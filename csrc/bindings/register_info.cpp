@@ -45,7 +45,8 @@ void register_info(py::module_& m) {
     py::list out;
     for (const RuleInfo& r : all_rules()) {
       out.append(py::dict(py::arg("name") = r.name, py::arg("state") = r.state, py::arg("hyper") = r.hyper,
-                          py::arg("scalars") = r.scalars));
+                          py::arg("scalars") = r.scalars, py::arg("group_scalars") = r.group_scalars,
+                          py::arg("sums") = r.sums));
     }
     return out;
   });

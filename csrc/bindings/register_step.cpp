@@ -57,7 +57,8 @@ py::list check_params(const py::list& params, const std::string& label, std::int
 py::object step_torch(const std::vector<TorchGroup>& groups, const py::object& state, const py::object& init,
                       const py::object& to_device, const py::object& grad_scale, const py::object& found_inf,
                       const py::object& report, const std::string& nonfinite, const py::object& over_ranks,
-                      const py::object& before_write, const py::object& stats, const py::object& place_of) {
+                      const py::object& before_write, const py::object& stats, const py::object& place_of,
+                      const std::optional<std::pair<std::int64_t, std::int64_t>>& part) {
   CallArgs args{groups.empty() ? "step" : std::get<0>(groups.front())->label, 2.0, false, nonfinite_of(nonfinite)};
   args.stats = stats;
   args.grad_scale = grad_scale;
@@ -66,6 +67,7 @@ py::object step_torch(const std::vector<TorchGroup>& groups, const py::object& s
   args.over_ranks = over_ranks;
   args.place_of = place_of;
   args.before_write = before_write;
+  args.part = part;
   PyCall call(args);
   call.add_torch(groups, state, init, to_device);
   return call.run();
@@ -106,7 +108,7 @@ void register_step(py::module_& m) {
   m.def("step_torch", &step_torch, py::call_guard<FloatEnvironment>(), py::arg("groups"), py::arg("state"),
         py::arg("init"), py::arg("to_device"), py::kw_only(), py::arg("grad_scale"), py::arg("found_inf"),
         py::arg("report"), py::arg("nonfinite"), py::arg("over_ranks"), py::arg("before_write"),
-        py::arg("stats") = py::none(), py::arg("place_of") = py::none());
+        py::arg("stats") = py::none(), py::arg("place_of") = py::none(), py::arg("part") = py::none());
 }
 
 }  // namespace fusedstep

@@ -48,7 +48,8 @@ py::object find_item(const py::handle& mapping, const py::handle& key) {
 
 // State is created in parameter order, so walking the dict beside the parameters finds nearly every entry without
 // hashing a tensor, which torch does in Python.
-TorchWalk::TorchWalk(const std::vector<TorchGroup>& groups, const py::object& state) : state_(state) {
+TorchWalk::TorchWalk(const std::vector<TorchGroup>& groups, const py::object& state, std::int64_t first)
+    : state_(state) {
   const bool ordered = PyDict_Check(state_.ptr());
   Py_ssize_t position = 0;
   PyObject *key = nullptr, *value = nullptr;
@@ -57,7 +58,7 @@ TorchWalk::TorchWalk(const std::vector<TorchGroup>& groups, const py::object& st
   };
   advance();
   bool all_found = true;
-  std::int64_t index = 0;
+  std::int64_t index = first;
   sources_.reserve(groups.size());
   for (const auto& [group, params, lr, options] : groups) {
     auto& from =
@@ -75,6 +76,10 @@ TorchWalk::TorchWalk(const std::vector<TorchGroup>& groups, const py::object& st
     from.average = from.state_keys.size();
     if (group->averages) add("ema");
     for (const py::handle param : params) {
+      if (param.is_none()) {
+        ++index;
+        continue;
+      }
       TorchParam& p = params_.emplace_back();
       p.from = &from;
       p.index = index++;

@@ -25,9 +25,10 @@ struct TorchParam {
 py::object find_item(const py::handle& mapping, const py::handle& key);
 
 // Holds a reference to everything it hands out until it is destroyed. A parameter that is given twice is there once.
+// None in the place of one is passed over. `first` is the number of the first.
 class TorchWalk {
  public:
-  TorchWalk(const std::vector<TorchGroup>& groups, const py::object& state);
+  TorchWalk(const std::vector<TorchGroup>& groups, const py::object& state, std::int64_t first);
 
   std::size_t size() const { return params_.size(); }
 

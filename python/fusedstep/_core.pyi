@@ -64,7 +64,7 @@ ListsGroup = (
     tuple[Group, list[Any], list[Any], list[list[Any]], int | list[int], list[int] | None, list[int] | None]
     | tuple[Group, list[Any], list[Any], list[list[Any]], int | list[int], list[int] | None, list[int] | None, Beside]
 )
-# Of step_torch: group, params, lr if it is a tensor, and what `init` is given.
+# Of step_torch: group, params (None in the place of one is passed over), lr if it is a tensor, what `init` is given.
 TorchGroup = tuple[Group, list[Any], Any | None, Any]
 # The sums of this process's tensors, and their indices among the parameters, to those of every rank. Where its
 # `on_device` is True and the tensors are on a CUDA device, nothing waits: `buffer(n)` is a float64 tensor there for n
@@ -103,6 +103,8 @@ def step_torch(
     before_write: BeforeWrite,
     stats: Any | None = None,
     place_of: Callable[[Any], tuple[list[int], list[int]] | None] | None = None,  # of a DTensor: whole shape, offset
+    # Where these are some of an optimizer's parameters: the number of the first, and how many there are.
+    part: tuple[int, int] | None = None,
 ) -> float | None: ...
 def norm(
     arrays: list[Any],

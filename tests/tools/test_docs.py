@@ -7,12 +7,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import fusedstep.torch
-from fusedstep.torch import _decay
+from fusedstep.torch import _decay, _release
 from tests.helpers.tools import ROOT, need_package
 
 DOCUMENTS = sorted(p for folder in ("", "docs/**/", "bench/", "tests/") for p in ROOT.glob(f"{folder}*.md"))
@@ -39,7 +40,7 @@ def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/formats.md", "docs/ride-alongs.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/formats.md", "docs/release.md", "docs/ride-alongs.md"])
 def test_code_runs(document: str, tmp_path: Path) -> None:
     snippets = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
     assert len(snippets) >= 2
@@ -133,6 +134,8 @@ def test_param_groups_names_what_it_cannot_use() -> None:
     assert [len(g["params"]) for g in fusedstep.torch.param_groups(Own(), 0.1)] == [2, 4]
 
 
-def test_example_of_param_groups() -> None:
-    assert doctest.testmod(_decay).attempted >= 4
-    assert doctest.testmod(_decay).failed == 0
+@pytest.mark.parametrize(("module", "least"), [(_decay, 4), (_release, 5)])
+def test_examples_in_docstrings(module: Any, least: int) -> None:
+    done = doctest.testmod(module, extraglobs={"fusedstep": fusedstep, "torch": torch})
+    assert done.attempted >= least
+    assert done.failed == 0

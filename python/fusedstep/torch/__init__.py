@@ -10,17 +10,20 @@ from .. import rules as _rules
 from . import optimizers
 from ._base import FusedOptimizer
 from ._decay import param_groups
+from ._release import GradientRelease, release_gradients
 from .clip import clip_grad_norm_, clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from .optimizers import *  # noqa: F403
 
 __all__ = [
     "FusedOptimizer",
+    "GradientRelease",
     "clip_grad_norm_",
     "clip_grad_value_",
     "clip_grads_with_norm_",
     "get",
     "get_total_norm",
     "param_groups",
+    "release_gradients",
 ]
 __all__ += optimizers.__all__
 

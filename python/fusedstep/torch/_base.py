@@ -14,7 +14,7 @@ from .._rule import GRAD_ATTR, OF_A_RUN, RUN_TIME, Option, Rule
 from . import _groups, _loading, _mesh, _ranks
 from ._loading import new_step
 from ._rides import Before, RidesAlong, Riding
-from ._run import Run, on_gpu
+from ._run import Round, Run, on_gpu
 from ._warn import warn
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -264,6 +264,7 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
             if not self._rule.torch_class:  # another package's options are fewer; torch's class has seen to it
                 kept = {**self.defaults, **(present[k] if k < len(present) else {})}
                 self.param_groups[k].update({name: kept[name] for name in self._keys if name not in group})
+        self._run.round = Round()
         self._follow_loaded()
 
     @property
@@ -278,8 +279,10 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
 
     def _scales_in_step(self) -> bool:
         """Asked by torch.amp.GradScaler and by its users: whether unscaling and skipping are left to the step."""
-        return bool(self.defaults.get("fused")) or any(
-            self._has(g, "max_norm", "clip_value") for g in self.param_groups
+        return (
+            bool(self.defaults.get("fused"))
+            or any(self._has(g, "max_norm", "clip_value") for g in self.param_groups)
+            or self._run.release is not None  # which then says that it cannot
         )
 
     _step_supports_amp_scaling: Any = property(_scales_in_step)  # torch's classes have a plain attribute
@@ -419,6 +422,7 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
             )
         else:
             self._update(run_times, None)
+        self._run.round = Round()
         return loss
 
     def _dimensions(self, run_times: list[dict[str, Any]]) -> Sequence[_mesh.Dimension]:
@@ -491,8 +495,7 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
                 "opt.load_state_dict(opt.state_dict()) converts it"
             )
 
-    def _update(self, run_times: list[dict[str, Any]], over_ranks: _ranks.Exchange | None) -> None:
-        label = type(self).__name__
+    def _check_ready(self, label: str) -> None:
         if not isinstance(self.state, (dict, MutableMapping)):  # a dict is told at once
             raise TypeError(
                 f"{label}: state is a {type(self.state).__name__}, expected a dict or another mutable mapping of "
@@ -500,6 +503,12 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
             )
         if self._run.swapped:
             raise RuntimeError(f"{label}: step() within swap_ema(), where parameters are their averages; step after it")
+
+    def _update(self, run_times: list[dict[str, Any]], over_ranks: _ranks.Exchange | None) -> None:
+        label = type(self).__name__
+        self._check_ready(label)
+        if self._run.release is not None:
+            self._run.release.check_step(self)
         scale = getattr(self, "grad_scale", None)
         if not on_gpu(scale):
             scale = 1.0 if scale is None else check.POSITIVE.check(label, "grad_scale", scale)
@@ -509,7 +518,10 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
         for k, (group, own) in enumerate(zip(self.param_groups, run_times, strict=True)):
             core = self._core_group(k, group, own)
             lr = group["lr"] if "lr" in group else self.defaults["lr"]
-            groups.append((core, group["params"], lr if isinstance(lr, torch.Tensor) else None, group))
+            params = group["params"]
+            if self._run.round.released and own["ema_decay"] is not None:
+                params = self._run.round.left(params)  # averages of the others have moved
+            groups.append((core, params, lr if isinstance(lr, torch.Tensor) else None, group))
             if own[_groups.RIDING]:
                 riding.append((core, group, own))
         max_norms = [float(own["max_norm"]) for own in run_times if own["max_norm"] is not None]
@@ -525,7 +537,7 @@ class FusedOptimizer(RidesAlong, torch.optim.Optimizer):
             groups,
             self.state,
             self._new_state,
-            _step_on_device,
+            on_device,
             grad_scale=scale,
             found_inf=found_inf,
             report=report,
@@ -553,7 +565,8 @@ def _on_host(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, "lr": 0.0} if on_gpu(options["lr"]) else options
 
 
-def _step_on_device(step: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
+def on_device(step: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
+    """A step count, beside its parameter."""
     return step.to(param.device, non_blocking=True)
 
 

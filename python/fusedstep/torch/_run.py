@@ -22,6 +22,23 @@ def on_gpu(x: Any) -> bool:
     return isinstance(x, torch.Tensor) and x.is_cuda
 
 
+class Round:
+    """What gradient release has done since the last ``step()`` (_release.py)."""
+
+    __slots__ = ("averaged", "count", "places", "released")
+
+    def __init__(self) -> None:
+        self.released: set[int] = set()  # parameters that were updated, by id()
+        self.averaged: dict[int, int] = {}  # of groups, by number: how many steps their averages had seen
+        # Of parameters by id(): the number of the group, the place in it, and the number among all; how many there are.
+        self.places: dict[int, tuple[int, int, int]] | None = None
+        self.count = 0
+
+    def left(self, params: list[torch.Tensor]) -> list[torch.Tensor | None]:
+        """None in place of those that have been updated."""
+        return [None if id(p) in self.released and p.grad is None else p for p in params]
+
+
 class Run:
     """What belongs to a run and is never saved, in an object of its own: a wrapper that copies an optimizer's
     ``__dict__`` has the same one."""
@@ -34,6 +51,8 @@ class Run:
         "masked",
         "mesh_dimensions",
         "norm_group",
+        "release",
+        "round",
         "rows",
         "swapped",
         "tensor_ids",
@@ -60,6 +79,8 @@ class Run:
             [],
         )  # of these placements of parameters
         self.rows: torch.Tensor | NDArray[np.float64] | None = None  # statistics of each parameter
+        self.release: Any | None = None  # a GradientRelease
+        self.round = Round()
 
     def dimensions(self, params: list[Any], indices: list[int]) -> list[Dimension]:
         """The mesh dimensions over which these parameters are sharded; found anew where a placement is another one, or

@@ -13,6 +13,7 @@ from .. import _arguments as check
 from .. import _core
 from . import _mesh, _ranks
 from ._base import norm_out, outside_dynamo, raise_versions, refuse
+from ._release import check_not_released
 from ._run import on_gpu
 from ._warn import warn
 
@@ -38,8 +39,11 @@ def _params(label: str, parameters: Tensors) -> list[torch.Tensor]:
             f"{label}: {len(listed) - len(once)} of {len(listed)} parameters are listed twice (tied weights?); each is "
             "counted and scaled once"
         )
-    _mesh.align_gradients(once.values())
-    return list(once.values())
+    params = list(once.values())
+    _mesh.align_gradients(params)
+    if all(p.grad is None for p in params):
+        check_not_released(label, params)
+    return params
 
 
 def _grads(params: list[torch.Tensor]) -> list[torch.Tensor]:
