@@ -104,6 +104,9 @@ def align_gradients(params: Iterable[torch.Tensor], attr: str = "grad") -> None:
     dtensor = _dtensor()
     if dtensor is None:
         return
+    params = list(params)
+    if not any(issubclass(kind, dtensor) for kind in set(map(type, params))):  # sooner known than of each
+        return
     with torch._C.DisableTorchFunctionSubclass():  # else reading a gradient takes twice as long
         others = [
             (p, grad)
