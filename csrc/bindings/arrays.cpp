@@ -105,6 +105,13 @@ py::object spec_of(PyObject* object) {
 
 std::string placements_text(PyObject* object) { return py::str(py::handle(object).attr("placements")); }
 
+// With the ranks: what a mesh prints may be the same for two.
+std::string mesh_text(const py::object& mesh) {
+  const std::string ranks = py::str(mesh.attr("mesh").attr("tolist")());
+  return py::cast<std::string>(py::str(mesh)) + " of ranks " +
+         (ranks.size() <= 80 ? ranks : ranks.substr(0, 77) + "...");
+}
+
 }  // namespace
 
 bool is_sharded(PyObject* object) { return facts_of(object).kind == TypeFacts::sharded; }
@@ -130,8 +137,8 @@ void Placement::check(PyObject* object, PyObject* param, const Where& where, std
   const auto get = [](const py::object& spec, PyObject* name) -> py::object { return spec.attr(py::handle(name)); };
   const py::object on = get(own, mesh), expected = get(spec_, mesh);
   if (!on.is(expected) && !on.equal(expected)) {
-    throw TypeError(where.text() + " is on " + py::cast<std::string>(py::str(on)) + ", expected " +
-                    py::cast<std::string>(py::str(expected)) + match());
+    throw TypeError(where.text() + " is on another mesh, " + mesh_text(on) + ", expected " + mesh_text(expected) +
+                    match());
   }
   if (!get(own, placements).equal(get(spec_, placements))) {
     throw py::value_error(where.text() + " has placements " + placements_text(object) + ", expected " +

@@ -96,6 +96,22 @@ std::uint32_t PyCall::add_group(const Group& group, const py::object& lr) {
   return static_cast<std::uint32_t>(call_.options.size() - 1);
 }
 
+// Functions know nothing of other ranks.
+void PyCall::check_whole(const Given& t, PyObject* param) const {
+  if (!is_sharded(param)) return;
+  bool draws = false;
+  for (int k = 2; k < t.group->streams(); ++k) {
+    draws = draws || (t.group->rounding[k - 2] == Rounding::stochastic && t.array[k].format == Format::bfloat16);
+  }
+  const char* const what = t.group->options.host.max_norm >= 0.0 ? "max_norm"
+                           : draws                               ? "state that random numbers round"
+                           : !args_.stats.is_none()              ? "stats_out"
+                                                                 : nullptr;
+  if (!what) return;
+  throw TypeError(t.where().text() + " is a DTensor, expected a plain tensor with " + what +
+                  ": the optimizers of fusedstep.torch see the whole of it");
+}
+
 void PyCall::add_lists(const ListsGroup& given, const Beside& beside) {
   const auto& [kept, params, grads, state_arrays, step, indices, ids] = given;
   const Group& group = *kept;
@@ -138,6 +154,7 @@ void PyCall::add_lists(const ListsGroup& given, const Beside& beside) {
       continue;
     }
     for (int k = 0; k < group.streams(); ++k) read(t, k, item(k));
+    check_whole(t, item(0));
     check_rides(t);
     if (masks && PyList_GET_ITEM(masks->ptr(), i) != Py_None) read_mask(t, PyList_GET_ITEM(masks->ptr(), i));
     if (averages) read_average(t, PyList_GET_ITEM(averages->ptr(), i));

@@ -77,6 +77,8 @@ class PyCall {
   // Its options become the call's; their index there. `lr`: null, or a tensor in place of theirs.
   std::uint32_t add_group(const Group& group, const py::object& lr = {});
   bool limits_norm() const { return call_.least_max_norm >= 0.0; }
+  // TypeError for a shard where the whole of a parameter would be needed.
+  void check_whole(const Given& t, PyObject* param) const;
   py::object run_phases();
   bool waits_for_norm() const;
   // The sums of this process, for those of all ranks.

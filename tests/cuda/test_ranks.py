@@ -209,3 +209,12 @@ def test_no_gradients_here(other: Other) -> None:
         host.synchronize()
         assert opt.total_norm is not None
         assert opt.total_norm.item() == math.sqrt(float(reference.tree(np.array(ELSEWHERE), 2.0)))
+
+
+def test_a_function_without_gradients_here(other: Other) -> None:
+    """It sends what the others expect: a number for each shard, then whether it failed."""
+    with torch_pretending(True):
+        assert fst.clip_grad_norm_(params(), 0.5).item() == np.float32(
+            math.sqrt(float(reference.tree(np.array(ELSEWHERE), 2.0)))
+        )
+        assert other.calls == [[0.0] * 4]

@@ -214,14 +214,46 @@ def refused_masks(rank, size):
             opt.set_mask({p: bad})
         assert p not in opt.state
         said.append(str(error.value))
+    whole = torch.ones(5, 3, dtype=torch.bool, device=at.device())
+    turned = torch.distributed.device_mesh.DeviceMesh(at.device().type, list(range(size))[::-1])
+    plain = nn.Parameter(torch.ones(5, 3, device=at.device()))
+    opt.add_param_group({"params": [plain]})
+    for q, bad in (
+        (p, distribute_tensor(whole, turned, [Shard(0)], src_data_rank=None)),
+        (plain, place(whole, LAYOUTS["rows"])),
+    ):
+        with pytest.raises(TypeError) as error:
+            opt.set_mask({params_of(opt)[3]: torch.ones(2100, 2, dtype=torch.bool, device=at.device()), q: bad})
+        assert not opt.state
+        said.append(str(error.value))
     return said
 
 
 def test_refused_masks(ranks):
     for said in ranks(refused_masks, 2):
-        assert all("AdamW: mask of params[0]" in text for text in said)
+        assert all("AdamW: mask of params[0]" in text for text in said[:3])
         assert "(3, 3), expected (5, 3)" in said[0]
         assert "torch.float32, expected torch.bool" in said[1]
+        assert re.search(r"is on .* of ranks \[1, 0\], expected .* of ranks \[0, 1\]", said[2])
+        assert f"AdamW: mask of params[{len(SHAPES)}] is on " in said[3]
+        assert "expected a plain tensor" in said[3]
+
+
+def a_mask_elsewhere(rank, size):
+    """Of a parameter on a mesh that the last rank is not in."""
+    mesh = torch.distributed.device_mesh.DeviceMesh(at.device().type, list(range(size - 1)))
+    param = nn.Parameter(distribute_tensor(torch.ones(5, 3, device=at.device()), mesh, [Shard(0)], src_data_rank=None))
+    opt = fst.SGD([param], lr=0.1)
+    opt.set_mask({param: torch.arange(15, device=at.device()).reshape(5, 3) % 2 == 0})
+    return [reals(local(opt.state[param]["mask"]))]
+
+
+def test_a_mask_of_a_parameter_on_other_ranks(ranks):
+    results = ranks(a_mask_elsewhere, 3, exact=True)
+    whole = np.arange(15).reshape(5, 3) % 2 == 0
+    for rank in range(2):
+        np.testing.assert_array_equal(results[rank][0], part(whole, LAYOUTS["rows"], 2, rank))
+    assert results[2][0].size == 0
 
 
 @pytest.mark.parametrize(("layout", "size"), [("rows", 3), ("columns", 2), ("hybrid", 4)])
@@ -264,6 +296,23 @@ def statistics(rank, size, layout, mixed):
     params_of(opt)[0].grad.mul_(math.inf)
     opt.step()
     return first, opt.stats()
+
+
+def statistics_of_one_rank(rank, size):
+    opt = start("SGD", "rows", stats=True, clip_value=0.01)
+    set_gradients(params_of(opt), 0, "rows", without=range(len(SHAPES)) if rank else (1, 6))
+    opt.step()
+    return opt.stats()
+
+
+def test_statistics_of_the_shards_that_have_been_updated(ranks):
+    results = ranks(statistics_of_one_rank, 3)
+    assert all(repr(other) == repr(results[0]) for other in results)
+    assert "0" in results[0]
+    assert "1" not in results[0]
+    first = part(reals(values(100)[0]), LAYOUTS["rows"], len(results), 0)
+    assert results[0]["0"]["grad_norm"] == pytest.approx(np.linalg.norm(first.astype(np.float64)), rel=1e-13)
+    assert results[0]["0"]["clipped"] == (np.abs(first) > 0.01).sum() / 15
 
 
 @EVERYWHERE
@@ -646,6 +695,17 @@ def what_is_refused(rank, size):
         assert torch.equal(local(p), before)
         assert not opt.state
         said.append(str(error.value))
+        p.grad = p.main_grad
+        kept = local(p.grad).clone()
+        for call in (
+            lambda p: fst.clip_grad_norm_([p], 1.0),
+            lambda p: fst.clip_grad_value_([p], 0.1),
+            lambda p: fst.clip_grads_with_norm_([p], 1.0, torch.tensor(4.0)),
+        ):
+            with pytest.raises(TypeError) as error:
+                call(p)
+            assert torch.equal(local(p.grad), kept)
+            said.append(str(error.value))
     return said
 
 
@@ -654,7 +714,51 @@ def test_what_is_refused(ranks):
         for text in said[:2]:
             assert re.match(r"(AdamW|SGD): params\[0\] .*Partial", text), text
         for text in said[2:]:
-            assert re.match(r"AdamW: grads\[0\] ", text), text
+            assert re.match(r"(AdamW|clip_grad\w*_): grads\[0\] .* to match (its parameter|params\[0\])$", text), text
+        for text in said[-4:]:  # on another mesh
+            assert re.search(r"of ranks \[1, 0\], expected .* of ranks \[0, 1\]", text), text
+
+
+def clip_with_a_norm_in_parts(rank, size):
+    params = params_of(start("SGD", "rows"))
+    set_gradients(params, 0, "rows")
+    before = [local(p.grad).clone() for p in params]
+    own = torch.tensor(float(2 * rank), device=at.device())
+    fst.clip_grads_with_norm_(params, 1.0, DTensor.from_local(own, at.mesh(size), [Partial()], run_check=False))
+    coefficient = np.float32(reference.clip_coefficient(float(size * (size - 1)), 1.0))
+    return [np.array_equal(local(p.grad), b.numpy() * coefficient) for p, b in zip(params, before, strict=True)]
+
+
+def test_a_norm_in_parts(ranks):
+    assert all(all(same) for same in ranks(clip_with_a_norm_in_parts, 3, exact=True))
+
+
+def a_norm_group_of_one_mesh(rank, size):
+    """Its ranks have the same sums, so that each would count more than once."""
+    world = torch.distributed.group.WORLD
+    params = params_of(start("SGD", "rows"))
+    set_gradients(params, 0, "rows")
+    opt = fst.SGD(params, lr=0.1, max_norm=1.0, norm_group=world)
+    before = [local(p).clone() for p in params]
+    said = []
+    for call in (
+        opt.step,
+        lambda: fst.clip_grad_norm_(params, 1.0, norm_group=world),
+        lambda: fst.get_total_norm([p.grad for p in params], norm_group=world),
+    ):
+        with pytest.raises(ValueError) as error:
+            call()
+        said.append(str(error.value))
+    assert all(torch.equal(local(p), b) for p, b in zip(params, before, strict=True))
+    return said
+
+
+def test_a_norm_group_of_one_mesh_is_refused(ranks):
+    for said in ranks(a_norm_group_of_one_mesh, 2, exact=True):
+        for text, label in zip(said, ("SGD", "clip_grad_norm_", "get_total_norm"), strict=True):
+            assert text.startswith(
+                f"{label}: norm_group has ranks 0 and 1 of one DeviceMesh, expected one of them at most"
+            )
 
 
 def gradients_with_other_placements(rank, size, layout, call):
@@ -770,10 +874,14 @@ def functions(rank, size):
     """Norms of fusedstep.functional are of what one process has: it refuses DTensors where it would need one."""
     param, grad = (place(torch.ones(5, 3), LAYOUTS["rows"]) for _ in range(2))
     before = local(param).clone(), local(grad).clone()
+    short = place(torch.zeros(5, 3, dtype=torch.bfloat16), LAYOUTS["rows"])
     said = []
     for call in (
         lambda: fusedstep.functional.sgd([param], [grad], lr=0.1, max_norm=1.0),
         lambda: fusedstep.functional.clip_grad_norm([grad], 1.0),
+        lambda: fusedstep.functional.total_norm([local(grad), grad]),
+        lambda: fusedstep.functional.sgd([param], [grad], lr=0.1, stats_out=np.zeros((1, 7))),
+        lambda: fusedstep.functional.rmsprop([param], [grad], [short], lr=0.1, step=1),
     ):
         with pytest.raises(TypeError) as error:
             call()
@@ -786,6 +894,7 @@ def functions(rank, size):
 def test_functions_of_one_process_refuse_to_clip(ranks):
     for said in ranks(functions, 2):
         assert all("DTensor" in text for text in said)
+        assert [text.split(" ")[1] for text in said] == ["params[0]", "grads[0]", "arrays[1]", "params[0]", "params[0]"]
 
 
 def test_every_rule_is_there():

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from torch.distributed.tensor import Replicate, Shard, distribute_tensor, init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor, init_device_mesh
+from torch.distributed.tensor.placement_types import _StridedShard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from fusedstep import reference
-from fusedstep.torch import _mesh
+from fusedstep.torch import _mesh, _ranks, clip_grad_norm_
 from tests.helpers.devices import HOST, torch_pretending
 from tests.helpers.torch_spec import make
 
@@ -110,6 +111,65 @@ def test_a_shard_is_stepped_as_a_part_of_the_whole(seed: int, on_cuda: bool) -> 
                     for key, x in arrays.items():
                         assert x.placements == tuple(placements[k])
                         assert torch.equal(x.to_local(), part(k, want[k][key]).to_local()), (rank, key, shapes[k])
+
+
+@pytest.mark.parametrize("rows", [7, 13, 19, 24])
+def test_rows_that_fsdp_divides_after_tensor_parallelism(rows: int) -> None:
+    """Its shard is a part of the one there is, also where torch's placement would take other rows of the whole."""
+    shapes: list[tuple[int, ...]] = [(rows, 5), (rows,)]
+    options = {"state_dtype": "bfloat16"}
+    want = steps("AdamW", options, shapes, torch.bfloat16, lambda _, x: x, lambda: None)
+    for rank in range(6):
+        i, j = divmod(rank, 2)
+
+        def local(x: torch.Tensor, i: int = i, j: int = j) -> torch.Tensor:
+            of_fsdp = x.chunk(2)[j].chunk(3)
+            return of_fsdp[i].clone() if i < len(of_fsdp) else x[:0].clone()
+
+        with as_rank(rank, 6):
+            mesh = init_device_mesh("cpu", (3, 2), mesh_dim_names=(f"fsdp{rank}", f"tp{rank}"))
+            placements = [_StridedShard(0, split_factor=2), Shard(0)]
+
+            def part(x: torch.Tensor, local: Any = local, mesh: Any = mesh, placements: Any = placements) -> Any:
+                shape, stride = x.shape, x.stride()
+                return DTensor.from_local(local(x), mesh, placements, run_check=False, shape=shape, stride=stride)
+
+            got = steps("AdamW", options, shapes, torch.bfloat16, lambda _, x, part=part: part(x), lambda: None)
+            for arrays, wanted in zip(got, want, strict=True):
+                assert all(torch.equal(x.to_local(), local(wanted[key])) for key, x in arrays.items()), (rank, rows)
+            p = torch.nn.Parameter(part(whole(0, (rows, 5), torch.float32)))
+            mask = whole(1, (rows, 5), torch.float32) > 0
+            opt = make("SGD", [p])
+            opt.set_mask({p: mask})
+            assert torch.equal(opt.state[p]["mask"].to_local(), local(mask))
+
+
+def test_process_groups_that_are_made_again(monkeypatch: Any) -> None:
+    """An optimizer finds those of today, and clips nothing to the norm of its shards where there are none."""
+    used = []
+
+    def gathered(group: Any, row: list[float]) -> Any:
+        used.append(group)
+        return np.array([row, row])
+
+    monkeypatch.setattr(_ranks, "gathered", gathered)
+    with as_rank(0, 2):
+        mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("again",))
+        p = torch.nn.Parameter(distribute_tensor(torch.ones(4, 3), mesh, [Shard(0)], src_data_rank=None))
+        p.grad = distribute_tensor(torch.ones(4, 3), mesh, [Shard(0)], src_data_rank=None)
+        opt = make("SGD", [p], max_norm=1.0)
+        opt.step()
+    before = p.to_local().clone()
+    for call in (opt.step, lambda: clip_grad_norm_([p], 1.0)):
+        with pytest.raises(RuntimeError, match="has no process groups any more"):
+            call()
+    assert torch.equal(p.to_local(), before)
+    with as_rank(0, 2):
+        init_device_mesh("cpu", (2,), mesh_dim_names=("again",))
+        opt.step()
+        assert used[1] is not used[0]
+        assert used[1] is mesh.get_group(0)
+    assert not torch.equal(p.to_local(), before)
 
 
 @pytest.mark.parametrize("on_cuda", DEVICES)

@@ -42,6 +42,18 @@ __all__ = ["clip_grad_norm", "clip_grad_value", "total_norm"]
 __all__ += _updates.__all__
 
 
+def _whole(label: str, arg: str, arrays: Arrays) -> list[Any]:
+    """A list of arrays; TypeError for a DTensor, whose norm needs other ranks."""
+    listed = check.arrays(arrays)
+    if any(hasattr(kind, "_local_tensor") for kind in set(map(type, listed))):
+        k = next(k for k, x in enumerate(listed) if hasattr(type(x), "_local_tensor"))
+        raise TypeError(
+            f"{label}: {arg}[{k}] is a DTensor, expected a plain tensor: clip_grad_norm_ and get_total_norm of "
+            "fusedstep.torch see the whole of it"
+        )
+    return listed
+
+
 def total_norm(
     arrays: Arrays,
     norm_type: float = 2.0,
@@ -60,7 +72,7 @@ def total_norm(
         RuntimeError: the norm is not finite and ``error_if_nonfinite``.
     """
     return _core.norm(
-        check.arrays(arrays),
+        _whole("total_norm", "arrays", arrays),
         label="total_norm",
         arg="arrays",
         norm_type=check.norm_type("total_norm", norm_type),
@@ -92,7 +104,7 @@ def clip_grad_norm(
         RuntimeError: the norm is not finite and ``error_if_nonfinite``; nothing was changed.
     """
     return _core.clip_norm(
-        check.arrays(grads),
+        _whole("clip_grad_norm", "grads", grads),
         label="clip_grad_norm",
         max_norm=check.LIMIT.check("clip_grad_norm", "max_norm", max_norm),
         norm_type=check.norm_type("clip_grad_norm", norm_type),

@@ -105,6 +105,7 @@ class Exchange:
 
     def fail(self) -> None:
         """Instead of the call: the others learn of an error here."""
+        self._norm_type = 2.0  # the one that was given may be the error
         if self.on_device:
             self.gather(self.buffer(0), [], failed=True)
         else:
@@ -116,6 +117,19 @@ class Exchange:
 
     def _failed(self, which: str) -> str:
         return f"{self._label}: {which} raised an error; nothing was changed on any rank, the message there says why"
+
+    def check(self) -> None:
+        """ValueError for a ``norm_group`` two ranks of which have the same sum of a DTensor to give."""
+        if self._group is None or not self._dimensions:
+            return
+        ranks = set(dist.get_process_group_ranks(self._group))
+        for dimension in self._dimensions:
+            if len(both := sorted(ranks & dimension.ranks)) > 1:
+                raise ValueError(
+                    f"{self._label}: norm_group has ranks {both[0]} and {both[1]} of one DeviceMesh, expected one of "
+                    "them at most: each has the norm of whole DTensors, which would count more than once; pass "
+                    "norm_group=None unless other ranks have other parameters"
+                )
 
     # ------------------------------------------------------------------------------------------------------ on the host
 
@@ -259,8 +273,8 @@ def statistics(rows: list[Sums], dimensions: Sequence[Dimension]) -> list[Sums]:
         of_ranks = gathered(dimension.group, own).tolist()
         for place, k in enumerate(dimension.indices):
             at = slice(place * len(STATISTICS), (place + 1) * len(STATISTICS))
-            shards = [row[at] for row in of_ranks]
-            if rows[k][-1] >= 0:  # it has been updated
+            shards = [row[at] for row in of_ranks if row[at][-1] >= 0]  # those that have been updated
+            if shards:
                 rows[k] = [_whole(name, values) for name, *values in zip(STATISTICS, *shards, strict=True)]
     return rows
 
@@ -288,6 +302,7 @@ def together(
     _check_told(label, dimensions)
     exchange = Exchange(label, group, dimensions, norm_type, numbers, device)
     try:
+        exchange.check()
         return call(exchange)
     except Exception:
         if not exchange.entered:

@@ -73,6 +73,11 @@ class RidesAlong:
             raise ValueError(f"{where} has shape {tuple(mask.shape)}, expected {tuple(param.shape)} to match it")
         if mask.device != param.device:
             raise ValueError(f"{where} is on device {mask.device}, expected {param.device} as the parameter is")
+        if _mesh.is_sharded(mask) and not (_mesh.is_sharded(param) and _mesh.on_mesh_of(mask, param)):
+            of_param = _mesh.mesh_text(param) if _mesh.is_sharded(param) else "a plain tensor as the parameter is"
+            raise TypeError(
+                f"{where} is on {_mesh.mesh_text(mask)}, expected {of_param}: pass a plain tensor of the whole"
+            )
         if param.is_complex():
             raise TypeError(f"{where}: the parameter has dtype {param.dtype}, which takes no mask")
         if _groups.run_time(group, self._run_time)["mask"] is not None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import operator
+import weakref
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 
 from .._rule import KeptGroups
@@ -81,8 +83,11 @@ class Run:
         self.round = Round()
 
     def dimensions(self, params: list[Any], indices: list[int]) -> list[Dimension]:
-        """The mesh dimensions over which these parameters are sharded; found anew where a placement is another one."""
+        """The mesh dimensions over which these parameters are sharded; found anew where a placement is another one, or
+        where process groups have been made again."""
+        world = dist.group.WORLD
         specs = [getattr(p, "_spec", None) for p in params]
+        specs.append(None if world is None else weakref.ref(world))  # a live object has one reference of this kind
         before, of_before, found = self.mesh_dimensions
         same = len(specs) == len(before) and all(map(operator.is_, specs, before)) and indices == of_before
         if not same:

@@ -51,7 +51,7 @@ def _grads(params: list[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def _device(tensors: list[torch.Tensor]) -> torch.device | None:
-    """The GPU where they are, if they are on one."""
+    """The GPU where they are, if they are on one. Of parameters, so that a rank without gradients has the same."""
     return tensors[0].device if tensors and on_gpu(tensors[0]) else None
 
 
@@ -66,7 +66,10 @@ def _as_tensor(norm: Any, out: torch.Tensor | None, tensors: list[torch.Tensor])
 
 
 def _number_beside(grads: list[torch.Tensor], number: Any) -> Any:
-    """A number where the gradients are: a float64 tensor on their device, a float on the CPU."""
+    """A number where the gradients are: a float64 tensor on their device, a float on the CPU. torch's norm of DTensors
+    may be one that ranks have yet to add up."""
+    if _mesh.is_sharded(number):
+        number = number.full_tensor()
     if not grads or not on_gpu(grads[0]):
         return float(number)
     return torch.as_tensor(number, dtype=torch.float64).to(grads[0].device, non_blocking=True)
@@ -101,6 +104,7 @@ def clip_grad_norm_(
 
     def clip(over_ranks: Any) -> torch.Tensor:
         refuse(label, foreach=foreach)
+        _mesh.check_gradients(label, params)
         out = norm_out(grads)
         norm = _core.clip_norm(
             grads,
@@ -119,7 +123,7 @@ def clip_grad_norm_(
 
     numbers = [k for k, p in enumerate(params) if p.grad is not None]
     return _ranks.together(
-        label, norm_group, _mesh.dimensions(params, range(len(params))), clip, norm_type, numbers, _device(grads)
+        label, norm_group, _mesh.dimensions(params, range(len(params))), clip, norm_type, numbers, _device(params)
     )
 
 
@@ -128,7 +132,9 @@ def clip_grad_norm_(
 def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | None = None) -> None:
     """:func:`torch.nn.utils.clip_grad_value_`: bound every element of the gradients in place."""
     refuse("clip_grad_value_", foreach=foreach)
-    grads = _grads(_params("clip_grad_value_", parameters))
+    params = _params("clip_grad_value_", parameters)
+    _mesh.check_gradients("clip_grad_value_", params)
+    grads = _grads(params)
     value = check.LIMIT.check("clip_grad_value_", "clip_value", clip_value)
     _core.clip_value(grads, label="clip_grad_value_", value=value, stream=None, before_write=raise_versions)
 
@@ -181,7 +187,9 @@ def clip_grads_with_norm_(
 ) -> None:
     """:func:`torch.nn.utils.clip_grads_with_norm_`: scale the gradients in place, given their norm."""
     refuse("clip_grads_with_norm_", foreach=foreach)
-    grads = _grads(_params("clip_grads_with_norm_", parameters))
+    params = _params("clip_grads_with_norm_", parameters)
+    _mesh.check_gradients("clip_grads_with_norm_", params)
+    grads = _grads(params)
     _core.clip_norm(
         grads,
         label="clip_grads_with_norm_",
