@@ -617,7 +617,7 @@ def a_bad_rank(rank, size, layout):
     return found, parts(opt), opt.total_norm.item()
 
 
-@pytest.mark.parametrize(("layout", "size"), [("rows", 2), ("columns", 3), ("rows, columns", 4), ("hybrid", 4)])
+@pytest.mark.parametrize(("layout", "size"), [("rows", 2), ("columns", 3), ("rows, columns", 4)])
 def test_an_error_on_one_rank_is_raised_on_all(ranks, layout, size):
     need_a_host_that_waits(ranks)
     results = ranks(a_bad_rank, size, layout, exact=True)
