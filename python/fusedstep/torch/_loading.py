@@ -73,7 +73,7 @@ class _Keeper:
         self.by_torch = bool(rule.torch_class)  # whose class makes tensors of plain numbers
         self.step_beside = bool(options.get("capturable") or options.get("fused"))  # as torch has it
         self.rounded = rounded
-        self.fresh = lambda param, keys: opt._new_state(param, options, keys)
+        self.opt, self.options = opt, options
 
     def kept(self, entry: dict[str, Any], param: torch.Tensor, where: str) -> dict[str, Any]:
         entry = entry if self.steps is None else {"step": self.steps, **entry}
@@ -82,7 +82,7 @@ class _Keeper:
         if lacking:
             entry = {name: value for name, value in entry.items() if name not in lacking}
             if entry.keys() - rides.ARRAYS:
-                entry |= self.fresh(param, lacking)
+                entry |= self.opt._new_state(param, self.options, lacking)
         out = dict(entry)
         for name, value in entry.items():
             if name in rides.ARRAYS and getattr(value, "shape", param.shape) != param.shape:
