@@ -8,7 +8,8 @@
 A fault in Python is planted in a copy of the package beside the installed core. For those in C++ the core is compiled
 once, without CMake. Then each fault recompiles the objects that it reaches. Faults in what only rules and formats of
 tests/extras use are planted in tests/replay, which tests then find where they have CMake build it. The tree itself is
-never written. ``FAULTS`` of tests/cuda/test_faults.py are those of the CUDA kernels.
+never written. Each core of this machine takes a fault at a time. ``FAULTS`` of tests/cuda/test_faults.py are those of
+the CUDA kernels.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -105,7 +107,6 @@ class Core:
         ):
             digest.update(path.read_bytes())
         self.folder = work / digest.hexdigest()[:16]
-        self.tree = work / "tree"
         self.units = units
 
     def include(self) -> list[str]:
@@ -144,14 +145,13 @@ class Core:
 
     def plant(self, mutant: Mutant, text: str, package: Path) -> None:
         """The module with this fault, in the package."""
-        objects = self.objects()
-        shutil.rmtree(self.tree, ignore_errors=True)
-        shutil.copytree(ROOT / "csrc", self.tree / "csrc")
-        (self.tree / mutant.file).write_text(text)
+        objects, tree = self.objects(), package.parent / "tree"
+        shutil.copytree(ROOT / "csrc", tree / "csrc")
+        (tree / mutant.file).write_text(text)
         reached = mutant.units or (str(Path(mutant.file).relative_to("csrc")),)
         wide = [f"target {WIDE}" if unit == "target" else unit for unit in reached]
         for unit in wide:
-            objects[unit] = self.compile(unit, self.tree, self.tree)
+            objects[unit] = self.compile(unit, tree, tree)
         self.link(objects, package)
 
 
@@ -189,11 +189,8 @@ def outcome(result: subprocess.CompletedProcess[str]) -> str:
     return "killed" if result.returncode == 1 or result.returncode < 0 else ""
 
 
-def fair(mutant: Mutant, core: Core, folder: Path, seen: set[tuple[str, bool]]) -> None:
+def fair(mutant: Mutant, core: Core, folder: Path) -> None:
     """Without the fault the same tests pass: what they then find is the fault."""
-    key = mutant.tests, mutant.is_cpp
-    if key in seen:
-        return
     package = package_in(folder)
     if mutant.is_cpp:
         core.link(core.objects(), package)
@@ -201,7 +198,6 @@ def fair(mutant: Mutant, core: Core, folder: Path, seen: set[tuple[str, bool]]) 
         shutil.copy2(installed_core(), package)
     if outcome(result := run_tests(mutant, folder)) != "survives":
         raise Unusable(f"{mutant.tests} fails without a fault:\n{(result.stdout + result.stderr)[-3000:]}")
-    seen.add(key)
 
 
 def check(mutant: Mutant, core: Core, folder: Path) -> str:
@@ -240,28 +236,41 @@ def main() -> int:
         for m in mutants:
             print(f"{m.name:60} {m.file:40} {m.tests}")
         return 0
-    survivors, start = [], time.monotonic()
-    seen: set[tuple[str, bool]] = set()
+    start = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        work = args.work or folder
+        work = args.work or Path(temporary)
         cores = {False: Core(work / "module", units()), True: Core(work / "replay", units_of_replay())}
+
+        def folder() -> Path:
+            return Path(temporary) / str(threading.get_ident())  # of a worker
+
+        def without(m: Mutant) -> None:
+            fair(m, cores[m.in_replay], folder())
+
+        def tried(m: Mutant) -> str:
+            since = time.monotonic()
+            found = check(m, cores[m.in_replay], folder())
+            print(f"{found:9} {time.monotonic() - since:5.1f} s  {m.name} ({m.file})", flush=True)
+            return found
+
         try:
             for m in mutants:  # the whole list, before anything takes time
                 planted(m)
                 tests_of(m)
             print(f"{len(mutants)} faults", flush=True)
-            for m in mutants:
-                core = cores[m.in_replay]
-                fair(m, core, folder / "package", seen)
-                since = time.monotonic()
-                found = check(m, core, folder / "package")
-                print(f"{found:9} {time.monotonic() - since:5.1f} s  {m.name} ({m.file})", flush=True)
-                if found == "survives":
-                    survivors.append(m)
+            for in_replay in {m.in_replay for m in mutants if m.is_cpp}:
+                cores[in_replay].objects()
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                try:
+                    list(pool.map(without, {(m.tests, m.is_cpp): m for m in mutants}.values()))
+                    outcomes = list(pool.map(tried, mutants))
+                except Unusable:
+                    pool.shutdown(cancel_futures=True)
+                    raise
         except Unusable as error:
             print(error, file=sys.stderr)
             return 2
+    survivors = [m for m, found in zip(mutants, outcomes, strict=True) if found == "survives"]
     print(f"{len(mutants) - len(survivors)} of {len(mutants)} killed in {time.monotonic() - start:.0f} s")
     for m in survivors:
         print(f"survives: {m.name}; run by {shlex.join(['pytest', *tests_of(m)])}")
