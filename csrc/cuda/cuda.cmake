@@ -6,8 +6,10 @@ set(cuda_sources ${cuda_kernels} csrc/cuda/batch.cpp csrc/cuda/launch.cpp csrc/c
                  csrc/cuda/runtime.cpp csrc/cuda/tables.cpp)
 
 function(fusedstep_cuda_on_host target)
+  # With -O3 the compiler takes minutes.
+  set(optimize $<IF:$<BOOL:${FUSEDSTEP_SANITIZE}>,-Og,-O1>)
   set_source_files_properties(${cuda_kernels} PROPERTIES
-                              LANGUAGE CXX COMPILE_OPTIONS "-x;c++;-Wno-unknown-pragmas")
+                              LANGUAGE CXX COMPILE_OPTIONS "-x;c++;-Wno-unknown-pragmas;${optimize}")
   target_sources(${target} PRIVATE ${cuda_sources} tests/cuda_host/fibers.cpp tests/cuda_host/runtime.cpp)
   target_include_directories(${target} PRIVATE tests/cuda_host)
   target_compile_definitions(${target} PRIVATE FS_CUDA_ON_HOST)
