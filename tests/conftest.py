@@ -24,6 +24,12 @@ def _value(item: pytest.Function, name: str) -> Hashable:
     return value if isinstance(value, str) else id(value)  # cases of one test have the same objects
 
 
+def _case(item: pytest.Function, mark: pytest.Mark) -> tuple[Hashable, ...]:
+    parts = mark.kwargs.get("parts", ())
+    values = [item.callspec.params[n].split("-") if n in parts else [_value(item, n)] for n in mark.args]
+    return tuple(value for several in values for value in several)
+
+
 @pytest.hookimpl(tryfirst=True)  # before -k and -m: what they leave does not change what is drawn
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Draws from the products of tests marked ``pairwise``. A case that is named by its id alone is always run."""
@@ -35,7 +41,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if mark is not None and isinstance(item, pytest.Function):
             each = tuple(_value(item, name) for name in mark.kwargs.get("each", ()))
             groups = tests[item.path, item.originalname]
-            groups.setdefault(each, {})[item] = tuple(_value(item, name) for name in mark.args)
+            groups.setdefault(each, {})[item] = _case(item, mark)
     left: set[pytest.Item] = set()
     for groups in tests.values():
         for turn, cases in enumerate(groups.values()):

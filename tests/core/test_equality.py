@@ -39,7 +39,7 @@ from tests.helpers.kernels import (
 from tests.helpers.properties import examples
 
 
-@pytest.mark.pairwise("backend", "storage", "common", "offset", each=["rule"])
+@pytest.mark.pairwise("backend", "storage", "common", "offset", each=["rule"], parts=["storage"])
 @pytest.mark.parametrize("offset", [0, 1, 3])
 @pytest.mark.parametrize("common", COMMON)
 @pytest.mark.parametrize(("rule", "storage"), STORED_KERNELS, ids=STORED_KERNEL_IDS)
@@ -50,7 +50,7 @@ def test_small_tensors(backend: str, rule: dict[str, Any], storage: str, common:
         check_case(rule, hyper_of(rule, kind), COMMON[common], t, lists, offset)
 
 
-@pytest.mark.pairwise("backend", "storage", "common", each=["rule"])
+@pytest.mark.pairwise("backend", "storage", "common", each=["rule"], parts=["storage"])
 @pytest.mark.parametrize("common", ["plain", "all"])
 @pytest.mark.parametrize(("rule", "storage"), STORED_KERNELS, ids=STORED_KERNEL_IDS)
 def test_large_tensors(backend: str, rule: dict[str, Any], storage: str, common: str) -> None:
@@ -60,6 +60,7 @@ def test_large_tensors(backend: str, rule: dict[str, Any], storage: str, common:
     check_case(rule, hyper_of(rule, "middle"), COMMON[common], 7, lists, 1, tensors)
 
 
+@pytest.mark.pairwise("backend", "storage", each=["rule"], parts=["storage"])
 @pytest.mark.parametrize(("rule", "storage"), STORED_KERNELS, ids=STORED_KERNEL_IDS)
 def test_special_values(backend: str, rule: dict[str, Any], storage: str) -> None:
     for lists in special_lists(rule, dtypes_of(storage)):

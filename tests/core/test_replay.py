@@ -36,6 +36,7 @@ def test_every_rule(machine: Machine, rule: dict[str, Any], tmp_path: Path) -> N
     assert_all_equal(machine, [c for dtype in DTYPES for c in step_calls(rule, dtype)], tmp_path)
 
 
+@pytest.mark.pairwise("machine", "storage", each=["rule"], parts=["storage"])
 @pytest.mark.parametrize(("rule", "storage"), STORED_KERNELS, ids=STORED_KERNEL_IDS)
 def test_every_rule_with_formats(machine: Machine, rule: dict[str, Any], storage: str, tmp_path: Path) -> None:
     assert_all_equal(machine, stored_calls(rule, storage), tmp_path)

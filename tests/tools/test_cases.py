@@ -57,8 +57,8 @@ def test_each_rule_meets_every_pair_of_the_rest() -> None:
         for name in ids:
             match = re.search(r"\[(\w+?)-(.*?)-((?:b?float\d\d-)+)(\w+)-(\d)\]$", name)
             assert match, name
-            backend, rule, *rest = match.groups()
-            found.setdefault(rule, []).append((backend, *rest))
+            backend, rule, storage, *rest = match.groups()
+            found.setdefault(rule, []).append((backend, *storage.strip("-").split("-"), *rest))
         return found
 
     some, every = collected(file), collected(file, "--full")
