@@ -36,7 +36,7 @@ SOURCES = [
     *(f"tests/cuda_host/{name}" for name in ("fibers.cpp", "runtime.cpp", "selfcheck.cpp")),
 ]
 FLAGS = [
-    *("-std=c++20", "-O1", "-g", "-ffp-contract=off", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    *("-std=c++20", "-Og", "-g1", "-ffp-contract=off", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     *("-DFS_CUDA_ON_HOST", "-DFS_TARGET=scalar", '-DFS_LANES="../vec/scalar.h"', "-w"),
 ]
 

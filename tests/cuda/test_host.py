@@ -406,6 +406,7 @@ def can_be_captured(name: str) -> bool:
     return "capturable" in rule.options or not rule.has_step
 
 
+@pytest.mark.pairwise("name", "max_norm", "scaled", "count")
 @pytest.mark.parametrize(("name", "options"), [c for c in SHORT if can_be_captured(c.values[0])])
 @pytest.mark.parametrize("max_norm", [None, 0.5])
 @pytest.mark.parametrize("scaled", [False, True])
