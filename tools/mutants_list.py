@@ -332,8 +332,8 @@ CALL = (
     Mutant(
         "layout: dimensions joined that only the parameter joins",
         "csrc/call/layout.cpp",
-        "for (int k = 0; k < count && joins; ++k) {",
-        "for (int k = 0; k < 1 && joins; ++k) {",
+        "k < stride.size() && joins; ++k)",
+        "k < 1 && joins; ++k)",
         "core/test_layout.py -k test_step",
     ),
     Mutant(
@@ -346,8 +346,8 @@ CALL = (
     Mutant(
         "layout: strides of complex numbers in pairs",
         "csrc/call/layout.cpp",
-        "for (auto& x : s.stride[k]) x *= 2;",
-        "for (auto& x : s.stride[k]) x *= 1;",
+        "for (auto& x : row(k)) x *= 2;",
+        "for (auto& x : row(k)) x *= 1;",
         "numpy/test_classes.py -k test_layouts",
     ),
     Mutant(
@@ -680,7 +680,6 @@ FACES = (
         "lambda x: 0.0 <= x < math.inf, (math.nan, math.inf, -math.inf, -1.0, -1e-300)",
         "lambda x: 0.0 <= x <= math.inf, (math.nan, math.inf, -math.inf, -1.0, -1e-300)",
         "core/test_errors.py -k test_number or test_own_number",
-        quick=True,
     ),
     Mutant(
         "arguments: a beta of 1",
@@ -932,8 +931,8 @@ FACES = (
     Mutant(
         "clip: tied parameters are scaled twice",
         "python/fusedstep/torch/clip.py",
-        "return list(once.values())",
-        "return listed",
+        "params = list(once.values())",
+        "params = listed",
         "torch/test_around.py -k tied",
     ),
     Mutant(
@@ -1066,8 +1065,8 @@ FORMATS = (
     Mutant(
         "call: places of random numbers follow the memory",
         "csrc/call/given.cpp",
-        "t.two_passes || draws || t.stats >= 0, call.layouts);",
-        "t.two_passes || t.stats >= 0, call.layouts);",
+        "row_major = t.two_passes || draws ||",
+        "row_major = t.two_passes ||",
         "core/test_layout.py -k 16",
     ),
     Mutant(
@@ -1091,7 +1090,6 @@ FORMATS = (
         "                elif name in self.arrays:\n",
         "                elif False:\n",
         "torch/test_formats.py",
-        quick=True,
     ),
 )
 
@@ -1324,8 +1322,8 @@ DISTRIBUTED = (
     Mutant(
         "ranks: what is replicated counts several times",
         "python/fusedstep/torch/_mesh.py",
-        "if not placement.is_replicate() and mesh.size(k) > 1)",
-        "if mesh.size(k) > 1)",
+        "if not placement.is_replicate() and mesh.size(k) > 1]",
+        "if mesh.size(k) > 1]",
         "distributed/test_dtensor.py -k clip_to_the_norm and hybrid",
     ),
     Mutant(
