@@ -57,6 +57,12 @@ SECTIONS = (
         "How the time of AdamW grows. `numpy` was a loop written by hand then.",
     ),
     Section(
+        "Two cores, two processes",
+        "epyc-2core-distributed-0.1.0.json",
+        "AdamW on DTensors over two ranks with a thread each, by gloo. `300x4` has two elements in each shard: the "
+        "host's part. torch's `clip_grad_norm_` takes one collective too.",
+    ),
+    Section(
         "Two cores, in 16 bits",
         "epyc-2core-16bit-0.1.0.json",
         "`fusedstep float32` is the same step in float32. Both cores are threads of one: what memory does not bind is "
