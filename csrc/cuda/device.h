@@ -50,6 +50,20 @@ __device__ __forceinline__ void locate(const Entry& e, const void* table, std::i
   }
 }
 
+// Where it is in stream k.
+__device__ __forceinline__ std::int64_t locate_in(const Entry& e, const void* table, int k, std::int64_t i) {
+  if (e.layout < 0) return i;
+  const std::int64_t* const layout = static_cast<const std::int64_t*>(table) + e.layout;
+  const std::int64_t dims = layout[0];
+  std::int64_t offset = 0;
+#pragma unroll 1
+  for (std::int64_t d = dims - 1; d >= 0; --d) {
+    offset += i % layout[1 + d] * layout[1 + dims * (1 + k) + d];
+    i /= layout[1 + d];
+  }
+  return offset;
+}
+
 template <class F>
 struct OfFormat {
   using type = F;
@@ -196,20 +210,23 @@ __device__ __forceinline__ const ChunkStreams& streams_of(const StepEntry& entry
 // Element i of every stream, wherever it lies.
 template <class Formats, class T, int kStates>
 struct Element {
-  static constexpr int kPlaceOf = 2 + kStates;
   const ChunkStreams& streams;
-  std::int64_t offset[kPlaceOf + 1];
+  const Entry& entry;
+  const void* table;
+  std::int64_t index;
+  std::int64_t offset[2 + kStates];
 
   __device__ __forceinline__ Element(const ChunkStreams& streams, const Entry& e, const void* table, std::int64_t i)
-      : streams(streams) {
+      : streams(streams), entry(e), table(table), index(i) {
     locate(e, table, i, offset);
   }
   __device__ __forceinline__ Lane<T> get(int k) const {
     return decode_one<Formats, T>(streams.format[k], streams.data[k], offset[k]);
   }
+  // Its place among the random numbers is looked up where it is needed: registers are short.
   __device__ __forceinline__ void set(int k, Lane<T> x) const {
     encode_one<Formats>(streams.format[k], x.r, streams.data[k], offset[k],
-                        [&] { return streams.place(k, offset[kPlaceOf]); });
+                        [&] { return streams.place(k, locate_in(entry, table, 2 + kStates, index)); });
   }
 };
 
