@@ -6,12 +6,12 @@ All ranks get the same list of lists and add it up in the same order, so that th
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import itertools
 import math
 import sys
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -32,10 +32,22 @@ Result = TypeVar("Result")
 _room: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
 
-# The tensors of the last messages. gloo's thread lets go of them a moment after a collective has returned; if it is the
-# last to do so, it wants the interpreter's lock, which torch before 2.8 holds in destroy_process_group() while it waits
-# for that thread.
-_messages: weakref.WeakKeyDictionary[Any, deque[list[torch.Tensor]]] = weakref.WeakKeyDictionary()
+# Tensors for messages that are not under way, by how many there are and how long.
+_free: dict[tuple[int, int, torch.device], list[list[torch.Tensor]]] = {}
+
+
+def _message(ranks: int, length: int, device: torch.device) -> list[torch.Tensor]:
+    """Room for a message and for those of all ranks, that is never given back.
+
+    gloo's thread lets go of tensors a moment after a collective has returned. If it is the last to do so, it wants the
+    interpreter's lock. It waits for ever in ``destroy_process_group()`` of torch before 2.8, which holds the lock, and
+    it ends the process while the interpreter exits.
+    """
+    with torch.inference_mode(False):  # for every mode
+        made = [torch.empty(length, dtype=torch.float64, device=device) for _ in range(1 + ranks)]
+    for tensor in made:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(tensor))
+    return made
 
 
 def check_group(label: str, group: Any) -> Any:
@@ -56,11 +68,14 @@ def _transport(group: Any) -> torch.device:
 
 def gathered(group: Any, row: Sums) -> NDArray[np.float64]:
     """The rows of all ranks of a group, which have the same length."""
-    mine = torch.from_numpy(np.array(row, np.float64)).to(_transport(group))  # twice as fast as torch.tensor
-    rows = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
-    _messages.setdefault(group, deque(maxlen=8)).append([mine, *rows])
+    key = dist.get_world_size(group), len(row), _transport(group)
+    free = _free.setdefault(key, [])
+    mine, *rows = message = free.pop() if free else _message(*key)
+    mine.copy_(torch.from_numpy(np.array(row, np.float64)))  # twice as fast as torch.tensor
     dist.all_gather(rows, mine, group=group)
-    return np.stack([r.numpy(force=True) for r in rows])
+    found = np.stack([r.numpy(force=True) for r in rows])
+    free.append(message)  # not where the collective has failed: it may go on writing
+    return found
 
 
 class Exchange:
