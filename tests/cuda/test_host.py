@@ -356,7 +356,7 @@ def test_step_counts_move_to_the_device_when_they_have_to() -> None:
         moved = [torch.zeros(()) for _ in steps]
         opt.found_inf = torch.tensor(0.0)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("fusedstep.torch._base._step_on_device", lambda s, p: moved.pop().copy_(s))
+            patch.setattr("fusedstep.torch._base.on_device", lambda s, p: moved.pop().copy_(s))
             opt.step()
             host.synchronize()
         assert [float(s["step"]) for s in opt.state.values()] == [2.0] * len(steps)
