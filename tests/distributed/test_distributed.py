@@ -154,6 +154,12 @@ def an_error_on_one_rank(rank, size):
     with pytest.raises((RuntimeError, TypeError, ValueError)) as error:
         fst.get_total_norm([torch.ones(2).long()] if rank == 1 else grads, norm_group=world())
     messages.append(str(error.value))
+    with pytest.raises((RuntimeError, AttributeError)) as error:  # before it is known what is to be measured
+        fst.clip_grad_norm_([*params, None] if rank == 1 else params, 1.0, norm_group=world())
+    messages.append(str(error.value))
+    with pytest.raises((RuntimeError, TypeError)) as error:
+        fst.get_total_norm(5 if rank == 1 else grads, norm_group=world())
+    messages.append(str(error.value))
     assert all(torch.equal(p.grad, g) for p, g in zip(params, grads, strict=True))
     return messages, opt.total_norm.item()
 
@@ -162,9 +168,10 @@ def test_an_error_on_one_rank_raises_on_all(ranks):
     results = ranks(an_error_on_one_rank, 3)
     assert len({norm for _, norm in results}) == 1
     for rank in (0, 2):
-        assert len(results[rank][0]) == 5
+        assert len(results[rank][0]) == 7
         assert all("rank 1 raised an error; nothing was changed" in m for m in results[rank][0])
-    for message, word in zip(results[1][0], ("grads[0]", "lr", "exp_avg", "max_norm", "tensors[0]"), strict=True):
+    words = ("grads[0]", "lr", "exp_avg", "max_norm", "tensors[0]", "grad", "not iterable")
+    for message, word in zip(results[1][0], words, strict=True):
         assert word in message
         assert "norm_group" not in message
 

@@ -325,6 +325,16 @@ def together(
         raise
 
 
+def told(label: str, group: Any, call: Callable[[], Result]) -> Result:
+    """``call``, of what tells over which mesh the tensors are: an error goes to the ranks of ``norm_group`` alone."""
+    try:
+        return call()
+    except Exception:
+        if group is not None:
+            Exchange(label, group).fail()
+        raise
+
+
 def looks_sharded(params: Iterable[torch.Tensor]) -> bool:
     """Whether other ranks hold the rest of this: FSDP1 marks its parameters, ZeRO steps an optimizer of its own."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:

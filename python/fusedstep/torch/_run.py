@@ -73,11 +73,8 @@ class Run:
         self.masked = False  # whether some parameter has a mask
         self.swapped = False  # whether parameters are their averages for now
         self.attached: tuple[Any, dict[torch.Tensor, torch.Tensor]] | None = None  # an AveragedModel; averages in it
-        self.mesh_dimensions: tuple[list[Any], list[int], list[Dimension]] = (
-            [],
-            [],
-            [],
-        )  # of these placements of parameters
+        # Those that were found last, behind the placements and the indices of the parameters.
+        self.mesh_dimensions: tuple[list[Any], list[int], list[Dimension]] = ([], [], [])
         self.rows: torch.Tensor | NDArray[np.float64] | None = None  # statistics of each parameter
         self.release: Any | None = None  # a GradientRelease
         self.round = Round()

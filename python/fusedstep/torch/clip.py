@@ -50,6 +50,12 @@ def _grads(params: list[torch.Tensor]) -> list[torch.Tensor]:
     return [p.grad for p in params if p.grad is not None]
 
 
+def _numbered(label: str, parameters: Tensors) -> tuple[list[torch.Tensor], list[int]]:
+    """The parameters, and the numbers of those that have a gradient."""
+    params = _params(label, parameters)
+    return params, [k for k, p in enumerate(params) if p.grad is not None]
+
+
 def _device(tensors: list[torch.Tensor]) -> torch.device | None:
     """The GPU where they are, if they are on one. Of parameters, so that a rank without gradients has the same."""
     return tensors[0].device if tensors and on_gpu(tensors[0]) else None
@@ -99,7 +105,7 @@ def clip_grad_norm_(
     """
     label = "clip_grad_norm_"
     _ranks.check_group(label, norm_group)
-    params = _params(label, parameters)
+    params, numbers = _ranks.told(label, norm_group, lambda: _numbered(label, parameters))
     grads = _grads(params)
 
     def clip(over_ranks: Any) -> torch.Tensor:
@@ -121,7 +127,6 @@ def clip_grad_norm_(
         )
         return _as_tensor(norm, out, grads)
 
-    numbers = [k for k, p in enumerate(params) if p.grad is not None]
     return _ranks.together(
         label, norm_group, _mesh.dimensions(params, range(len(params))), clip, norm_type, numbers, _device(params)
     )
@@ -157,7 +162,7 @@ def get_total_norm(
     """
     label = "get_total_norm"
     _ranks.check_group(label, norm_group)
-    listed = _mesh.added_up(_listed(label, tensors))
+    listed = _ranks.told(label, norm_group, lambda: _mesh.added_up(_listed(label, tensors)))
 
     def measure(over_ranks: Any) -> torch.Tensor:
         refuse(label, foreach=foreach)
